@@ -1,0 +1,82 @@
+"""Fixtures and settings shared by all tests.
+
+Two ways to run the suite, both from the root of a checkout:
+
+* installed: ``pip install ".[test]" && pytest``. The installed package is tested, doctests included: ``--pyargs`` in
+  the pytest settings makes the test path ``fastconv`` mean the package Python imports, not the folder. The checkout
+  holds no native module then, so it must not come before the installed package (``python -m pytest`` would put it
+  there): see ``_prefer_installed``.
+* a source tree: build the native module into it (CMake option ``FASTCONV_INPLACE``), then ``PYTHONPATH=. pytest``.
+
+``tests`` itself is on ``sys.path`` (``pythonpath`` in the pytest settings), so test modules say ``import checks``.
+The shapes of the benchmark are ``checks.shapes``, in the wheel ``fastconv.bench.shapes``, in a tree ``bench.shapes``.
+"""
+
+import importlib.machinery
+import sys
+from pathlib import Path
+
+import hypothesis
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def _prefer_installed() -> None:
+    """Take a checkout without a native module off ``sys.path`` where another fastconv is installed."""
+    if any((ROOT / "fastconv").glob("_cpu*.so")):
+        return
+    others = [p for p in sys.path if Path(p or ".").resolve() != ROOT]
+    if importlib.machinery.PathFinder.find_spec("fastconv", others) is not None:
+        sys.path[:] = others
+
+
+_prefer_installed()
+
+import fastconv as fc  # noqa: E402
+
+# Same examples in every run: a failure seen in CI is a failure seen at home.
+hypothesis.settings.register_profile(
+    "fastconv",
+    derandomize=True,
+    database=None,
+    deadline=None,
+    max_examples=40,
+    suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture, hypothesis.HealthCheck.too_slow],
+)
+hypothesis.settings.load_profile("fastconv")
+
+# "cpu" is the best of the "cpu:ISA" names: testing it too would test one of them twice.
+BACKENDS = tuple(name for name in fc.available_backends() if name != "cpu")
+KERNEL_BACKENDS = tuple(name for name in BACKENDS if name != "reference")
+
+
+def pytest_report_header() -> str:
+    return f"fastconv: {Path(fc.__file__).parent}, backends: {', '.join(BACKENDS)}"
+
+
+def _activate(name: str):
+    import numpy as np
+
+    with fc.use_backend(name):
+        yield fc.backend.active(np.empty(0, np.float32))
+
+
+@pytest.fixture(params=BACKENDS)
+def backend(request):
+    """Each backend of this machine in turn, active while the test runs: the module with the backend functions."""
+    yield from _activate(request.param)
+
+
+@pytest.fixture(params=KERNEL_BACKENDS)
+def kernel_backend(request):
+    """As ``backend``, without the reference: for what only native code can get wrong."""
+    yield from _activate(request.param)
+
+
+@pytest.fixture(scope="session")
+def torch():
+    """PyTorch, the oracle for arguments, defaults and shapes; tests that need it are skipped where it is absent."""
+    module = pytest.importorskip("torch")
+    module.set_num_threads(2)
+    return module
