@@ -1,0 +1,13 @@
+// Each family of ops binds itself; the module file calls these in turn.
+#pragma once
+#include "arrays.h"
+#include "cpu/dispatch.h"
+
+namespace fastconv {
+
+void bind_conv(py::module_& m);
+void bind_pool(py::module_& m);
+void bind_norm(py::module_& m);
+void bind_elementwise(py::module_& m);
+
+}  // namespace fastconv

@@ -1,0 +1,34 @@
+// What a kernel may use besides its arguments: threads and scratch memory.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+
+namespace fastconv {
+
+// Scratch of one call. The block comes from the pool (pool.h) and returns to it when the call ends. A kernel asks once;
+// nullptr means that memory is short, and the kernel returns at once: the binding raises MemoryError.
+class Context {
+ public:
+  explicit Context(int threads) : threads_(threads) {}
+  ~Context();
+  Context(const Context&) = delete;
+  Context& operator=(const Context&) = delete;
+
+  int threads() const { return threads_; }
+  // Threads worth waking for this much work: below about 10 us of work on one core a fork costs more than it gains.
+  int threads_for(double flops, double bytes) const {
+    return flops < kSerialFlops && bytes < kSerialBytes ? 1 : threads_;
+  }
+  void* workspace(std::size_t bytes);
+  bool out_of_memory() const { return failed_; }
+
+  static constexpr double kSerialFlops = 0.5e6;   // cpu.md section 7: gains 2 us at most below, loses 4
+  static constexpr double kSerialBytes = 256e3;   // about 10 us at one core's copy speed
+
+ private:
+  int threads_;
+  void* block_ = nullptr;
+  bool failed_ = false;
+};
+
+}  // namespace fastconv

@@ -1,0 +1,274 @@
+// The only SIMD intrinsics: a thin layer over GCC/Clang vector extensions, compiled once per ISA.
+//
+// Vec<A> is one register of A (float or double). Storage types T (float, double, f16, bf16) convert on load and store;
+// f16 and bf16 compute in float. Everything is in an anonymous namespace: a weak symbol compiled for AVX-512 must never
+// be picked by the linker for a baseline object.
+#pragma once
+#include <cstdint>
+#include <cstring>
+#if defined(__SSE2__)
+#include <immintrin.h>
+#endif
+
+#if defined(__AVX512F__)
+#define FC_VECTOR_BYTES 64
+#elif defined(__AVX2__)
+#define FC_VECTOR_BYTES 32
+#else
+#define FC_VECTOR_BYTES 16
+#endif
+#define FC_INLINE inline __attribute__((always_inline))
+
+namespace fastconv::cpu::FC_ISA {
+namespace {
+
+struct f16 { std::uint16_t bits; };
+struct bf16 { std::uint16_t bits; };
+
+template <class A> struct VecOf;
+template <> struct VecOf<float> {
+  typedef float type __attribute__((vector_size(FC_VECTOR_BYTES)));
+  typedef float loose __attribute__((vector_size(FC_VECTOR_BYTES), aligned(4), may_alias));
+  typedef std::int32_t mask __attribute__((vector_size(FC_VECTOR_BYTES)));
+};
+template <> struct VecOf<double> {
+  typedef double type __attribute__((vector_size(FC_VECTOR_BYTES)));
+  typedef double loose __attribute__((vector_size(FC_VECTOR_BYTES), aligned(8), may_alias));
+  typedef std::int64_t mask __attribute__((vector_size(FC_VECTOR_BYTES)));
+};
+template <class A> using Vec = typename VecOf<A>::type;
+template <class A> using Mask = typename VecOf<A>::mask;          // all ones or zero per lane
+template <class A> constexpr int kLanes = FC_VECTOR_BYTES / int(sizeof(A));
+
+// The type that values of storage type T are computed in.
+template <class T> struct AccumulatorOf { typedef float type; };
+template <> struct AccumulatorOf<double> { typedef double type; };
+template <class T> using Accumulator = typename AccumulatorOf<T>::type;
+
+template <class A> FC_INLINE Vec<A> broadcast(A a) { return Vec<A>{} + a; }
+template <class A> FC_INLINE Vec<A> select(Mask<A> m, Vec<A> a, Vec<A> b) { return m ? a : b; }
+
+// ---- scalars -------------------------------------------------------------------------------------------------------
+FC_INLINE float to_accumulator(float v) { return v; }
+FC_INLINE double to_accumulator(double v) { return v; }
+FC_INLINE float to_accumulator(bf16 v) {
+  std::uint32_t bits = std::uint32_t(v.bits) << 16;
+  float f;
+  std::memcpy(&f, &bits, 4);
+  return f;
+}
+FC_INLINE float to_accumulator(f16 v) {
+#if defined(__F16C__)
+  return _cvtsh_ss(v.bits);
+#else
+  // Shift exponent and mantissa into place; multiplying by 2^112 rebias normals and denormals alike.
+  std::uint32_t magnitude = std::uint32_t(v.bits & 0x7fff) << 13, sign = std::uint32_t(v.bits & 0x8000) << 16;
+  float f;
+  if ((v.bits & 0x7c00) == 0x7c00) {
+    magnitude |= 0x7f800000u;
+    std::memcpy(&f, &magnitude, 4);
+  } else if (v.bits & 0x7c00) {
+    magnitude += 112u << 23;
+    std::memcpy(&f, &magnitude, 4);
+  } else {
+    f = float(v.bits & 0x3ff) * 0x1p-24f;
+  }
+  std::uint32_t bits;
+  std::memcpy(&bits, &f, 4);
+  bits |= sign;
+  std::memcpy(&f, &bits, 4);
+  return f;
+#endif
+}
+template <class T> FC_INLINE T from_accumulator(Accumulator<T> v);
+template <> FC_INLINE float from_accumulator<float>(float v) { return v; }
+template <> FC_INLINE double from_accumulator<double>(double v) { return v; }
+template <> FC_INLINE bf16 from_accumulator<bf16>(float v) {
+  std::uint32_t bits;
+  std::memcpy(&bits, &v, 4);
+  if ((bits & 0x7fffffffu) > 0x7f800000u) return bf16{std::uint16_t((bits >> 16) | 0x40)};  // NaN stays a NaN
+  return bf16{std::uint16_t((bits + 0x7fffu + ((bits >> 16) & 1)) >> 16)};                  // to nearest, ties to even
+}
+template <> FC_INLINE f16 from_accumulator<f16>(float v) {
+#if defined(__F16C__)
+  return f16{std::uint16_t(_cvtss_sh(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC))};
+#else
+  std::uint32_t bits;
+  std::memcpy(&bits, &v, 4);
+  const std::uint32_t sign = (bits >> 16) & 0x8000u;
+  bits &= 0x7fffffffu;
+  if (bits > 0x7f800000u) return f16{std::uint16_t(sign | 0x7e00u | ((bits >> 13) & 0x3ffu))};
+  if (bits >= 0x477ff000u) return f16{std::uint16_t(sign | 0x7c00u)};           // rounds to infinity
+  if (bits < 0x33000001u) return f16{std::uint16_t(sign)};                      // rounds to zero
+  std::uint32_t mantissa = (bits & 0x7fffffu) | 0x800000u, shift = 13;
+  const int exponent = int(bits >> 23) - 112;
+  if (exponent < 1) shift += std::uint32_t(1 - exponent);
+  std::uint32_t half = mantissa >> shift;
+  const std::uint32_t rest = mantissa & ((1u << shift) - 1), mid = 1u << (shift - 1);
+  half += rest > mid || (rest == mid && (half & 1));
+  // The implicit one of a normal number carries into the exponent field by this addition.
+  return f16{std::uint16_t(sign | (exponent < 1 ? half : half + (std::uint32_t(exponent - 1) << 10)))};
+#endif
+}
+
+// ---- vectors: kLanes<Accumulator<T>> values ------------------------------------------------------------------------
+FC_INLINE Vec<float> load(const float* p) { return *reinterpret_cast<const VecOf<float>::loose*>(p); }
+FC_INLINE Vec<double> load(const double* p) { return *reinterpret_cast<const VecOf<double>::loose*>(p); }
+FC_INLINE void store(float* p, Vec<float> v) { *reinterpret_cast<VecOf<float>::loose*>(p) = v; }
+FC_INLINE void store(double* p, Vec<double> v) { *reinterpret_cast<VecOf<double>::loose*>(p) = v; }
+
+#if defined(__AVX512F__)
+FC_INLINE Vec<float> load(const f16* p) { return (Vec<float>)_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)p)); }
+FC_INLINE Vec<float> load(const bf16* p) {
+  return (Vec<float>)_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)p)), 16);
+}
+FC_INLINE void store(f16* p, Vec<float> v) {
+  _mm256_storeu_si256((__m256i*)p, _mm512_cvtps_ph((__m512)v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+}
+FC_INLINE void store(bf16* p, Vec<float> v) {
+  // Not vcvtneps2bf16: that instruction flushes denormals whatever the mode.
+  const __m512i bits = (__m512i)v, odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
+  __m512i r = _mm512_srli_epi32(_mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff))), 16);
+  const __mmask16 nan = _mm512_cmp_ps_mask((__m512)v, (__m512)v, _CMP_UNORD_Q);
+  r = _mm512_mask_or_epi32(r, nan, _mm512_srli_epi32(bits, 16), _mm512_set1_epi32(0x40));
+  _mm256_storeu_si256((__m256i*)p, _mm512_cvtepi32_epi16(r));
+}
+// First n lanes (0 <= n <= lanes); the others read as zero and touch no memory.
+FC_INLINE Vec<float> load_partial(const float* p, std::int64_t n) {
+  return (Vec<float>)_mm512_maskz_loadu_ps(__mmask16((1u << n) - 1), p);
+}
+FC_INLINE Vec<double> load_partial(const double* p, std::int64_t n) {
+  return (Vec<double>)_mm512_maskz_loadu_pd(__mmask8((1u << n) - 1), p);
+}
+FC_INLINE void store_partial(float* p, Vec<float> v, std::int64_t n) {
+  _mm512_mask_storeu_ps(p, __mmask16((1u << n) - 1), (__m512)v);
+}
+FC_INLINE void store_partial(double* p, Vec<double> v, std::int64_t n) {
+  _mm512_mask_storeu_pd(p, __mmask8((1u << n) - 1), (__m512d)v);
+}
+// IEEE maximum of pooling: NaN in either operand gives NaN; equal operands give a.
+FC_INLINE Vec<float> max_nan(Vec<float> a, Vec<float> b) {
+  const __mmask16 take = _mm512_cmp_ps_mask((__m512)a, (__m512)b, _CMP_NGE_UQ);  // a < b or unordered
+  const __mmask16 keep = _mm512_cmp_ps_mask((__m512)a, (__m512)a, _CMP_UNORD_Q);
+  return (Vec<float>)_mm512_mask_blend_ps(_kandn_mask16(keep, take), (__m512)a, (__m512)b);
+}
+#else
+#if defined(__AVX2__)
+FC_INLINE Vec<float> load(const f16* p) { return (Vec<float>)_mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)p)); }
+FC_INLINE void store(f16* p, Vec<float> v) {
+  _mm_storeu_si128((__m128i*)p, _mm256_cvtps_ph((__m256)v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+}
+#else
+FC_INLINE Vec<float> load(const f16* p) {
+  Vec<float> v;
+  for (int i = 0; i < kLanes<float>; i++) v[i] = to_accumulator(p[i]);
+  return v;
+}
+FC_INLINE void store(f16* p, Vec<float> v) {
+  for (int i = 0; i < kLanes<float>; i++) p[i] = from_accumulator<f16>(v[i]);
+}
+#endif
+FC_INLINE Vec<float> load(const bf16* p) {
+  typedef std::uint16_t narrow __attribute__((vector_size(FC_VECTOR_BYTES / 2), aligned(2), may_alias));
+  typedef std::uint32_t wide __attribute__((vector_size(FC_VECTOR_BYTES)));
+  return (Vec<float>)(__builtin_convertvector(*reinterpret_cast<const narrow*>(p), wide) << 16);
+}
+FC_INLINE void store(bf16* p, Vec<float> v) {
+  typedef std::uint16_t narrow __attribute__((vector_size(FC_VECTOR_BYTES / 2), aligned(2), may_alias));
+  typedef std::uint32_t wide __attribute__((vector_size(FC_VECTOR_BYTES)));
+  const wide bits = (wide)v, rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16, quiet = (bits >> 16) | 0x40u;
+  *reinterpret_cast<narrow*>(p) = __builtin_convertvector(v == v ? rounded : quiet, narrow);
+}
+template <class A> FC_INLINE Vec<A> load_lanes(const A* p, std::int64_t n) {
+  Vec<A> v{};
+  for (std::int64_t i = 0; i < n; i++) v[i] = p[i];
+  return v;
+}
+template <class A> FC_INLINE void store_lanes(A* p, Vec<A> v, std::int64_t n) {
+  for (std::int64_t i = 0; i < n; i++) p[i] = v[i];
+}
+FC_INLINE Vec<float> load_partial(const float* p, std::int64_t n) { return load_lanes(p, n); }
+FC_INLINE Vec<double> load_partial(const double* p, std::int64_t n) { return load_lanes(p, n); }
+FC_INLINE void store_partial(float* p, Vec<float> v, std::int64_t n) { store_lanes(p, v, n); }
+FC_INLINE void store_partial(double* p, Vec<double> v, std::int64_t n) { store_lanes(p, v, n); }
+FC_INLINE Vec<float> max_nan(Vec<float> a, Vec<float> b) {
+  const Mask<float> keep = (a >= b) | (a != a);
+  return keep ? a : b;
+}
+#endif
+FC_INLINE Vec<double> max_nan(Vec<double> a, Vec<double> b) {
+  const Mask<double> keep = (a >= b) | (a != a);
+  return keep ? a : b;
+}
+FC_INLINE Vec<float> load_partial(const f16* p, std::int64_t n) {
+  f16 buffer[kLanes<float>] = {};
+  std::memcpy(buffer, p, std::size_t(n) * 2);
+  return load(buffer);
+}
+FC_INLINE Vec<float> load_partial(const bf16* p, std::int64_t n) {
+  bf16 buffer[kLanes<float>] = {};
+  std::memcpy(buffer, p, std::size_t(n) * 2);
+  return load(buffer);
+}
+FC_INLINE void store_partial(f16* p, Vec<float> v, std::int64_t n) {
+  f16 buffer[kLanes<float>];
+  store(buffer, v);
+  std::memcpy(p, buffer, std::size_t(n) * 2);
+}
+FC_INLINE void store_partial(bf16* p, Vec<float> v, std::int64_t n) {
+  bf16 buffer[kLanes<float>];
+  store(buffer, v);
+  std::memcpy(p, buffer, std::size_t(n) * 2);
+}
+
+// Whole register where n says so, else the first n lanes: the form for the last step of a loop.
+template <class T> FC_INLINE Vec<Accumulator<T>> load_up_to(const T* p, std::int64_t n) {
+  return n >= kLanes<Accumulator<T>> ? load(p) : load_partial(p, n);
+}
+template <class T> FC_INLINE void store_up_to(T* p, Vec<Accumulator<T>> v, std::int64_t n) {
+  if (n >= kLanes<Accumulator<T>>) store(p, v);
+  else store_partial(p, v, n);
+}
+
+// Sum of all lanes in a fixed order (halves, then quarters, ...), the same on every call.
+template <class A> FC_INLINE A sum_lanes(Vec<A> v) {
+  A lane[kLanes<A>];
+  std::memcpy(lane, &v, sizeof v);
+  for (int half = kLanes<A> / 2; half; half /= 2)
+    for (int i = 0; i < half; i++) lane[i] += lane[i + half];
+  return lane[0];
+}
+
+// ---- register transpose: r[i][j] -> r[j][i], kLanes x kLanes ---------------------------------------------------------
+// log2(lanes) rounds of the perfect shuffle: each interleaves row i with row i + lanes / 2.
+template <class A> FC_INLINE Vec<A> interleave_low(Vec<A> a, Vec<A> b) {
+  Mask<A> m;
+  for (int i = 0; i < kLanes<A>; i++) m[i] = i / 2 + (i % 2) * kLanes<A>;
+  return __builtin_shuffle(a, b, m);
+}
+template <class A> FC_INLINE Vec<A> interleave_high(Vec<A> a, Vec<A> b) {
+  Mask<A> m;
+  for (int i = 0; i < kLanes<A>; i++) m[i] = kLanes<A> / 2 + i / 2 + (i % 2) * kLanes<A>;
+  return __builtin_shuffle(a, b, m);
+}
+template <class A> FC_INLINE void transpose(Vec<A>* r) {
+  constexpr int n = kLanes<A>;
+  for (int round = 1; round < n; round *= 2) {
+    Vec<A> t[n];
+#pragma GCC unroll 16
+    for (int i = 0; i < n / 2; i++) {
+      t[2 * i] = interleave_low<A>(r[i], r[i + n / 2]);
+      t[2 * i + 1] = interleave_high<A>(r[i], r[i + n / 2]);
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < n; i++) r[i] = t[i];
+  }
+}
+
+FC_INLINE std::int64_t min_of(std::int64_t a, std::int64_t b) { return a < b ? a : b; }
+FC_INLINE std::int64_t max_of(std::int64_t a, std::int64_t b) { return a > b ? a : b; }
+FC_INLINE std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
+FC_INLINE std::int64_t round_up(std::int64_t a, std::int64_t b) { return ceil_div(a, b) * b; }
+
+}  // namespace
+}  // namespace fastconv::cpu::FC_ISA

@@ -1,0 +1,109 @@
+// The extension module fastconv._cpu: configuration here, the ops in bind_*.cpp.
+#include <cstdlib>
+#include <new>
+#include <string>
+
+#if defined(_OPENMP)
+#include <omp.h>
+#endif
+
+#include "bind.h"
+#include "pool.h"
+#include "threads.h"
+
+namespace fastconv {
+namespace {
+
+std::string isa_list() {
+  const char* names[8];
+  const int n = cpu::supported(names, 8);
+  std::string s;
+  for (int i = 0; i < n; i++) s += (i ? ", " : "") + std::string(names[i]);
+  return s;
+}
+
+void set_isa(const std::string& name) {
+  if (!cpu::select(name.c_str()))
+    throw py::value_error("isa '" + name + "' is unknown or not supported by this CPU; supported: " + isa_list());
+}
+
+std::string precision = "highest";
+
+void set_float32_precision(const std::string& value) {
+  if (value != "highest" && value != "high" && value != "medium")
+    throw py::value_error("precision must be 'highest', 'high' or 'medium', got '" + value + "'");
+  precision = value;
+}
+
+py::dict thread_dict() {
+  const ThreadInfo& t = thread_info();
+  py::dict d;
+  const auto or_none = [](int v) -> py::object { return v ? py::object(py::int_(v)) : py::object(py::none()); };
+  d["threads"] = thread_count();
+  d["why"] = in_forked_child() ? std::string("one thread: this process was forked after import")
+             : threads_were_set() ? std::string("set_num_threads")
+                                  : t.why;
+  d["affinity"] = t.affinity;
+  d["cgroup_quota"] = or_none(t.cgroup);
+  d["OMP_NUM_THREADS"] = or_none(t.omp_num_threads);
+  d["FASTCONV_NUM_THREADS"] = or_none(t.fastconv_num_threads);
+  return d;
+}
+
+py::dict build_info() {
+  py::dict d;
+#if defined(__clang__)
+  d["compiler"] = "clang " __clang_version__;
+#else
+  d["compiler"] = "gcc " __VERSION__;
+#endif
+#if defined(_OPENMP)
+  d["openmp"] = std::to_string(_OPENMP);
+#else
+  d["openmp"] = py::none();
+#endif
+  d["isa_why"] = cpu::why();
+  return d;
+}
+
+}  // namespace
+}  // namespace fastconv
+
+PYBIND11_MODULE(_cpu, m, pybind11::mod_gil_not_used()) {
+  using namespace fastconv;
+  m.doc() = "Native CPU kernels of fastconv. Call them through fastconv.nn.functional.";
+  py::register_exception_translator([](std::exception_ptr p) {
+    try {
+      if (p) std::rethrow_exception(p);
+    } catch (const std::bad_alloc&) {
+      PyErr_SetString(PyExc_MemoryError, "cannot allocate the output or the workspace of this call");
+    }
+  });
+  bind_conv(m);
+  bind_pool(m);
+  bind_norm(m);
+  bind_elementwise(m);
+  m.def("isa", [] { return std::string(cpu::active().isa); });
+  m.def("set_isa", set_isa, py::arg("name"));
+  m.def("available_isas", [] {
+    const char* names[8];
+    const int n = cpu::supported(names, 8);
+    py::list found;
+    for (int i = 0; i < n; i++) found.append(std::string(names[i]));
+    return py::tuple(found);
+  });
+  m.def("get_num_threads", [] { return thread_count(); });
+  m.def("set_num_threads", [](int n) {
+    if (n < 1 || n > 4095) throw py::value_error("num_threads must be between 1 and 4095, got " + std::to_string(n));
+    set_thread_count(n);
+  }, py::arg("n"));
+  m.def("thread_info", thread_dict);
+  m.def("build_info", build_info);
+  m.def("set_float32_precision", set_float32_precision, py::arg("precision"));
+  m.def("get_float32_precision", [] { return precision; });
+  m.def("workspace_peak", [] { return workspace_peak(); });
+  m.def("reset_workspace_peak", [] { reset_workspace_peak(); });
+  m.def("release_memory", [] { pool_trim(); });
+  thread_info();  // installs the fork handler before any thread exists
+  if (const char* forced = std::getenv("FASTCONV_ISA"); forced && *forced) set_isa(forced);
+}

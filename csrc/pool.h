@@ -1,0 +1,20 @@
+// Memory for outputs and scratch: 64-byte aligned, recycled above kPooledBytes.
+//
+// A fresh mapping costs a page fault per 4 KB, which is more than a memory-bound op takes on the data itself; so blocks
+// are kept and handed out again. What is kept is bounded (kMaxCachedBytes, kMaxCachedBlocks), the oldest go first.
+#pragma once
+#include <cstddef>
+
+namespace fastconv {
+
+constexpr std::size_t kPooledBytes = std::size_t(64) << 10;
+constexpr std::size_t kMaxCachedBytes = std::size_t(512) << 20;
+constexpr int kMaxCachedBlocks = 32;
+
+void* pool_acquire(std::size_t bytes);              // nullptr where memory is short; bytes may be 0
+void pool_release(void* block) noexcept;
+void pool_trim() noexcept;                          // gives all cached blocks back to the system
+std::size_t workspace_peak() noexcept;              // largest scratch of one call since the last reset
+void reset_workspace_peak() noexcept;
+
+}  // namespace fastconv
