@@ -1,0 +1,176 @@
+"""What makes a function of arrays differentiable: its rule, its ``.vjp``, and what it does with Tensors.
+
+A rule is ``rule(wanted, *arguments) -> (output, pullback)`` on plain NumPy arrays. `arguments` are all arguments of the
+function in signature order; `wanted` has one bool for each name in `wrt`, and the pullback maps the gradient of the
+(first) output to one gradient for each, None where it is not wanted. The decorator attaches ``.vjp`` and ``.spec`` to
+the function and returns the function itself, so that a call with plain arrays costs nothing more than its own body:
+
+    @differentiable(rule, wrt=("input", "weight"))
+    def linear(input, weight):
+        if type(input) is ndarray and type(weight) is ndarray:      # the common case, straight to the backend
+            return backend.ops.linear_forward(input, weight)
+        return apply(linear, input, weight)                         # Tensors, other libraries' arrays, mistakes
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any, NamedTuple, ParamSpec, Protocol, TypeVar, cast
+
+import numpy as np
+
+from .interop import like, to_numpy
+from .tape import mode
+from .tensor import Parameter, Tensor, record
+
+Array = Any
+"""An argument that may be a numpy.ndarray, an array with ``__dlpack__``, or a fastconv.Tensor."""
+
+A = TypeVar("A")
+P = ParamSpec("P")
+R_co = TypeVar("R_co", covariant=True)
+
+
+class Spec(NamedTuple):
+    """A differentiable function's rule and where its array arguments are."""
+
+    rule: Callable[..., tuple[Any, Callable[[np.ndarray], tuple]]]
+    names: tuple[str, ...]
+    arrays: tuple[int, ...]
+    wrt: tuple[int, ...]
+    inplace: int | None
+
+
+class Differentiable(Protocol[P, R_co]):
+    """A function with its vector-Jacobian product."""
+
+    spec: Spec
+    vjp: Callable[..., tuple[Any, Callable[[Any], tuple]]]
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
+
+
+def differentiable(
+    rule: Callable[..., Any], wrt: tuple[str, ...], buffers: tuple[str, ...] = ()
+) -> Callable[[Callable[P, R_co]], Differentiable[P, R_co]]:
+    """Decorator: give a function its `rule`; `buffers` are array arguments without a gradient."""
+
+    def attach(function: Callable[P, R_co]) -> Differentiable[P, R_co]:
+        code = function.__code__
+        names = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+        target = cast(Any, function)
+        target.spec = Spec(
+            rule,
+            names,
+            tuple(i for i, name in enumerate(names) if name in wrt or name in buffers),
+            tuple(names.index(name) for name in wrt),
+            names.index("inplace") if "inplace" in names else None,
+        )
+        target.vjp = _make_vjp(target)
+        return target
+
+    return attach
+
+
+def _arrays_of(spec: Spec, values: list[Any]) -> None:
+    """Replace each array argument in `values` by the NumPy array that it stands for."""
+    for i in spec.arrays:
+        value = values[i]
+        if type(value) is not np.ndarray and value is not None:
+            values[i] = value.data if isinstance(value, Tensor) else to_numpy(value, spec.names[i])
+
+
+def apply(function: Any, *arguments: Any) -> Any:
+    """Call `function` with all its arguments in signature order: Tensors are recorded, arrays are not.
+
+    A call is one of Tensors where its first argument is a Tensor or any other array argument is a Tensor that is no
+    Parameter; then the result is a Tensor. Otherwise the result is an array of the first argument's library.
+    """
+    spec = function.spec
+    values = list(arguments)
+    first = values[spec.arrays[0]]
+    if isinstance(first, Tensor) or any(
+        isinstance(values[i], Tensor) and not isinstance(values[i], Parameter) for i in spec.arrays
+    ):
+        return _apply_to_tensors(spec, values)
+    _arrays_of(spec, values)
+    output = spec.rule((False,) * len(spec.wrt), *values)[0]
+    if spec.inplace is not None and values[spec.inplace]:
+        return first
+    return output if type(first) is np.ndarray else like(output, first)
+
+
+def _apply_to_tensors(spec: Spec, values: list[Any]) -> Any:
+    tensors = [values[i] if isinstance(values[i], Tensor) and values[i].requires_grad else None for i in spec.wrt]
+    wanted = tuple(mode.enabled and tensor is not None for tensor in tensors)
+    _arrays_of(spec, values)
+    if spec.inplace is not None:
+        values[spec.inplace] = False  # a recorded value must stay what it was
+    output, pullback = spec.rule(wanted, *values)
+    extra = ()
+    if isinstance(output, tuple):
+        output, *extra = output
+    result = record(output, tensors, pullback) if any(wanted) else Tensor(output)
+    return (result, *map(Tensor, extra)) if extra else result
+
+
+def _is_floating(value: Any) -> bool:
+    return value.dtype.kind == "f" or value.dtype.name == "bfloat16"
+
+
+def _make_vjp(function: Any) -> Callable[..., tuple[Any, Callable[[Any], tuple]]]:
+    @functools.cache
+    def signature() -> inspect.Signature:
+        return inspect.signature(function)
+
+    def vjp(*args: Any, wrt: Any = None, **kwargs: Any) -> tuple[Any, Callable[[Any], tuple]]:
+        spec = function.spec
+        bound = signature().bind(*args, **kwargs)
+        bound.apply_defaults()
+        values = list(bound.arguments.values())
+        first = values[spec.arrays[0]]
+        _arrays_of(spec, values)
+        if spec.inplace is not None:
+            values[spec.inplace] = False
+        given = [spec.names[i] for i in spec.wrt if values[i] is not None and _is_floating(values[i])]
+        wanted_names = given if wrt is None else [wrt] if isinstance(wrt, str) else list(wrt)
+        for name in wanted_names:
+            if name not in given:
+                raise ValueError(f"wrt must name arrays given among {', '.join(given)}; got {name!r}")
+        wanted = tuple(spec.names[i] in wanted_names for i in spec.wrt)
+        output, rule_pullback = spec.rule(wanted, *values)
+        y = output[0] if isinstance(output, tuple) else output
+        shape, dtype = y.shape, y.dtype
+        owner = first.data if isinstance(first, Tensor) else first
+
+        def pullback(dy: Any) -> tuple:
+            gradients = rule_pullback(_gradient_of(dy, shape, dtype))
+            return tuple(like(g, owner) for g, is_wanted in zip(gradients, wanted) if is_wanted)
+
+        return like(output, owner), pullback
+
+    vjp.__name__ = "vjp"
+    vjp.__qualname__ = f"{function.__name__}.vjp"
+    vjp.__doc__ = (
+        f"(output, pullback) of {function.__name__}: takes its arguments, and `wrt`, the names of those whose "
+        "gradients are wanted (default: every differentiable array given). The pullback maps the gradient of the (first) "
+        "output to a tuple with one gradient for each, in signature order, and may be called more than once."
+    )
+    return vjp
+
+
+def _gradient_of(dy: Any, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """`dy` as an array, checked against the output that it is the gradient of."""
+    if isinstance(dy, Tensor):
+        dy = dy.data
+    elif isinstance(dy, np.generic) or (shape == () and isinstance(dy, int | float)):
+        dy = np.asarray(dy, None if isinstance(dy, np.generic) else dtype)
+    elif type(dy) is not np.ndarray:
+        dy = to_numpy(dy, "dy")
+    if dy.shape != shape:
+        raise ValueError(f"dy must have the output's shape {shape}, got {dy.shape}")
+    if dy.dtype != dtype:
+        raise TypeError(f"dy must have the output's dtype {dtype}, got {dy.dtype}")
+    return dy

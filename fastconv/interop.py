@@ -1,0 +1,78 @@
+"""Arrays of other libraries: taken through ``__dlpack__`` without a copy, and results handed back in kind."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import numpy as np
+
+# Device types of dlpack.h that ordinary processor code may read: kDLCPU, and kDLCUDAHost (pinned host memory).
+_HOST_DEVICES = (1, 3)
+
+
+def _library(array: Any) -> Any:
+    """The module with the ``from_dlpack`` of the library that `array` belongs to."""
+    if hasattr(array, "__array_namespace__"):
+        return array.__array_namespace__()
+    return sys.modules[type(array).__module__.partition(".")[0]]
+
+
+def _is_bfloat16(array: Any) -> bool:
+    return str(getattr(array, "dtype", "")).endswith("bfloat16")
+
+
+def to_numpy(array: Any, name: str) -> np.ndarray:
+    """`array` as a NumPy array over the same memory.
+
+    Parameters
+    ----------
+    array : numpy.ndarray or object with ``__dlpack__``
+    name : str
+        The argument's name, for the error messages.
+
+    Raises
+    ------
+    TypeError
+        Lists, scalars, masked arrays and anything else that is not an array.
+    NotImplementedError
+        The array lives on a GPU.
+    ValueError
+        The library will not export it (torch tensors that require a gradient, sparse tensors).
+    """
+    if isinstance(array, np.ndarray):
+        if isinstance(array, np.ma.MaskedArray):
+            raise TypeError(f"{name} must not be a masked array: the kernels would ignore the mask; fill it first")
+        return array if type(array) is np.ndarray else array.view(np.ndarray)
+    if isinstance(array, np.generic) or not hasattr(array, "__dlpack__"):
+        raise TypeError(
+            f"{name} must be an array (numpy.ndarray or an object with __dlpack__), got {type(array).__name__}"
+        )
+    device = array.__dlpack_device__()[0] if hasattr(array, "__dlpack_device__") else 1
+    if device not in _HOST_DEVICES:
+        raise NotImplementedError(
+            f"{name} is a {type(array).__module__}.{type(array).__qualname__} in GPU memory, and the CUDA backend is "
+            "not part of this build; copy it to the host first (cupy.asnumpy(x), x.cpu())"
+        )
+    try:
+        if _is_bfloat16(array):  # NumPy's from_dlpack knows no bfloat16: carry the bits as int16
+            import ml_dtypes
+
+            return np.from_dlpack(array.view(_library(array).int16)).view(ml_dtypes.bfloat16)
+        return np.from_dlpack(array)
+    except (BufferError, RuntimeError) as error:
+        raise ValueError(f"{name} could not be taken through dlpack: {error}") from error
+
+
+def like(result: Any, owner: Any) -> Any:
+    """`result` (an array or a tuple of arrays) as arrays of the library that `owner` belongs to."""
+    if isinstance(owner, np.ndarray) or result is None:
+        return result
+    if isinstance(result, tuple):
+        return tuple(like(item, owner) for item in result)
+    library = _library(owner)
+    if not hasattr(library, "from_dlpack"):
+        raise TypeError(f"{library.__name__} has no from_dlpack to take the result; pass numpy.from_dlpack(x) instead")
+    if _is_bfloat16(result):
+        return library.from_dlpack(result.view(np.int16)).view(library.bfloat16)
+    return library.from_dlpack(result)
