@@ -155,8 +155,8 @@ def _make_vjp(function: Any) -> Callable[..., tuple[Any, Callable[[Any], tuple]]
     vjp.__qualname__ = f"{function.__name__}.vjp"
     vjp.__doc__ = (
         f"(output, pullback) of {function.__name__}: takes its arguments, and `wrt`, the names of those whose "
-        "gradients are wanted (default: every differentiable array given). The pullback maps the gradient of the (first) "
-        "output to a tuple with one gradient for each, in signature order, and may be called more than once."
+        "gradients are wanted (default: every differentiable array given). The pullback maps the gradient of the "
+        "(first) output to a tuple with one gradient for each, in signature order, and may be called more than once."
     )
     return vjp
 
