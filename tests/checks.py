@@ -97,7 +97,8 @@ def layouts(x: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
     yield "cropped", cropped
     if x.ndim >= 2:
         yield "transposed", np.ascontiguousarray(x.swapaxes(-1, -2)).swapaxes(-1, -2)
-    yield "negative", np.flip(np.array(np.flip(x), order="C"))
+    if x.ndim:
+        yield "negative", np.flip(np.array(np.flip(x), order="C"))
     buffer = bytearray(x.nbytes + 1)
     misaligned = np.ndarray(x.shape, x.dtype, buffer, offset=1)
     misaligned[...] = x

@@ -55,23 +55,18 @@ def pytest_report_header() -> str:
     return f"fastconv: {Path(fc.__file__).parent}, backends: {', '.join(BACKENDS)}"
 
 
-def _activate(name: str):
-    import numpy as np
-
-    with fc.use_backend(name):
-        yield fc.backend.active(np.empty(0, np.float32))
-
-
 @pytest.fixture(params=BACKENDS)
 def backend(request):
     """Each backend of this machine in turn, active while the test runs: the module with the backend functions."""
-    yield from _activate(request.param)
+    with fc.use_backend(request.param) as module:
+        yield module
 
 
 @pytest.fixture(params=KERNEL_BACKENDS)
 def kernel_backend(request):
     """As ``backend``, without the reference: for what only native code can get wrong."""
-    yield from _activate(request.param)
+    with fc.use_backend(request.param) as module:
+        yield module
 
 
 @pytest.fixture(scope="session")
