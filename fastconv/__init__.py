@@ -33,9 +33,9 @@ from .tape import enable_grad, is_grad_enabled, no_grad
 from .tensor import Parameter, Tensor, cat, flatten, stack, tensor
 
 if TYPE_CHECKING:
-    from . import nn, optim
-    from .cli.explain import explain
-    from .images import convolve2d, correlate2d, filters
+    from . import data, filters, images, models, nn, optim
+    from .explanation import explain
+    from .images import convolve2d, correlate2d
     from .nn.functional import log_softmax, relu, sigmoid, softmax, tanh
     from .serialization import load, save
 
@@ -44,8 +44,7 @@ __version__ = "0.1.0"
 _LAZY = {
     "convolve2d": "fastconv.images",
     "correlate2d": "fastconv.images",
-    "explain": "fastconv.cli.explain",
-    "filters": "fastconv.images",
+    "explain": "fastconv.explanation",
     "load": "fastconv.serialization",
     "save": "fastconv.serialization",
     "log_softmax": "fastconv.nn.functional",
@@ -54,7 +53,7 @@ _LAZY = {
     "softmax": "fastconv.nn.functional",
     "tanh": "fastconv.nn.functional",
 }
-_LAZY_MODULES = ("nn", "optim")
+_LAZY_MODULES = ("data", "filters", "images", "models", "nn", "optim")
 
 __all__ = [
     "Parameter",
@@ -63,6 +62,7 @@ __all__ = [
     "cat",
     "convolve2d",
     "correlate2d",
+    "data",
     "enable_grad",
     "explain",
     "filters",
@@ -70,10 +70,12 @@ __all__ = [
     "get_backend",
     "get_float32_precision",
     "get_num_threads",
+    "images",
     "is_grad_enabled",
     "load",
     "log_softmax",
     "manual_seed",
+    "models",
     "nn",
     "no_grad",
     "num_threads",
