@@ -10,6 +10,16 @@ new arrays of that dtype; a channels-last input gives a channels-last result. Ba
 `ValueError`, bad dtypes and kinds `TypeError`, before anything is written.
 """
 
+from .activation import (
+    hardtanh_backward,
+    hardtanh_forward,
+    leaky_relu_backward,
+    leaky_relu_forward,
+    prelu_backward,
+    prelu_forward,
+    relu_backward,
+    relu_forward,
+)
 from .conv import (
     conv_backward_bias,
     conv_backward_input,
@@ -19,7 +29,20 @@ from .conv import (
     conv_transpose_backward_weight,
     conv_transpose_forward,
 )
-from .linear import linear_backward_bias, linear_backward_input, linear_backward_weight, linear_forward
+from .linear import (
+    linear_backward_bias,
+    linear_backward_input,
+    linear_backward_weight,
+    linear_forward,
+)
+from .norm import (
+    batch_norm_backward,
+    batch_norm_forward,
+    instance_norm_backward,
+    instance_norm_forward,
+    local_response_norm_backward,
+    local_response_norm_forward,
+)
 from .pool import (
     adaptive_avg_pool_backward,
     adaptive_avg_pool_forward,
@@ -42,6 +65,8 @@ __all__ = [
     "adaptive_max_pool_forward",
     "avg_pool_backward",
     "avg_pool_forward",
+    "batch_norm_backward",
+    "batch_norm_forward",
     "conv_backward_bias",
     "conv_backward_input",
     "conv_backward_weight",
@@ -49,14 +74,26 @@ __all__ = [
     "conv_transpose_backward_input",
     "conv_transpose_backward_weight",
     "conv_transpose_forward",
+    "hardtanh_backward",
+    "hardtanh_forward",
+    "instance_norm_backward",
+    "instance_norm_forward",
+    "leaky_relu_backward",
+    "leaky_relu_forward",
     "linear_backward_bias",
     "linear_backward_input",
     "linear_backward_weight",
     "linear_forward",
+    "local_response_norm_backward",
+    "local_response_norm_forward",
     "lp_pool_backward",
     "lp_pool_forward",
     "max_pool_backward",
     "max_pool_forward",
     "max_unpool_backward",
     "max_unpool_forward",
+    "prelu_backward",
+    "prelu_forward",
+    "relu_backward",
+    "relu_forward",
 ]
