@@ -1,6 +1,7 @@
 #include "arrays.h"
 
 #include <atomic>
+#include <cmath>
 #include <cstring>
 #include <new>
 
@@ -341,6 +342,25 @@ int64_t take_int(const char* name, py::handle object) {
   }
   PyErr_Clear();
   throw py::value_error(string(name) + " must fit a 64-bit integer, got " + string(py::str(object)));
+}
+
+double take_real(const char* name, py::handle object) {
+  if (!PyFloat_CheckExact(object.ptr()) &&
+      (PyBool_Check(object.ptr()) || !py::isinstance(object, py::module_::import("numbers").attr("Real"))))
+    throw py::type_error(string(name) + " must be a real number, got " + type_text(object));
+  const double v = PyFloat_AsDouble(object.ptr());
+  if (v == -1 && PyErr_Occurred()) {
+    PyErr_Clear();
+    throw py::value_error(string(name) + " must fit a 64-bit float, got " + string(py::str(object)));
+  }
+  if (v != v) throw py::value_error(string(name) + " must be a number, got nan");
+  return v;
+}
+
+double take_finite(const char* name, py::handle object) {
+  const double v = take_real(name, object);
+  if (!std::isfinite(v)) throw py::value_error(string(name) + " must be finite, got " + std::to_string(v));
+  return v;
 }
 
 namespace {

@@ -63,6 +63,8 @@ Array new_like(const Array& a);                                        // same d
 
 // Parameters. `space` arrays are the last nd of three, as in shapes.h (leading entries left untouched).
 std::int64_t take_int(const char* name, py::handle object);            // TypeError for bool, float, ...
+double take_real(const char* name, py::handle object);                 // TypeError for bool, ...; ValueError for NaN
+double take_finite(const char* name, py::handle object);               // ValueError for infinities too
 void take_ints(const char* name, py::handle object, int nd, std::int64_t* values);      // one number or nd of them
 Padding take_padding(py::handle object, int nd);                       // number(s), pairs, "same", "valid"
 int take_shape(const char* name, py::handle object, std::int64_t* shape, int least, int most);  // returns its length

@@ -1,0 +1,25 @@
+// Instance normalisation: statistics of each image and channel.
+#include "norm.h"
+
+namespace fastconv::cpu::FC_ISA {
+
+void instance_norm_forward(const NormShape& s, const void* x, const void* weight, const void* bias, void* running_mean,
+                        void* running_var, bool use_input_stats, double momentum, double eps, void* y, void* mean,
+                        void* invstd, Context& ctx) {
+  with_type(s.dtype, [&](auto tag) {
+    typedef decltype(tag) T;
+    normalise_forward(NormView(s, true), static_cast<const T*>(x), weight, bias, running_mean, running_var, use_input_stats,
+                      momentum, eps, static_cast<T*>(y), mean, invstd, ctx);
+  });
+}
+
+void instance_norm_backward(const NormShape& s, const void* dy, const void* x, const void* weight, const void* mean,
+                         const void* invstd, bool use_input_stats, void* dx, void* dw, void* db, Context& ctx) {
+  with_type(s.dtype, [&](auto tag) {
+    typedef decltype(tag) T;
+    normalise_backward(NormView(s, true), static_cast<const T*>(dy), static_cast<const T*>(x), weight, mean, invstd,
+                       use_input_stats, static_cast<T*>(dx), dw, db, ctx);
+  });
+}
+
+}  // namespace fastconv::cpu::FC_ISA
