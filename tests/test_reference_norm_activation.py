@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from checks import DTYPES, dtype_name, from_torch, integers, layouts, to_torch
 
+from checks import DTYPES, dtype_name, from_torch, integers, layouts, to_torch
 from fastconv import reference as ref
 
 torch = pytest.importorskip("torch")

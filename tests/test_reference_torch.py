@@ -4,8 +4,8 @@ import itertools
 
 import numpy as np
 import pytest
-from checks import from_torch, layouts, to_torch
 
+from checks import from_torch, layouts, to_torch
 from fastconv import reference as ref
 
 torch = pytest.importorskip("torch")

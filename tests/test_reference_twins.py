@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from checks import from_torch, to_torch
 
+from checks import from_torch, to_torch
 from fastconv.reference import functional, loss
 
 torch = pytest.importorskip("torch")
