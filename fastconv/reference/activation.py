@@ -47,7 +47,8 @@ def _limits(min_val: object, max_val: object, dtype: np.dtype) -> tuple[np.ndarr
     low, high = checks.real("min_val", min_val), checks.real("max_val", max_val)
     if low > high:
         raise ValueError(f"min_val is {low}: must not be larger than max_val, {high}")
-    return checks.wide(checks.rounded(np.float64(low), dtype)), checks.wide(checks.rounded(np.float64(high), dtype))
+    limits = checks.wide(checks.rounded(np.array([low, high]), dtype))
+    return limits[0], limits[1]
 
 
 def hardtanh_forward(x: np.ndarray, min_val: float, max_val: float) -> np.ndarray:

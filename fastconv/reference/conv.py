@@ -38,8 +38,8 @@ def _correlate(x: np.ndarray, w: np.ndarray, window: Window, groups: int) -> np.
     rows = w.shape[-2]
     y = np.zeros((x.shape[0], groups, rows, *window.out))
     for tap, dst, src in window.taps():
-        part = y[..., *dst]
-        part += (w[tap] @ _columns(x[..., *src])).reshape(part.shape)
+        part = y[dst]
+        part += (w[tap] @ _columns(x[src])).reshape(part.shape)
     return y.reshape(x.shape[0], groups * rows, *window.out)
 
 
@@ -48,8 +48,8 @@ def _scatter(dy: np.ndarray, w: np.ndarray, window: Window, groups: int) -> np.n
     columns = w.shape[-1]
     dx = np.zeros((dy.shape[0], groups, columns, *window.size))
     for tap, dst, src in window.taps():
-        part = dx[..., *src]
-        part += (np.swapaxes(w[tap], -1, -2) @ _columns(dy[..., *dst])).reshape(part.shape)
+        part = dx[src]
+        part += (np.swapaxes(w[tap], -1, -2) @ _columns(dy[dst])).reshape(part.shape)
     return dx.reshape(dy.shape[0], groups * columns, *window.size)
 
 
@@ -61,7 +61,7 @@ def _weight_gradient(dy: np.ndarray, x: np.ndarray, window: Window, groups: int)
     dy, x = _grouped(dy, groups), _grouped(x, groups)
     dw = np.zeros((groups, dy.shape[2], x.shape[2], *window.kernel))
     for tap, dst, src in window.taps():
-        dw[..., *tap] = flatten(dy[..., *dst]) @ np.swapaxes(flatten(x[..., *src]), -1, -2)
+        dw[(..., *tap)] = flatten(dy[dst]) @ np.swapaxes(flatten(x[src]), -1, -2)
     return dw.reshape(groups * dy.shape[2], x.shape[2], *window.kernel)
 
 

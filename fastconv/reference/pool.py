@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from . import checks
-from .window import Window, pooling_window
+from .window import Index, Window, pooling_window
 
 Range = tuple[int, int]
 
@@ -101,7 +101,7 @@ def max_pool_forward(
     values = checks.wide(x).reshape(full)
     position = np.arange(math.prod(window.size)).reshape(window.size)
     for _, dst, src in window.taps():
-        best, best_index, candidate = y[..., *dst], index[..., *dst], values[..., *src]
+        best, best_index, candidate = y[dst], index[dst], values[src]
         better = (best_index < 0) | (candidate > best) | (np.isnan(candidate) & ~np.isnan(best))
         np.copyto(best, candidate, where=better)
         np.copyto(best_index, position[src], where=better)
@@ -170,7 +170,7 @@ def _sum_ranges(x: np.ndarray, axis: int, ranges: Sequence[Range]) -> np.ndarray
     """Sum x over each range of positions along one axis."""
     shape = (*x.shape[:axis], len(ranges), *x.shape[axis + 1 :])
     y = np.zeros(shape)
-    before = (slice(None),) * axis
+    before: Index = (slice(None),) * axis
     for position, (start, end) in enumerate(ranges):
         y[(*before, position)] = x[(*before, slice(start, end))].sum(axis=axis)
     return y
@@ -179,7 +179,7 @@ def _sum_ranges(x: np.ndarray, axis: int, ranges: Sequence[Range]) -> np.ndarray
 def _spread_ranges(dy: np.ndarray, axis: int, ranges: Sequence[Range], size: int) -> np.ndarray:
     """The adjoint of `_sum_ranges`: add each value of dy to its whole range."""
     dx = np.zeros((*dy.shape[:axis], size, *dy.shape[axis + 1 :]))
-    before = (slice(None),) * axis
+    before: Index = (slice(None),) * axis
     for position, (start, end) in enumerate(ranges):
         dx[(*before, slice(start, end))] += dy[(*before, slice(position, position + 1))]
     return dx
@@ -427,12 +427,12 @@ def adaptive_max_pool_forward(
         position = np.arange(math.prod(full[2:])).reshape(full[2:])
         ranges = _adaptive_ranges(full[2:], output[2:])
         for cell in np.ndindex(*output[2:]):
-            window = tuple(slice(*axis[i]) for axis, i in zip(ranges, cell))
+            window: Index = (..., *(slice(*axis[i]) for axis, i in zip(ranges, cell)))
             # argmax takes the first maximum, and the first NaN before any number.
-            members = values[..., *window].reshape(*full[:2], -1)
+            members = values[window].reshape(*full[:2], -1)
             winner = members.argmax(axis=-1)
-            y[..., *cell] = np.take_along_axis(members, winner[..., None], axis=-1)[..., 0]
-            index[..., *cell] = position[window].reshape(-1)[winner]
+            y[(..., *cell)] = np.take_along_axis(members, winner[..., None], axis=-1)[..., 0]
+            index[(..., *cell)] = position[window].reshape(-1)[winner]
     return _with_indices(y, index, x, nd, batched, wanted)
 
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from . import checks
+
+Index = tuple[Any, ...]
 
 
 @dataclass(frozen=True)
@@ -22,11 +25,11 @@ class Window:
     dilation: tuple[int, ...]
     out: tuple[int, ...]
 
-    def taps(self) -> Iterator[tuple[tuple[int, ...], tuple[slice, ...], tuple[slice, ...]]]:
+    def taps(self) -> Iterator[tuple[Index, Index, Index]]:
         """For each kernel tap that meets the input: the tap, the output positions that see it, and what they see.
 
         Output o sees input o * stride + tap * dilation - before. Positions in the padding are left out of the slices,
-        so that no padded copy is needed.
+        so that no padded copy is needed; they index the last dimensions of an array.
         """
         axes = [
             list(_axis_taps(*numbers))
@@ -34,7 +37,7 @@ class Window:
         ]
         for combination in itertools.product(*axes):
             tap, dst, src = zip(*combination)
-            yield tap, dst, src
+            yield tap, (..., *dst), (..., *src)
 
 
 def _axis_taps(
