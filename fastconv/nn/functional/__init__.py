@@ -10,7 +10,7 @@ differentiable function has ``.vjp``, which returns ``(output, pullback)``:
 (array([[0., 1.]]),)
 """
 
-from .activation import hardtanh, leaky_relu, prelu, relu, relu6
+from .activation import hardtanh, leaky_relu, prelu, relu, relu6, sigmoid, softplus, tanh
 from .adaptive_pooling import (
     adaptive_avg_pool1d,
     adaptive_avg_pool2d,
@@ -23,7 +23,10 @@ from .adaptive_pooling import (
     adaptive_max_pool3d_with_indices,
 )
 from .average_pooling import avg_pool1d, avg_pool2d, avg_pool3d, lp_pool1d, lp_pool2d, lp_pool3d
+from .classification_loss import cross_entropy, nll_loss
 from .conv import conv1d, conv2d, conv3d, conv_transpose1d, conv_transpose2d, conv_transpose3d
+from .dropout import dropout, dropout1d, dropout2d, dropout3d
+from .linear import bilinear, linear
 from .max_pooling import (
     max_pool1d,
     max_pool1d_with_indices,
@@ -32,6 +35,20 @@ from .max_pooling import (
     max_pool3d,
     max_pool3d_with_indices,
 )
+from .normalization import batch_norm, instance_norm, local_response_norm
+from .padding import pad
+from .regression_loss import (
+    binary_cross_entropy,
+    binary_cross_entropy_with_logits,
+    hinge_embedding_loss,
+    huber_loss,
+    kl_div,
+    l1_loss,
+    mse_loss,
+    smooth_l1_loss,
+)
+from .softmax import log_softmax, softmax
+from .unfolding import fold, unfold
 from .unpooling import max_unpool1d, max_unpool2d, max_unpool3d
 
 __all__ = [
@@ -47,14 +64,32 @@ __all__ = [
     "avg_pool1d",
     "avg_pool2d",
     "avg_pool3d",
+    "batch_norm",
+    "bilinear",
+    "binary_cross_entropy",
+    "binary_cross_entropy_with_logits",
     "conv1d",
     "conv2d",
     "conv3d",
     "conv_transpose1d",
     "conv_transpose2d",
     "conv_transpose3d",
+    "cross_entropy",
+    "dropout",
+    "dropout1d",
+    "dropout2d",
+    "dropout3d",
+    "fold",
     "hardtanh",
+    "hinge_embedding_loss",
+    "huber_loss",
+    "instance_norm",
+    "kl_div",
+    "l1_loss",
     "leaky_relu",
+    "linear",
+    "local_response_norm",
+    "log_softmax",
     "lp_pool1d",
     "lp_pool2d",
     "lp_pool3d",
@@ -67,7 +102,16 @@ __all__ = [
     "max_unpool1d",
     "max_unpool2d",
     "max_unpool3d",
+    "mse_loss",
+    "nll_loss",
+    "pad",
     "prelu",
     "relu",
     "relu6",
+    "sigmoid",
+    "smooth_l1_loss",
+    "softmax",
+    "softplus",
+    "tanh",
+    "unfold",
 ]

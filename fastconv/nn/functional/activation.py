@@ -1,4 +1,4 @@
-"""Activations that the backends compute: relu, relu6, hardtanh, leaky_relu, prelu."""
+"""Elementwise activations: the piecewise linear ones come from the backend, sigmoid, tanh and softplus are NumPy."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from numpy import ndarray
 
 from ... import backend
 from ...differentiable import A, Array, apply, differentiable
+from .parameters import check_floating, compute_dtype
 
 
 def _relu_rule(wanted, x, inplace):
@@ -43,6 +44,38 @@ def _prelu_rule(wanted, x, weight):
         return dx if wanted[0] else None, dweight if wanted[1] else None
 
     return ops.prelu_forward(x, weight), pullback
+
+
+def logistic(x: ndarray) -> ndarray:
+    """1 / (1 + exp(-x)) without overflow: exp of negative numbers only."""
+    e = np.exp(-np.abs(x))
+    return np.where(x >= 0, 1, e) / (1 + e)
+
+
+def _sigmoid_rule(wanted, x):
+    check_floating(x, "input")
+    y = logistic(x.astype(compute_dtype(x), copy=False))
+    return y.astype(x.dtype, copy=False), lambda dy: ((dy * y * (1 - y)).astype(x.dtype, copy=False),)
+
+
+def _tanh_rule(wanted, x):
+    check_floating(x, "input")
+    y = np.tanh(x.astype(compute_dtype(x), copy=False))
+    return y.astype(x.dtype, copy=False), lambda dy: ((dy * (1 - y * y)).astype(x.dtype, copy=False),)
+
+
+def _softplus_rule(wanted, x, beta, threshold):
+    check_floating(x, "input")
+    if not beta > 0:
+        raise ValueError(f"beta must be positive, got {beta}")
+    scaled = x.astype(compute_dtype(x), copy=False) * beta
+    linear = scaled > threshold
+    y = np.where(linear, x, np.logaddexp(scaled, 0) / beta)
+
+    def pullback(dy):
+        return (np.where(linear, dy, dy * logistic(scaled)).astype(x.dtype, copy=False),)
+
+    return y.astype(x.dtype, copy=False), pullback
 
 
 def _write(y: ndarray, x: ndarray, inplace: Any) -> ndarray:
@@ -216,3 +249,89 @@ def prelu(input: A, weight: Array) -> A:
     array([[-0.1, -0.2]])
     """
     return apply(prelu, input, weight)
+
+
+@differentiable(_sigmoid_rule, wrt=("input",))
+def sigmoid(input: A) -> A:
+    """1 / (1 + exp(-x)), as torch.nn.functional.sigmoid.
+
+    Parameters
+    ----------
+    input : array of any shape
+        float32, float64, float16 or bfloat16.
+
+    Returns
+    -------
+    array of the same shape
+
+    Raises
+    ------
+    TypeError
+        A dtype that is not supported.
+
+    Examples
+    --------
+    >>> import numpy as np, fastconv.nn.functional as F
+    >>> F.sigmoid(np.array([0.0, -np.inf]))
+    array([0.5, 0. ])
+    """
+    return apply(sigmoid, input)
+
+
+@differentiable(_tanh_rule, wrt=("input",))
+def tanh(input: A) -> A:
+    """Hyperbolic tangent, as torch.nn.functional.tanh.
+
+    Parameters
+    ----------
+    input : array of any shape
+        float32, float64, float16 or bfloat16.
+
+    Returns
+    -------
+    array of the same shape
+
+    Raises
+    ------
+    TypeError
+        A dtype that is not supported.
+
+    Examples
+    --------
+    >>> import numpy as np, fastconv.nn.functional as F
+    >>> F.tanh(np.array([0.0, np.inf]))
+    array([0., 1.])
+    """
+    return apply(tanh, input)
+
+
+@differentiable(_softplus_rule, wrt=("input",))
+def softplus(input: A, beta: float = 1.0, threshold: float = 20.0) -> A:
+    """log(1 + exp(beta * x)) / beta, and x where beta * x > threshold, as torch.nn.functional.softplus.
+
+    Parameters
+    ----------
+    input : array of any shape
+        float32, float64, float16 or bfloat16.
+    beta : float
+        Positive.
+    threshold : float
+
+    Returns
+    -------
+    array of the same shape
+
+    Raises
+    ------
+    TypeError
+        A dtype that is not supported.
+    ValueError
+        `beta` is not positive.
+
+    Examples
+    --------
+    >>> import numpy as np, fastconv.nn.functional as F
+    >>> F.softplus(np.array([-50.0, 0.0, 50.0])).round(4)
+    array([ 0.    ,  0.6931, 50.    ])
+    """
+    return apply(softplus, input, beta, threshold)

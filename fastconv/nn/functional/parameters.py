@@ -19,8 +19,8 @@ def integers(value: Any, count: int, name: str, minimum: int) -> tuple[int, ...]
             raise TypeError(f"{name} must be an int or {count} ints, got {value!r}")
     if len(items) != count:
         raise ValueError(f"{name} must be an int or {count} ints, got {value!r}")
-    if any(item < minimum for item in items):
-        raise ValueError(f"{name} must be at least {minimum}, got {value!r}")
+    if any(not minimum <= item < 2**63 for item in items):
+        raise ValueError(f"{name} must be at least {minimum} and fit 64 bits, got {value!r}")
     return tuple(int(item) for item in items)
 
 
@@ -48,3 +48,10 @@ def check_dim(dim: Any, ndim: int, name: str = "dim") -> int:
 def compute_dtype(x: np.ndarray) -> np.dtype:
     """Type in which NumPy computes for `x`: float32 for the 16-bit types."""
     return np.dtype(np.float32) if x.dtype.itemsize == 2 else x.dtype
+
+
+def in_layout(y: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """`y` in memory as `x` is: channels last where the strides of `x` say so."""
+    if x.ndim < 3 or y.ndim != x.ndim or x.flags.c_contiguous or not np.moveaxis(x, 1, -1).flags.c_contiguous:
+        return y
+    return np.moveaxis(np.ascontiguousarray(np.moveaxis(y, 1, -1)), -1, 1)

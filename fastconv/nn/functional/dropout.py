@@ -1,0 +1,199 @@
+"""Dropout of elements and of whole channels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy import ndarray
+
+from ...differentiable import A, apply, differentiable
+from ...random import generator
+from .parameters import check_floating
+
+
+def _dropout_rule(nd: int) -> Callable[..., Any]:
+    """Rule for dropout of elements (nd = 0), or of channels with `nd` spatial dimensions."""
+
+    def rule(wanted, x, p, training, inplace, rng):
+        check_floating(x, "input")
+        if not 0 <= p <= 1:
+            raise ValueError(f"p must be from 0 to 1, got {p}")
+        random = generator(rng)
+        if nd and x.ndim not in (nd + 1, nd + 2):
+            raise ValueError(f"input must have {nd + 1} or {nd + 2} dimensions, got shape {x.shape}")
+        if inplace and not x.flags.writeable:
+            raise ValueError("input must be writable for inplace=True, got a read-only array")
+        if not training or p == 0:
+            return x, lambda dy: (dy.copy(),)
+        shape = x.shape if nd == 0 else (*x.shape[:-nd], *(1,) * nd)
+        kept = random.random(shape, np.float32) >= p if p < 1 else np.zeros(shape, bool)
+        y = _scaled(x, kept, p, x if inplace else np.empty_like(x))
+        return y, lambda dy: (_scaled(dy, kept, p, np.empty_like(dy)),)
+
+    return rule
+
+
+def _scaled(x: ndarray, kept: ndarray, p: float, out: ndarray) -> ndarray:
+    """x / (1 - p) where `kept`, 0 elsewhere (also where x is NaN), in the memory layout of `out`."""
+    np.multiply(x, np.asarray(1 / (1 - p) if p < 1 else 0, x.dtype), out=out)
+    np.copyto(out, np.zeros((), x.dtype), where=~kept)
+    return out
+
+
+@differentiable(_dropout_rule(0), wrt=("input",))
+def dropout(
+    input: A,
+    p: float = 0.5,
+    training: bool = True,
+    inplace: bool = False,
+    *,
+    rng: np.random.Generator | None = None,
+) -> A:
+    """Zero each element with probability `p` and scale the others by 1 / (1 - p), as torch.nn.functional.dropout.
+
+    Parameters
+    ----------
+    input : array of any shape
+        float32, float64, float16 or bfloat16.
+    p : float
+        From 0 to 1.
+    training : bool
+        Otherwise the input itself is returned.
+    inplace : bool
+        Write the result into `input`, an array. Tensors are never overwritten.
+    rng : numpy.random.Generator, optional
+        Default: the generator that `fastconv.manual_seed` seeds.
+
+    Returns
+    -------
+    array of the same shape
+
+    Raises
+    ------
+    ValueError
+        `p` out of range; `inplace` with a read-only array.
+    TypeError
+        A dtype that is not supported, or an `rng` of another kind.
+
+    Notes
+    -----
+    Srivastava et al., 2014, JMLR 15. Every call of ``dropout.vjp`` draws one mask, which its pullback uses.
+
+    Examples
+    --------
+    >>> import numpy as np, fastconv.nn.functional as F
+    >>> y = F.dropout(np.ones(1000), 0.5, rng=np.random.default_rng(0))
+    >>> np.unique(y), 400 < (y == 0).sum() < 600
+    (array([0., 2.]), np.True_)
+    """
+    return apply(dropout, input, p, training, inplace, rng)
+
+
+@differentiable(_dropout_rule(1), wrt=("input",))
+def dropout1d(
+    input: A,
+    p: float = 0.5,
+    training: bool = True,
+    inplace: bool = False,
+    *,
+    rng: np.random.Generator | None = None,
+) -> A:
+    """Zero each channel with probability `p`, as torch.nn.functional.dropout1d.
+
+    Parameters
+    ----------
+    input : array, shape (N, C, L) or (C, L)
+    p, training, inplace, rng
+        As for `dropout`.
+
+    Returns
+    -------
+    array of the same shape
+
+    Raises
+    ------
+    ValueError, TypeError
+        As `dropout`; another number of dimensions.
+
+    Examples
+    --------
+    >>> import numpy as np, fastconv.nn.functional as F
+    >>> F.dropout1d(np.ones((2, 3)), 1.0)
+    array([[0., 0., 0.],
+           [0., 0., 0.]])
+    """
+    return apply(dropout1d, input, p, training, inplace, rng)
+
+
+@differentiable(_dropout_rule(2), wrt=("input",))
+def dropout2d(
+    input: A,
+    p: float = 0.5,
+    training: bool = True,
+    inplace: bool = False,
+    *,
+    rng: np.random.Generator | None = None,
+) -> A:
+    """Zero each channel with probability `p`, as torch.nn.functional.dropout2d.
+
+    Parameters
+    ----------
+    input : array, shape (N, C, H, W) or (C, H, W)
+        Three dimensions are one sample without a batch dimension (torch still reads (N, C, L) there and warns).
+    p, training, inplace, rng
+        As for `dropout`.
+
+    Returns
+    -------
+    array of the same shape
+
+    Raises
+    ------
+    ValueError, TypeError
+        As `dropout`; another number of dimensions.
+
+    Examples
+    --------
+    >>> import numpy as np, fastconv.nn.functional as F
+    >>> y = F.dropout2d(np.ones((8, 16, 2, 2)), 0.5, rng=np.random.default_rng(0))
+    >>> bool((y == y[:, :, :1, :1]).all())
+    True
+    """
+    return apply(dropout2d, input, p, training, inplace, rng)
+
+
+@differentiable(_dropout_rule(3), wrt=("input",))
+def dropout3d(
+    input: A,
+    p: float = 0.5,
+    training: bool = True,
+    inplace: bool = False,
+    *,
+    rng: np.random.Generator | None = None,
+) -> A:
+    """Zero each channel with probability `p`, as torch.nn.functional.dropout3d.
+
+    Parameters
+    ----------
+    input : array, shape (N, C, D, H, W) or (C, D, H, W)
+    p, training, inplace, rng
+        As for `dropout`.
+
+    Returns
+    -------
+    array of the same shape
+
+    Raises
+    ------
+    ValueError, TypeError
+        As `dropout`; another number of dimensions.
+
+    Examples
+    --------
+    >>> import numpy as np, fastconv.nn.functional as F
+    >>> F.dropout3d(np.ones((1, 1, 1, 2)), 0.0)
+    array([[[[1., 1.]]]])
+    """
+    return apply(dropout3d, input, p, training, inplace, rng)
