@@ -25,7 +25,7 @@ def reduce(loss: ndarray, reduction: str, count: Any, dtype: np.dtype) -> tuple[
     `count` is what "mean" divides by; 0 gives NaN, as in torch.
     """
     if reduction == "none":
-        return loss.astype(dtype, copy=False), lambda dy: dy.astype(loss.dtype, copy=False)
+        return np.asarray(loss, dtype), lambda dy: dy.astype(loss.dtype, copy=False)
     total = loss.sum(dtype=loss.dtype)
     divisor = np.asarray(count if reduction == "mean" else 1, loss.dtype)
     with np.errstate(invalid="ignore", divide="ignore"):

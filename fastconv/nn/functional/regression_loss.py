@@ -345,8 +345,8 @@ def binary_cross_entropy(input: A, target: Array, weight: Array | None = None, *
     Examples
     --------
     >>> import numpy as np, fastconv.nn.functional as F
-    >>> F.binary_cross_entropy(np.array([0.5, 1.0]), np.array([1.0, 1.0]), reduction="none").round(4)
-    array([0.6931, 0.    ])
+    >>> F.binary_cross_entropy(np.array([0.5, 0.0]), np.array([1.0, 1.0]), reduction="none").round(4)
+    array([  0.6931, 100.    ])
     """
     return apply(binary_cross_entropy, input, target, weight, reduction)
 

@@ -1,0 +1,109 @@
+"""The functions that are NumPy on every backend: losses, softmax, padding, dropout, unfold, bilinear."""
+
+import ml_dtypes
+import numpy as np
+import pytest
+from functional_cases import (
+    Case,
+    check_dlpack,
+    check_dtype,
+    check_finite_differences,
+    check_matches_torch,
+    check_pullback,
+    check_tensor,
+    classes,
+    distributions,
+    probabilities,
+    signs,
+)
+
+PAIR = {"input": (4, 3), "target": (4, 3)}
+SCORES = {"input": (4, 5), "target": classes(5, 4)}
+IMAGE_SCORES = {"input": (2, 5, 3, 2), "target": classes(5, 2, 3, 2)}
+WEIGHT = {"weight": probabilities(5)}
+LOG_PAIR = {"input": lambda rng: np.log(distributions(4, 3)(rng)), "target": distributions(4, 3)}
+BINARY = {"input": probabilities(4, 3), "target": probabilities(4, 3)}
+
+CASES = [
+    Case("sigmoid", {"input": (3, 4)}),
+    Case("tanh", {"input": (3, 4)}),
+    Case("softplus", {"input": (3, 4)}),
+    Case("softplus", {"input": (3, 4)}, {"beta": 2.0, "threshold": 1.0}),
+    Case("softmax", {"input": (2, 3, 4)}, {"dim": -1}),
+    Case("softmax", {"input": (2, 3, 4)}, {"dim": 1}),
+    Case("softmax", {"input": ()}, {"dim": 0}),
+    Case("log_softmax", {"input": (2, 3, 4)}, {"dim": 0}),
+    Case("log_softmax", {"input": (5,)}, {"dim": -1}),
+    Case("bilinear", {"input1": (2, 3, 4), "input2": (2, 3, 5), "weight": (6, 4, 5), "bias": (6,)}),
+    Case("bilinear", {"input1": (4,), "input2": (5,), "weight": (6, 4, 5)}),
+    Case("pad", {"input": (2, 3, 4)}, {"pad": (1, 2), "value": 7.0}),
+    Case("pad", {"input": (2, 3, 4)}, {"pad": (-1, 2, 1, -2, 0, 1)}),
+    Case("pad", {"input": (2, 3, 4, 5)}, {"pad": (3, 1, 2, 3), "mode": "reflect"}),
+    Case("pad", {"input": (2, 3, 4, 5)}, {"pad": (7, 1, 2, 6), "mode": "replicate"}),
+    Case("pad", {"input": (3, 4, 5)}, {"pad": (5, 1, 2, 4), "mode": "circular"}),
+    Case("pad", {"input": (1, 2, 3, 4, 2)}, {"pad": (1, 0, 2, 1, 1, 2), "mode": "reflect"}),
+    Case("pad", {"input": (2, 3, 6)}, {"pad": (-2, 3), "mode": "replicate"}),
+    Case("unfold", {"input": (2, 3, 6, 5)}, {"kernel_size": (3, 2), "padding": 1, "stride": 2}),
+    Case("unfold", {"input": (3, 6, 5)}, {"kernel_size": 2, "dilation": (2, 3)}),
+    Case("fold", {"input": (2, 12, 12)}, {"output_size": (5, 4), "kernel_size": 2}),
+    Case("fold", {"input": (12, 9)}, {"output_size": (5, 4), "kernel_size": 2, "padding": 1, "stride": 2}),
+    Case("mse_loss", PAIR),
+    Case("mse_loss", {**PAIR, "weight": probabilities(4, 3)}),
+    Case("mse_loss", PAIR, {"reduction": "none"}),
+    Case("l1_loss", PAIR, {"reduction": "sum"}),
+    Case("smooth_l1_loss", PAIR, {"beta": 0.7}),
+    Case("smooth_l1_loss", PAIR, {"beta": 0.0, "reduction": "none"}),
+    Case("huber_loss", PAIR, {"delta": 0.7}),
+    Case("kl_div", LOG_PAIR),
+    Case("kl_div", LOG_PAIR, {"reduction": "batchmean"}),
+    Case("kl_div", {"input": (4, 3), "target": (4, 3)}, {"reduction": "none", "log_target": True}),
+    Case("hinge_embedding_loss", {"input": (4, 3), "target": signs(4, 3)}, {"margin": 0.5}),
+    Case("binary_cross_entropy", BINARY),
+    Case("binary_cross_entropy", {**BINARY, "weight": probabilities(4, 3)}, {"reduction": "sum"}),
+    Case("binary_cross_entropy_with_logits", {"input": (4, 3), "target": probabilities(4, 3)}, {"reduction": "none"}),
+    Case(
+        "binary_cross_entropy_with_logits",
+        {"input": (4, 3), "target": probabilities(4, 3), "weight": probabilities(4, 1), "pos_weight": probabilities(3)},
+    ),
+    Case("cross_entropy", SCORES),
+    Case("cross_entropy", {**SCORES, **WEIGHT}, {"label_smoothing": 0.2, "ignore_index": 2}),
+    Case("cross_entropy", {**IMAGE_SCORES, **WEIGHT}, {"reduction": "none"}),
+    Case("cross_entropy", {"input": (5,), "target": classes(5)}, {"reduction": "sum"}),
+    Case("cross_entropy", {"input": (4, 5), "target": distributions(4, 5), **WEIGHT}, {"label_smoothing": 0.1}),
+    Case("cross_entropy", {"input": (2, 5, 3), "target": distributions(2, 5, 3)}, {"reduction": "none"}),
+    Case("nll_loss", SCORES),
+    Case("nll_loss", {**IMAGE_SCORES, **WEIGHT}, {"ignore_index": 3}),
+    Case("nll_loss", {"input": (5,), "target": classes(5), **WEIGHT}, {"reduction": "none"}),
+]
+cases = pytest.mark.parametrize("case", CASES, ids=str)
+
+
+@cases
+def test_torch(case: Case, torch):
+    check_matches_torch(case, torch)
+
+
+@cases
+def test_finite_differences(case: Case):
+    check_finite_differences(case)
+
+
+@cases
+def test_pullback(case: Case):
+    check_pullback(case)
+
+
+@cases
+def test_tensor(case: Case):
+    check_tensor(case)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16, ml_dtypes.bfloat16])
+@cases
+def test_dtype(case: Case, dtype):
+    check_dtype(case, dtype)
+
+
+@cases
+def test_dlpack(case: Case, torch):
+    check_dlpack(case, torch)
