@@ -268,12 +268,13 @@ Array take_elements(const char* name, py::handle object, const Array* like) {
   return a;
 }
 
-Array take_indices(const char* name, py::handle object, const Array& like) {
+Array take_indices(const char* name, py::handle object, const Array& like, std::size_t item) {
   auto* p = array_of(name, object);
   const auto* d = npy::array_descriptor1_proxy(p->descr);
-  if (d->kind != 'i' || d->byteorder == '>' ||
-      py::reinterpret_borrow<py::array>(object).itemsize() != 8)
-    throw py::type_error(string(name) + " must have dtype int64, got " + string(py::str(py::handle(p->descr))));
+  if (d->kind != (item == 1 ? 'u' : 'i') || d->byteorder == '>' ||
+      std::size_t(py::reinterpret_borrow<py::array>(object).itemsize()) != item)
+    throw py::type_error(string(name) + " must have dtype " + (item == 1 ? "uint8" : item == 4 ? "int32" : "int64") +
+                         ", got " + string(py::str(py::handle(p->descr))));
   Array a;
   const int skip = like.unbatched ? 1 : 0;
   bool same = p->nd == like.ndim - skip;
@@ -284,7 +285,7 @@ Array take_indices(const char* name, py::handle object, const Array& like) {
     throw py::value_error(string(name) + " must have shape " + shape_text(like.shape + skip, like.ndim - skip) +
                           ", got " + shape_text(shape, p->nd));
   }
-  fill(a, name, object, p, like.unbatched, &like.layout, 8);
+  fill(a, name, object, p, like.unbatched, &like.layout, int64_t(item));
   return a;
 }
 

@@ -46,8 +46,8 @@ Array take_dense(const char* name, py::handle object);
 // Any rank, any dense order kept (for elementwise ops): data is the lowest address, size() elements in a row.
 // `like`: an array whose strides the result must have.
 Array take_elements(const char* name, py::handle object, const Array* like = nullptr);
-// int64 array of exactly this shape and layout.
-Array take_indices(const char* name, py::handle object, const Array& like);
+// int64 array of exactly this shape and layout. `item`: bytes of one value, 1 for uint8 and 4 for int32 window taps.
+Array take_indices(const char* name, py::handle object, const Array& like, std::size_t item = 8);
 
 void require_dtype(const char* name, const Array& a, DType dtype);     // TypeError
 void require_shape(const char* name, const Array& a, const std::int64_t* shape, int ndim, bool unbatched);  // ValueError

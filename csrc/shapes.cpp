@@ -233,15 +233,16 @@ PoolShape PoolShape::make(int nd, const int64_t* x_shape, const int64_t* kernel,
   for (int d = 0; d < 3 - nd; d++) s.out[d] = 1;
   for (int d = 3 - nd; d < 3; d++) {
     const int64_t window = extent(s.kernel[d], s.dilation[d], "dilation");
-    if (s.pad[d] > window / 2)
-      fail("padding must be at most half of the effective kernel size, got padding " + std::to_string(s.pad[d]) +
-           " with kernel_size " + std::to_string(s.kernel[d]) + " and dilation " + std::to_string(s.dilation[d]));
+    if (s.pad[d] > s.kernel[d] / 2)
+      fail("padding must be at most half of kernel_size, got padding " + std::to_string(s.pad[d]) +
+           " with kernel_size " + std::to_string(s.kernel[d]));
     const int64_t padded = add(s.in[d], multiply(2, s.pad[d], "padding"), "padding");
     const int64_t room = add(padded, -window, "kernel_size");
     int64_t out = room < 0 ? 0 : room / s.stride[d] + 1;
     if (ceil_mode) {
       // One more window where the stride does not divide, unless it would start in the padding behind the input.
-      const int64_t up = room < 0 ? (room + s.stride[d] - 1 >= 0 ? 1 : 0) : (room + s.stride[d] - 1) / s.stride[d] + 1;
+      const int64_t up =
+          room < 0 ? (room + s.stride[d] > 0 ? 1 : 0) : room / s.stride[d] + (room % s.stride[d] != 0) + 1;
       out = up > 0 && (up - 1) * s.stride[d] >= s.in[d] + s.pad[d] ? up - 1 : up;
     }
     if (out < 1)
@@ -256,10 +257,9 @@ PoolShape PoolShape::make(int nd, const int64_t* x_shape, const int64_t* kernel,
 
 PoolShape PoolShape::make_adaptive(int nd, const int64_t* x_shape, const int64_t* output_size, DType dtype,
                                    Layout layout) {
-  require_at_least("output_size", output_size, nd, 1);
+  require_at_least("output_size", output_size, nd, 0);
   checked_elements("input", x_shape, nd + 2);
   require_space(x_shape, nd);
-  if (x_shape[1] < 1) fail("input must have at least one channel, got shape " + text(x_shape, nd + 2));
   PoolShape s{};
   s.N = x_shape[0];
   s.C = x_shape[1];

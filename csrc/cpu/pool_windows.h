@@ -1,0 +1,92 @@
+// What all pooling kernels share: where a window lies, how work is cut into tasks, loads past the ends of a row.
+#pragma once
+#include "parallel.h"
+
+namespace fastconv::cpu::FC_ISA {
+namespace {
+
+struct Range {
+  int64_t lo, hi;
+  int64_t size() const { return hi - lo; }
+};
+
+// One dimension of a pooling.
+struct Axis {
+  int64_t in, out, kernel, stride, pad, dilation;
+
+  int64_t origin(int64_t i) const { return i * stride - pad; }  // of window i; the tap k lies at origin + k * dilation
+  // The taps of window i that lie in the input.
+  Range taps(int64_t i) const {
+    const int64_t start = origin(i), lo = start < 0 ? ceil_div(-start, dilation) : 0;
+    const int64_t hi = start >= in ? 0 : min_of(kernel, (in - 1 - start) / dilation + 1);
+    return {lo, max_of(lo, hi)};
+  }
+  // The inputs of window i, without dilation.
+  Range inputs(int64_t i) const {
+    const int64_t start = origin(i);
+    return {max_of(start, 0), min_of(start + kernel, in)};
+  }
+  // The windows, without dilation, that hold input x.
+  Range windows(int64_t x) const {
+    const int64_t end = x + pad;
+    return {end < kernel ? 0 : (end - kernel) / stride + 1, min_of(end / stride + 1, out)};
+  }
+};
+
+FC_INLINE Axis axis_of(const PoolShape& s, int d) {
+  return {s.in[d], s.out[d], s.kernel[d], s.stride[d], s.pad[d], s.dilation[d]};
+}
+
+// One dimension of an adaptive pooling: window i holds the inputs floor(i in / out) up to ceil((i + 1) in / out).
+struct AdaptiveAxis {
+  int64_t in, out;
+
+  Range inputs(int64_t i) const { return {i * in / out, ceil_div((i + 1) * in, out)}; }
+  Range windows(int64_t x) const { return {x * out / in, ceil_div((x + 1) * out, in)}; }
+};
+
+FC_INLINE AdaptiveAxis adaptive_axis_of(const PoolShape& s, int d) { return {s.in[d], s.out[d]}; }
+
+// Distances, in elements, between neighbours of an array of this layout.
+struct Steps {
+  int64_t n, c, space[3];
+  Steps(Layout layout, int64_t channels, const int64_t size[3]) {
+    const bool last = layout == Layout::channels_last;
+    space[2] = last ? channels : 1;
+    space[1] = space[2] * size[2];
+    space[0] = space[1] * size[1];
+    c = last ? 1 : space[0] * size[0];
+    n = channels * size[0] * size[1] * size[2];
+  }
+};
+
+// Row number -> image, channel, depth and height of an array with O x P rows a channel.
+struct RowPosition {
+  int64_t n, c, o, p;
+  RowPosition(int64_t row, int64_t channels, const int64_t size[3]) {
+    p = row % size[1];
+    row /= size[1];
+    o = row % size[0];
+    row /= size[0];
+    c = row % channels;
+    n = row / channels;
+  }
+};
+
+// Cuts `rows` rows of `bytes` each into tasks of about kTaskBytes, and runs f(first, last, thread) for each.
+constexpr double kTaskBytes = 128e3;  // long enough to hide the cost of taking a task, short enough to share evenly
+template <class Scope, class F>
+FC_INLINE void for_row_blocks(Context& ctx, int64_t rows, double flops, double bytes, F&& f) {
+  if (rows < 1) return;
+  const int threads = ctx.threads_for(flops * double(rows), bytes * double(rows));
+  int64_t block = threads == 1 ? rows : max_of(1, int64_t(kTaskBytes / (bytes + 1)));
+  block = min_of(block, ceil_div(rows, threads));
+  parallel_for<Scope>(threads, ceil_div(rows, block), [&](int64_t task, int thread) {
+    f(task * block, min_of(rows, (task + 1) * block), thread);
+  });
+}
+
+template <class T> FC_INLINE void fill_zero(T* p, int64_t n) { std::memset(p, 0, std::size_t(n) * sizeof(T)); }
+
+}  // namespace
+}  // namespace fastconv::cpu::FC_ISA
