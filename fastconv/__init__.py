@@ -26,11 +26,12 @@ from .config import (
     set_num_threads,
     show_config,
 )
+from .joining import cat, flatten, stack
 from .random import manual_seed
 from .tape import enable_grad, is_grad_enabled, no_grad
 
 # `tensor` is both a submodule and a function: importing it here, last, makes the function the package's attribute.
-from .tensor import Parameter, Tensor, cat, flatten, stack, tensor
+from .tensor import Parameter, Tensor, tensor
 
 if TYPE_CHECKING:
     from . import data, filters, images, models, nn, optim

@@ -109,11 +109,9 @@ def _apply_to_tensors(spec: Spec, values: list[Any]) -> Any:
     if spec.inplace is not None:
         values[spec.inplace] = False  # a recorded value must stay what it was
     output, pullback = spec.rule(wanted, *values)
-    extra = ()
-    if isinstance(output, tuple):
-        output, *extra = output
-    result = record(output, tensors, pullback) if any(wanted) else Tensor(output)
-    return (result, *map(Tensor, extra)) if extra else result
+    y, *indices = output if isinstance(output, tuple) else (output,)
+    result = record(y, tensors, pullback) if any(wanted) else Tensor(y)
+    return (result, *map(Tensor, indices)) if indices else result
 
 
 def _is_floating(value: Any) -> bool:

@@ -26,6 +26,7 @@ from .average_pooling import avg_pool1d, avg_pool2d, avg_pool3d, lp_pool1d, lp_p
 from .classification_loss import cross_entropy, nll_loss
 from .conv import conv1d, conv2d, conv3d, conv_transpose1d, conv_transpose2d, conv_transpose3d
 from .dropout import dropout, dropout1d, dropout2d, dropout3d
+from .exponential import log_softmax, softmax
 from .linear import bilinear, linear
 from .max_pooling import (
     max_pool1d,
@@ -47,7 +48,6 @@ from .regression_loss import (
     mse_loss,
     smooth_l1_loss,
 )
-from .softmax import log_softmax, softmax
 from .unfolding import fold, unfold
 from .unpooling import max_unpool1d, max_unpool2d, max_unpool3d
 

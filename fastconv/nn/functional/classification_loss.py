@@ -6,9 +6,9 @@ import numpy as np
 from numpy import ndarray
 
 from ...differentiable import A, Array, apply, differentiable
+from .exponential import shifted_exponentials
 from .parameters import check_floating, check_same_dtype, compute_dtype
 from .reduction import check_reduction, reduce
-from .softmax import shifted_exponentials
 
 
 def _class_weight(weight: ndarray | None, x: ndarray, dim: int) -> ndarray:

@@ -19,9 +19,10 @@ def integers(value: Any, count: int, name: str, minimum: int) -> tuple[int, ...]
             raise TypeError(f"{name} must be an int or {count} ints, got {value!r}")
     if len(items) != count:
         raise ValueError(f"{name} must be an int or {count} ints, got {value!r}")
-    if any(not minimum <= item < 2**63 for item in items):
+    numbers_given = tuple(int(item) for item in items)
+    if any(not minimum <= number < 2**63 for number in numbers_given):
         raise ValueError(f"{name} must be at least {minimum} and fit 64 bits, got {value!r}")
-    return tuple(int(item) for item in items)
+    return numbers_given
 
 
 def check_floating(x: np.ndarray, name: str) -> None:
@@ -40,9 +41,10 @@ def check_dim(dim: Any, ndim: int, name: str = "dim") -> int:
     """`dim` counted from the front; TypeError or ValueError where it names no dimension."""
     if not isinstance(dim, numbers.Integral) or isinstance(dim, bool):
         raise TypeError(f"{name} must be an int, got {dim!r}")
-    if not -max(ndim, 1) <= dim < max(ndim, 1):
-        raise ValueError(f"{name} must be from {-max(ndim, 1)} to {max(ndim, 1) - 1} for {ndim} dimensions, got {dim}")
-    return int(dim) % max(ndim, 1)
+    chosen, count = int(dim), max(ndim, 1)
+    if not -count <= chosen < count:
+        raise ValueError(f"{name} must be from {-count} to {count - 1} for {ndim} dimensions, got {dim}")
+    return chosen % count
 
 
 def compute_dtype(x: np.ndarray) -> np.dtype:

@@ -34,7 +34,7 @@ def _windows(size: Any, kernel_size: Any, dilation: Any, padding: Any, stride: A
     return _Windows(kernel, steps, pads, strides, tuple(size), counts)
 
 
-def _taps(w: _Windows) -> list[tuple[int, int, tuple]]:
+def _taps(w: _Windows) -> list[tuple[int, int, tuple[Any, ...]]]:
     """For each position (r, s) in the window, the elements of the padded plane that lie there."""
     return [
         (r, s, (..., *(slice(o * d, o * d + n * t, t) for o, d, n, t in zip((r, s), w.dilation, w.counts, w.stride))))
@@ -60,7 +60,7 @@ def _planes(columns: ndarray, w: _Windows, channels: int) -> ndarray:
     padded = np.zeros((*lead, *(n + 2 * p for n, p in zip(w.size, w.padding))), compute_dtype(columns))
     for r, s, tap in _taps(w):
         padded[tap] += parts[..., r, s, :, :]
-    inner = (..., *(slice(p, p + n) for n, p in zip(w.size, w.padding)))
+    inner: tuple[Any, ...] = (..., *(slice(p, p + n) for n, p in zip(w.size, w.padding)))
     return np.ascontiguousarray(padded[inner]).astype(columns.dtype, copy=False)
 
 

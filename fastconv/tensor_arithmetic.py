@@ -1,0 +1,193 @@
+"""The operators of a Tensor: arithmetic, comparisons, elementwise functions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import numpy as np
+
+from .tape import mode
+
+Array = np.ndarray
+
+
+def is_floating(dtype: np.dtype) -> bool:
+    """Whether `dtype` is one of NumPy's floating-point types or bfloat16."""
+    return dtype.kind == "f" or dtype.name == "bfloat16"
+
+
+def wide(x: Array) -> np.dtype:
+    """Type in which sums over `x` are accumulated: float32 for the 16-bit types."""
+    return np.dtype(np.float32) if is_floating(x.dtype) and x.dtype.itemsize == 2 else x.dtype
+
+
+def operand(x: Any) -> Any:
+    """What NumPy computes with: a Tensor's array; Python numbers, which take the array's type, for NumPy scalars."""
+    if isinstance(x, Arithmetic):
+        return x.data
+    return x.item() if isinstance(x, np.generic) else x
+
+
+def fit(gradient: Array, data: Array) -> Array:
+    """Undo broadcasting: sum `gradient` to the shape of `data`, in its type."""
+    if gradient.shape != data.shape:
+        lead = gradient.ndim - data.ndim
+        axes = (*range(lead), *(lead + i for i, n in enumerate(data.shape) if n == 1 and gradient.shape[lead + i] != 1))
+        gradient = gradient.sum(axes, dtype=wide(gradient), keepdims=True).reshape(data.shape)
+    return gradient.astype(data.dtype, copy=False)
+
+
+def power_slope(a: Any, n: Any) -> Any:
+    """Derivative of a**n by a; 0 for n = 0, also at a = 0, where the formula has 0 * inf."""
+    if not isinstance(n, np.ndarray):
+        return n * a ** (n - 1) if n else np.zeros_like(a)
+    return np.where(n == 0, 0, n * a ** np.where(n == 0, 1, n - 1))
+
+
+class Arithmetic:
+    """Operators over `data`; each records itself through `_op`, which `fastconv.Tensor` brings."""
+
+    __slots__ = ()
+
+    data: Array
+    requires_grad: bool
+    shape: Any
+    ndim: Any
+    dtype: Any
+    _node: Any
+    _op: ClassVar[Callable[..., Any]]
+
+    # Arithmetic. Numbers keep the Tensor's type; arrays promote as in NumPy.
+
+    def __add__(self, other: Any) -> Any:
+        return self._op(self.data + operand(other), (self, lambda dy: dy), (other, lambda dy: dy))
+
+    def __sub__(self, other: Any) -> Any:
+        return self._op(self.data - operand(other), (self, lambda dy: dy), (other, lambda dy: -dy))
+
+    def __rsub__(self, other: Any) -> Any:
+        return self._op(operand(other) - self.data, (self, lambda dy: -dy))
+
+    def __mul__(self, other: Any) -> Any:
+        a, b = self.data, operand(other)
+        return self._op(a * b, (self, lambda dy: dy * b), (other, lambda dy: dy * a))
+
+    def __truediv__(self, other: Any) -> Any:
+        a, b = self.data, operand(other)
+        return self._op(a / b, (self, lambda dy: dy / b), (other, lambda dy: -dy * a / (b * b)))
+
+    def __rtruediv__(self, other: Any) -> Any:
+        a, b = operand(other), self.data
+        return self._op(a / b, (self, lambda dy: -dy * a / (b * b)))
+
+    def __pow__(self, exponent: Any) -> Any:
+        a, n = self.data, operand(exponent)
+        y = a**n
+        return self._op(y, (self, lambda dy: dy * power_slope(a, n)), (exponent, lambda dy: dy * y * np.log(a)))
+
+    def __rpow__(self, base: Any) -> Any:
+        a = operand(base)
+        y = a**self.data
+        return self._op(y, (self, lambda dy: dy * y * np.log(a)))
+
+    def __matmul__(self, other: Any) -> Any:
+        return self._product(self, other)
+
+    def __rmatmul__(self, other: Any) -> Any:
+        return self._product(other, self)
+
+    def _product(self, left: Any, right: Any) -> Any:
+        a, b = operand(left), operand(right)
+        y = np.matmul(a, b)
+        rows = a.reshape(1, -1) if a.ndim == 1 else a
+        columns = b.reshape(-1, 1) if b.ndim == 1 else b
+        full = y.shape  # becomes the shape that the result has where both operands are matrices
+        if a.ndim == 1:
+            full = (*full[:-1], 1, *full[-1:])
+        if b.ndim == 1:
+            full = (*full, 1)
+        return self._op(
+            y,
+            (left, lambda dy: fit(np.matmul(dy.reshape(full), columns.swapaxes(-1, -2)), rows).reshape(a.shape)),
+            (right, lambda dy: fit(np.matmul(rows.swapaxes(-1, -2), dy.reshape(full)), columns).reshape(b.shape)),
+        )
+
+    def __neg__(self) -> Any:
+        return self._op(-self.data, (self, lambda dy: -dy))
+
+    __radd__ = __add__
+    __rmul__ = __mul__
+    __hash__ = object.__hash__
+
+    def _assign(self, value: Any) -> Any:
+        """In-place operators write only where nothing is recorded (`p -= lr * p.grad` under `no_grad`)."""
+        if not mode.enabled:
+            self.data[...] = operand(value)
+            return self
+        if self.requires_grad and self._node is None:
+            raise ValueError("a leaf Tensor that requires grad can be changed in place only under fastconv.no_grad()")
+        return value
+
+    def __iadd__(self, other: Any) -> Any:
+        return self._assign(self + other)
+
+    def __isub__(self, other: Any) -> Any:
+        return self._assign(self - other)
+
+    def __imul__(self, other: Any) -> Any:
+        return self._assign(self * other)
+
+    def __itruediv__(self, other: Any) -> Any:
+        return self._assign(self / other)
+
+    def __eq__(self, other: object) -> Any:
+        return self.data == operand(other)
+
+    def __ne__(self, other: object) -> Any:
+        return self.data != operand(other)
+
+    def __lt__(self, other: Any) -> Array:
+        return self.data < operand(other)
+
+    def __le__(self, other: Any) -> Array:
+        return self.data <= operand(other)
+
+    def __gt__(self, other: Any) -> Array:
+        return self.data > operand(other)
+
+    def __ge__(self, other: Any) -> Array:
+        return self.data >= operand(other)
+
+    def exp(self) -> Any:
+        """e to the power of each element."""
+        y = np.exp(self.data)
+        return self._op(y, (self, lambda dy: dy * y))
+
+    def log(self) -> Any:
+        """Natural logarithm."""
+        return self._op(np.log(self.data), (self, lambda dy: dy / self.data))
+
+    def sqrt(self) -> Any:
+        """Square root."""
+        y = np.sqrt(self.data)
+        return self._op(y, (self, lambda dy: dy / (2 * y)))
+
+    def abs(self) -> Any:
+        """Absolute value; gradient 0 at 0."""
+        return self._op(np.abs(self.data), (self, lambda dy: dy * np.sign(self.data)))
+
+    __abs__ = abs
+
+    def pow(self, exponent: Any) -> Any:
+        """Each element to the power of `exponent`."""
+        return self**exponent
+
+    def clamp(self, min: Any = None, max: Any = None) -> Any:
+        """Limit to [min, max]; the gradient passes where the value lies inside, limits included."""
+        low, high = operand(min), operand(max)
+        inside = np.ones(self.shape, bool) if low is None else self.data >= low
+        inside = inside if high is None else inside & (self.data <= high)
+        return self._op(np.clip(self.data, low, high), (self, lambda dy: dy * inside))
+
+    clip = clamp

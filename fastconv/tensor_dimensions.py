@@ -1,0 +1,170 @@
+"""The methods of a Tensor that reduce dimensions or rearrange them."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .tensor_arithmetic import Arithmetic, Array, operand, wide
+
+
+class Extremum(NamedTuple):
+    """What ``Tensor.max(dim)`` and ``Tensor.min(dim)`` return."""
+
+    values: Any
+    indices: Array
+
+
+def named_axes(dim: Any, axis: Any, ndim: int) -> tuple[int, ...]:
+    """The dimensions that torch's `dim` or NumPy's `axis` names, not negative; all of them for None."""
+    if dim is not None and axis is not None:
+        raise ValueError("dim and axis are two names of one argument: give one of them")
+    named = dim if axis is None else axis
+    if named is None:
+        return tuple(range(ndim))
+    return tuple(dimension(d, ndim) for d in (named if isinstance(named, tuple | list) else (named,)))
+
+
+def dimension(dim: int, ndim: int, name: str = "dim") -> int:
+    if not -max(ndim, 1) <= dim < max(ndim, 1):
+        raise ValueError(f"{name} must be from {-ndim} to {ndim - 1} for {ndim} dimensions, got {dim}")
+    return dim % max(ndim, 1)
+
+
+def as_sizes(sizes: tuple) -> tuple[int, ...]:
+    """Sizes given one by one or as one sequence."""
+    return tuple(sizes[0]) if len(sizes) == 1 and isinstance(sizes[0], tuple | list) else sizes
+
+
+def flat_shape(shape: tuple[int, ...], start_dim: int, end_dim: int) -> tuple[int, ...]:
+    start, end = dimension(start_dim, len(shape), "start_dim"), dimension(end_dim, len(shape), "end_dim")
+    if start > end:
+        raise ValueError(f"start_dim must not come after end_dim, got {start_dim} and {end_dim}")
+    joined = 1
+    for n in shape[start : end + 1]:
+        joined *= n
+    return (*shape[:start], joined, *shape[end + 1 :])
+
+
+class Dimensions(Arithmetic):
+    """Reductions and changes of shape; each records itself through `_op`."""
+
+    __slots__ = ()
+
+    # Reductions: torch's dim/keepdim and NumPy's axis/keepdims.
+
+    def sum(self, dim: Any = None, keepdim: bool = False, *, axis: Any = None, keepdims: bool = False) -> Any:
+        """Sum over `dim` (all dimensions for None); 16-bit types are accumulated in float32."""
+        axes = named_axes(dim, axis, self.ndim)
+        y = self.data.sum(axes, dtype=wide(self.data), keepdims=True).astype(self.dtype, copy=False)
+        shape = y.shape
+        y = y if keepdim or keepdims else y.reshape([n for i, n in enumerate(self.shape) if i not in axes])
+        return self._op(y, (self, lambda dy: np.broadcast_to(dy.reshape(shape), self.shape)))
+
+    def mean(self, dim: Any = None, keepdim: bool = False, *, axis: Any = None, keepdims: bool = False) -> Any:
+        """Mean over `dim` (all dimensions for None)."""
+        count = np.prod([self.shape[i] for i in named_axes(dim, axis, self.ndim)], dtype=np.int64).item()
+        return self.sum(dim, keepdim, axis=axis, keepdims=keepdims) / count
+
+    def var(
+        self,
+        dim: Any = None,
+        keepdim: bool = False,
+        correction: int = 1,
+        *,
+        unbiased: bool | None = None,
+        axis: Any = None,
+        keepdims: bool = False,
+    ) -> Any:
+        """Variance over `dim`, the sum of squares divided by the count less `correction`, as in torch."""
+        axes = named_axes(dim, axis, self.ndim)
+        count = np.prod([self.shape[i] for i in axes], dtype=np.int64).item()
+        correction = correction if unbiased is None else int(unbiased)
+        centred = self - self.mean(axes, keepdim=True)
+        return (centred * centred).sum(axes, keepdim or keepdims) / (count - correction)
+
+    def std(self, dim: Any = None, keepdim: bool = False, correction: int = 1, **options: Any) -> Any:
+        """Square root of `var`."""
+        return self.var(dim, keepdim, correction, **options).sqrt()
+
+    def max(self, dim: int | None = None, keepdim: bool = False, *, axis: Any = None, keepdims: bool = False) -> Any:
+        """Maximum of all elements or over NumPy's `axis`; with torch's `dim`, (values, indices)."""
+        return self._extremum(np.max, np.argmax, dim, axis, keepdim or keepdims)
+
+    def min(self, dim: int | None = None, keepdim: bool = False, *, axis: Any = None, keepdims: bool = False) -> Any:
+        """Minimum of all elements or over NumPy's `axis`; with torch's `dim`, (values, indices)."""
+        return self._extremum(np.min, np.argmin, dim, axis, keepdim or keepdims)
+
+    def _extremum(self, reduce: Any, locate: Any, dim: int | None, axis: Any, keep: bool) -> Any:
+        x, axes = self.data, named_axes(dim, axis, self.ndim)
+        if dim is not None:
+            indices = locate(x, axis=axes[0], keepdims=True)
+            y = np.take_along_axis(x, indices, axes[0])
+            chosen = np.zeros(x.shape, bool)
+            np.put_along_axis(chosen, indices, True, axes[0])
+            share = chosen.astype(wide(x))
+        else:
+            y = reduce(x, axis=axes, keepdims=True)
+            chosen = (x == y) | ((x != x) & (y != y))  # ties share the gradient, as in torch
+            share = chosen / chosen.sum(axes, keepdims=True, dtype=wide(x))
+        narrow = [n for i, n in enumerate(x.shape) if i not in axes]
+        values = self._op(y if keep else y.reshape(narrow), (self, lambda dy: dy.reshape(y.shape) * share))
+        return values if dim is None else Extremum(values, indices if keep else indices.reshape(narrow))
+
+    def argmax(self, dim: int | None = None, keepdim: bool = False, *, axis: int | None = None) -> Array:
+        """Index of the first maximum, as an array."""
+        return np.argmax(self.data, axis=dim if axis is None else axis, keepdims=keepdim)
+
+    # Shapes.
+
+    def reshape(self, *shape: Any) -> Any:
+        """The same elements in another shape; one size may be -1."""
+        return self._op(self.data.reshape(as_sizes(shape)), (self, lambda dy: dy.reshape(self.shape)))
+
+    view = reshape
+
+    def flatten(self, start_dim: int = 0, end_dim: int = -1) -> Any:
+        """Join the dimensions from `start_dim` to `end_dim`."""
+        return self.reshape(flat_shape(self.shape, start_dim, end_dim))
+
+    def squeeze(self, dim: int | None = None) -> Any:
+        """Without the dimensions of size 1, or without `dim` if that has size 1."""
+        dims = range(self.ndim) if dim is None else (dimension(dim, self.ndim),)
+        return self.reshape([n for i, n in enumerate(self.shape) if not (i in dims and n == 1)])
+
+    def unsqueeze(self, dim: int) -> Any:
+        """With a dimension of size 1 before position `dim`."""
+        dim = dimension(dim, self.ndim + 1)
+        return self.reshape((*self.shape[:dim], 1, *self.shape[dim:]))
+
+    def permute(self, *dims: Any) -> Any:
+        """The dimensions in another order."""
+        order = tuple(dimension(d, self.ndim, "dims") for d in as_sizes(dims))
+        return self._op(self.data.transpose(order), (self, lambda dy: dy.transpose(np.argsort(order))))
+
+    def transpose(self, dim0: int, dim1: int) -> Any:
+        """Two dimensions exchanged, as in torch."""
+        order = list(range(self.ndim))
+        dim0, dim1 = dimension(dim0, self.ndim, "dim0"), dimension(dim1, self.ndim, "dim1")
+        order[dim0], order[dim1] = dim1, dim0
+        return self.permute(order)
+
+    def t(self) -> Any:
+        """The transpose of a matrix."""
+        return self.permute(*range(self.ndim)[::-1])
+
+    def __getitem__(self, index: Any) -> Any:
+        items = index if isinstance(index, tuple) else (index,)
+        key: Any = tuple(operand(i) for i in items)
+        basic = all(i is None or i is Ellipsis or (isinstance(i, int | slice) and not isinstance(i, bool)) for i in key)
+
+        def scatter(dy: Array) -> Array:
+            dx = np.zeros(self.shape, dy.dtype)
+            if basic:
+                dx[key] = dy
+            else:
+                np.add.at(dx, key, dy)  # an index may occur more than once
+            return dx
+
+        return self._op(self.data[key], (self, scatter))

@@ -1,0 +1,333 @@
+"""The tape: every operator's values and gradients are torch's; leaves, freeing, no_grad, errors."""
+
+import threading
+
+import ml_dtypes
+import numpy as np
+import pytest
+from checks import from_torch, to_torch
+
+import fastconv as fc
+import fastconv.nn.functional as F
+from fastconv.tensor import Parameter
+
+
+def draw(*shapes: tuple[int, ...]) -> list[np.ndarray]:
+    rng = np.random.default_rng(0)
+    return [np.asarray(rng.uniform(0.5, 2, shape)) for shape in shapes]
+
+
+# Written once, run with fastconv's Tensors and with torch's: (name, shapes of the leaves, function).
+PROGRAMS = [
+    ("add", [(2, 3), (3,)], lambda a, b: a + b + 2),
+    ("radd", [(2, 3)], lambda a: 1.5 + a),
+    ("sub", [(2, 3), (2, 1)], lambda a, b: a - b - 1),
+    ("rsub", [(2, 3)], lambda a: 1 - a),
+    ("mul", [(2, 1, 3), (4, 1)], lambda a, b: a * b * 3),
+    ("div", [(2, 3), (1, 3)], lambda a, b: a / b / 2),
+    ("rdiv", [(2, 3)], lambda a: 2 / a),
+    ("pow", [(2, 3)], lambda a: a**3 + a**0.5 + a**0 + a.pow(2)),
+    ("pow_tensor", [(2, 3), (3,)], lambda a, b: a**b),
+    ("rpow", [(2, 3)], lambda a: 2.0**a),
+    ("neg", [(2, 3)], lambda a: -a),
+    ("abs", [(2, 3)], lambda a: abs(a - 1) + (a - 1).abs()),
+    ("matmul", [(2, 3), (3, 4)], lambda a, b: a @ b),
+    ("matmul_vectors", [(3,), (3,)], lambda a, b: a @ b),
+    ("matmul_row", [(3,), (2, 3, 4)], lambda a, b: a @ b),
+    ("matmul_column", [(2, 5, 3), (3,)], lambda a, b: a @ b),
+    ("matmul_batches", [(2, 1, 5, 3), (4, 3, 2)], lambda a, b: a @ b),
+    ("exp_log_sqrt", [(2, 3)], lambda a: a.exp() + a.log() + a.sqrt()),
+    ("clamp", [(2, 3)], lambda a: a.clamp(0.8, 1.4) + a.clamp(min=1.0) + a.clip(max=1.2)),
+    ("sum", [(2, 3, 4)], lambda a: a.sum()),
+    ("sum_dim", [(2, 3, 4)], lambda a: a.sum(1) * a.sum((0, 2), keepdim=True).sum()),
+    ("mean", [(2, 3, 4)], lambda a: a.mean() + a.mean(-1, keepdim=True)),
+    ("var", [(2, 3, 4)], lambda a: a.var() + a.var(1, keepdim=True) + a.var(dim=(0, 2), unbiased=False).sum()),
+    ("std", [(2, 3)], lambda a: a.std(1) + a.std()),
+    ("max", [(2, 3)], lambda a: a.max() + a.max(1).values + a.max(dim=0, keepdim=True)[0].sum()),
+    ("min", [(2, 3)], lambda a: a.min() + a.min(-1)[0]),
+    ("reshape", [(2, 6)], lambda a: a.reshape(3, 4) * a.view(3, -1) * a.reshape((3, 4))),
+    ("flatten", [(2, 3, 4)], lambda a: a.flatten(1) * a.flatten().reshape(2, 12)),
+    ("squeeze", [(2, 1, 3, 1)], lambda a: a.squeeze() * a.squeeze(1).squeeze(-1) * a.squeeze(0).sum()),
+    ("unsqueeze", [(2, 3)], lambda a: a.unsqueeze(0) * a.unsqueeze(-1)[:, :1].reshape(2, 1)),
+    ("permute", [(2, 3, 4)], lambda a: a.permute(2, 0, 1) * a.permute((2, 0, 1))),
+    ("transpose", [(2, 3, 4)], lambda a: a.transpose(0, -1) * a.transpose(2, 0)),
+    ("matrix_transpose", [(2, 3)], lambda a: a.T * a.t()),
+    ("slices", [(4, 5)], lambda a: a[1:3, ::2] * a[None, 0, 1:4] * a[..., -1].sum()),
+    ("index_array", [(4, 5)], lambda a: a[[0, 2, 0]] + a[[1, 1, 3], [0, 0, 4]].sum()),
+    ("iterate", [(3, 2)], lambda a: sum(row * (i + 1) for i, row in enumerate(a))),
+    ("functions", [(2, 3)], lambda a: a.relu() + a.sigmoid() + a.tanh() + a.softmax(1) + a.log_softmax(0)),
+    ("clone", [(2, 3)], lambda a: a.clone().contiguous() * a.detach()),
+    ("reused", [(2, 3)], lambda a: (a * a + a) * (a * a)),
+]
+
+
+@pytest.mark.parametrize(("name", "shapes", "program"), PROGRAMS, ids=[p[0] for p in PROGRAMS])
+def test_program_matches_torch(name, shapes, program, torch):
+    arrays = draw(*shapes)
+    ours = [fc.tensor(a, requires_grad=True) for a in arrays]
+    theirs = [to_torch(a).requires_grad_() for a in arrays]
+    with fc.use_backend("reference"):
+        y, expected = program(*ours), program(*theirs)
+        dy = draw(y.shape)[0]
+        y.backward(dy)
+    np.testing.assert_allclose(y.data, from_torch(expected), rtol=1e-13)
+    expected.backward(to_torch(dy))
+    for a, b in zip(ours, theirs):
+        assert a.grad.shape == a.shape and a.grad.dtype == a.dtype and a.grad.flags.writeable
+        np.testing.assert_allclose(a.grad, from_torch(b.grad), rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("join", ["cat", "stack"])
+@pytest.mark.parametrize("dim", [0, 1, -1])
+def test_joining(join, dim, torch):
+    arrays = draw((2, 3), (2, 3), (2, 3))
+    ours = [fc.tensor(a, requires_grad=i != 1) for i, a in enumerate(arrays)]
+    theirs = [to_torch(a).requires_grad_(i != 1) for i, a in enumerate(arrays)]
+    y = getattr(fc, join)([ours[0], arrays[1], ours[2]], dim)
+    expected = getattr(torch, join)(theirs, dim)
+    np.testing.assert_array_equal(y.data, from_torch(expected))
+    dy = draw(y.shape)[0]
+    y.backward(dy)
+    expected.backward(to_torch(dy))
+    for i in (0, 2):
+        np.testing.assert_array_equal(ours[i].grad, from_torch(theirs[i].grad))
+    plain = getattr(fc, join)(arrays, dim)
+    assert type(plain) is np.ndarray
+    np.testing.assert_array_equal(plain, y.data)
+
+
+def test_flatten_arrays_and_tensors():
+    x = np.zeros((2, 3, 4))
+    assert type(fc.flatten(x, 1)) is np.ndarray and fc.flatten(x, 1).shape == (2, 12)
+    assert isinstance(fc.flatten(fc.tensor(x), 0, 1), fc.Tensor) and fc.flatten(fc.tensor(x), 0, 1).shape == (6, 4)
+    with pytest.raises(ValueError, match="start_dim"):
+        fc.flatten(x, 2, 1)
+
+
+def test_array_operators_record():
+    """NumPy leaves `array op tensor` to the Tensor."""
+    a, (x, m) = np.full(3, 2.0), draw((3,), (3, 3))
+    for make, slope in [
+        (lambda t: a + t, np.ones(3)),
+        (lambda t: a - t, -np.ones(3)),
+        (lambda t: a * t, a),
+        (lambda t: a / t, -a / x**2),
+        (lambda t: a**t, a**x * np.log(a)),
+        (lambda t: m @ t, m.sum(0)),
+    ]:
+        t = fc.tensor(x, requires_grad=True)
+        y = make(t)
+        assert isinstance(y, fc.Tensor)
+        y.sum().backward()
+        np.testing.assert_allclose(t.grad, slope)
+    with pytest.raises(TypeError):
+        np.exp(fc.tensor(x))  # would leave the tape silently
+
+
+def test_numbers_keep_the_dtype():
+    t = fc.tensor(np.ones(2, np.float32))
+    for y in (t * 2.5, 2.5 * t, t / np.float64(3), t + np.float64(1), t**2, t.mean(), t.var()):
+        assert y.dtype == np.float32
+    assert fc.tensor([1.0, 2.0]).dtype == np.float32
+    assert fc.tensor([1, 2]).dtype == np.int64
+    assert fc.tensor(np.ones(2)).dtype == np.float64
+    assert fc.tensor(np.ones(2), dtype=np.float16).dtype == np.float16
+
+
+def test_sixteen_bit_sums_are_accumulated_in_float32():
+    ones = np.ones(4096, ml_dtypes.bfloat16)
+    t = fc.tensor(ones, requires_grad=True)
+    assert float(t.sum()) == 4096 and t.sum().dtype == ml_dtypes.bfloat16
+    (fc.tensor(ones) * t[:1]).sum().backward()
+    assert float(t.grad[0]) == 4096
+
+
+def test_axis_is_numpy_dim_is_torch():
+    x = np.array([[1.0, 5.0, 2.0], [7.0, 3.0, 4.0]])
+    t = fc.tensor(x, requires_grad=True)
+    np.testing.assert_array_equal(t.sum(axis=1, keepdims=True).data, x.sum(1, keepdims=True))
+    np.testing.assert_array_equal(t.max(axis=(0, 1)).data, 7)
+    np.testing.assert_array_equal(t.max(1).indices, [1, 0])
+    np.testing.assert_array_equal(t.argmax(1), [1, 0])
+    with pytest.raises(ValueError, match="dim and axis"):
+        t.sum(0, axis=1)
+    with pytest.raises(ValueError, match="dim must be"):
+        t.sum(2)
+
+
+def test_extremum_ties_and_nan():
+    t = fc.tensor(np.array([2.0, 2.0, 1.0, 2.0]), requires_grad=True)
+    t.max().backward()
+    np.testing.assert_allclose(t.grad, [1 / 3, 1 / 3, 0, 1 / 3])
+    t = fc.tensor(np.array([2.0, 2.0, 1.0]), requires_grad=True)
+    t.max(0).values.backward()
+    np.testing.assert_array_equal(t.grad, [1, 0, 0])
+    t = fc.tensor(np.array([2.0, np.nan]), requires_grad=True)
+    t.max().backward()
+    np.testing.assert_array_equal(t.grad, [0, 1])
+
+
+def test_comparisons_give_arrays():
+    t = fc.tensor(np.array([1.0, 2.0]))
+    for result, expected in [
+        (t == 1, [True, False]),
+        (t != t, [False, False]),
+        (t < 2, [True, False]),
+        (t <= fc.tensor(np.array([1.0, 1.0])), [True, False]),
+        (t > 1, [False, True]),
+        (t >= np.array([2.0, 2.0]), [False, True]),
+    ]:
+        assert type(result) is np.ndarray
+        np.testing.assert_array_equal(result, expected)
+    assert len({t, t.detach()}) == 2  # hashed by identity
+
+
+def test_gradients_accumulate_until_none():
+    w = Parameter(np.ones(2))
+    for _ in range(2):
+        (w * 3).sum().backward()
+    np.testing.assert_array_equal(w.grad, [6, 6])
+    w.grad = None
+    (w * 3).sum().backward()
+    np.testing.assert_array_equal(w.grad, [3, 3])
+
+
+def test_gradients_share_no_memory():
+    a, b = Parameter(np.ones(3)), Parameter(np.ones(3))
+    dy = np.ones(3)
+    (a + b).backward(dy)
+    a.grad += 1
+    np.testing.assert_array_equal(b.grad, 1)
+    np.testing.assert_array_equal(dy, 1)
+
+
+def test_second_backward_is_an_error_and_writes_nothing():
+    a, b = Parameter(np.ones(3)), Parameter(np.ones(3))
+    shared = a * b
+    shared.sum().backward()
+    with pytest.raises(ValueError, match="freed the record"):
+        (shared * b).sum().backward()
+    np.testing.assert_array_equal(b.grad, 1)
+    y = (a * b).sum()
+    y.backward(retain_graph=True)
+    y.backward()
+    np.testing.assert_array_equal(a.grad, 3)
+
+
+def test_backward_frees_what_was_recorded():
+    x = fc.tensor(np.ones(3), requires_grad=True)
+    y = (x * 2).exp()
+    total = y.sum()
+    total.backward()
+    assert total._node.pullback is None and y._node.parents == ()
+
+
+def test_backward_errors():
+    x = fc.tensor(np.ones((2, 2)), requires_grad=True)
+    with pytest.raises(ValueError, match="no scalar"):
+        (x * 2).backward()
+    with pytest.raises(ValueError, match=r"shape \(2, 2\), got \(4,\)"):
+        (x * 2).backward(np.ones(4))
+    with pytest.raises(ValueError, match="nothing that it was computed from"):
+        fc.tensor(np.ones(())).backward()
+    assert x.grad is None
+    with pytest.raises(TypeError, match="floating-point"):
+        fc.tensor([1, 2], requires_grad=True)
+    with pytest.raises(TypeError, match="array of numbers"):
+        fc.tensor(["a"])
+    with pytest.raises(ValueError, match="only under fastconv.no_grad"):
+        x += 1
+
+
+def test_in_place_operators():
+    w = Parameter(np.array([1.0, 2.0]))
+    data = w.data
+    with fc.no_grad():
+        w -= 0.5 * np.ones(2)
+        w += 1
+        w *= 2
+        w /= 4
+    assert w.data is data and isinstance(w, Parameter) and w.requires_grad
+    np.testing.assert_array_equal(data, [0.75, 1.25])
+    y = w * 2
+    before = y.data
+    y += 1  # recorded: a new Tensor
+    assert y.data is not before
+    y.sum().backward()
+    np.testing.assert_array_equal(w.grad, 2)
+
+
+def test_no_grad_and_enable_grad():
+    w = Parameter(np.ones(2))
+
+    @fc.no_grad()
+    def quiet():
+        assert not fc.is_grad_enabled()
+        with fc.enable_grad():
+            assert (w * 2).requires_grad
+        return w * 2
+
+    assert not quiet().requires_grad and fc.is_grad_enabled()
+    with pytest.raises(KeyError), fc.no_grad():
+        raise KeyError
+    assert fc.is_grad_enabled()
+    assert not quiet().requires_grad  # a decorated function can be called again
+
+
+def test_no_grad_is_of_one_thread():
+    seen = []
+    with fc.no_grad():
+        thread = threading.Thread(target=lambda: seen.append(fc.is_grad_enabled()))
+        thread.start()
+        thread.join()
+    assert seen == [True]
+
+
+def test_long_chains_need_no_recursion():
+    x = fc.tensor(np.ones(1), requires_grad=True)
+    y = x
+    for _ in range(5000):
+        y = y + 1
+    y.backward()
+    np.testing.assert_array_equal(x.grad, 1)
+
+
+def test_only_what_needs_a_gradient_is_computed():
+    x, w = fc.tensor(np.ones((2, 3))), Parameter(np.ones((4, 3)))
+    with fc.use_backend("reference"):
+        F.linear(x, w).sum().backward()
+    assert x.grad is None
+    np.testing.assert_array_equal(w.grad, 2)
+
+
+def test_tensor_decides_what_is_recorded():
+    """A Parameter beside a plain array counts as an array; a Tensor anywhere makes the call one of Tensors."""
+    x, w = np.ones((2, 3)), np.ones((4, 3))
+    with fc.use_backend("reference"):
+        assert type(F.linear(x, Parameter(w))) is np.ndarray
+        assert isinstance(F.linear(fc.tensor(x), w), fc.Tensor)
+        y = F.linear(x, fc.tensor(w, requires_grad=True))
+        assert isinstance(y, fc.Tensor) and y.requires_grad
+    target = fc.tensor(np.zeros((2, 3)), requires_grad=True)
+    F.mse_loss(x, target, reduction="sum").backward()
+    np.testing.assert_array_equal(target.grad, -2)
+
+
+def test_conversions():
+    t = fc.tensor([[1.5, 2.0]], requires_grad=True)
+    assert t.size() == (1, 2) and t.size(-1) == 2 and t.dim() == t.ndim == 2 and t.numel() == 2 and len(t) == 1
+    assert t.tolist() == [[1.5, 2.0]] and t.numpy() is t.data and t[0, 0].item() == 1.5
+    assert float(t[0, 0]) == 1.5 and int(t[0, 1]) == 2 and bool(t[0, 0]) and f"{t[0, 0]:.2f}" == "1.50"
+    assert repr(t) == "tensor([[1.5, 2. ]], dtype=float32, requires_grad=True)"
+    np.testing.assert_array_equal(np.asarray(t), t.data)
+    assert fc.tensor(np.ones(1, ml_dtypes.bfloat16)).item() == 1.0
+    assert fc.tensor(t).data is t.data and not t.detach().requires_grad and t.is_leaf
+    assert t.detach().requires_grad_().requires_grad
+
+
+def test_data_is_taken_without_a_copy(torch):
+    x = np.ones(3, np.float32)
+    assert fc.tensor(x).data is x
+    t = torch.ones(3)
+    fc.tensor(t).data[0] = 5
+    assert t[0] == 5
