@@ -1,0 +1,269 @@
+"""Initialisation of parameters in place, with the names and formulas of torch.nn.init.
+
+Every function takes a Parameter, a Tensor or a plain array, fills it and returns it. Nothing is recorded. Random
+numbers come from `generator`, or from the one that :func:`fastconv.manual_seed` seeds.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, TypeVar
+
+import numpy as np
+
+from fastconv.nn.modules.arguments import choice, is_floating, number
+from fastconv.random import generator as default_generator
+from fastconv.tensor import Tensor
+
+__all__ = [
+    "calculate_gain",
+    "constant_",
+    "kaiming_normal_",
+    "kaiming_uniform_",
+    "normal_",
+    "ones_",
+    "uniform_",
+    "xavier_normal_",
+    "xavier_uniform_",
+    "zeros_",
+]
+
+Target = TypeVar("Target")
+
+_CONVOLUTIONS = tuple(f"conv{kind}{nd}d" for kind in ("", "_transpose") for nd in (1, 2, 3))
+_LINEAR = ("linear", *_CONVOLUTIONS, "sigmoid")
+_NONLINEARITIES = (*_LINEAR, "tanh", "relu", "leaky_relu", "selu")
+
+
+def _array(tensor: Any) -> np.ndarray:
+    array = tensor.data if isinstance(tensor, Tensor) else tensor
+    if not isinstance(array, np.ndarray) or not is_floating(array.dtype):
+        kind = array.dtype if isinstance(array, np.ndarray) else type(array).__name__
+        raise TypeError(f"tensor must be a floating Parameter, Tensor or array, got {kind}")
+    if not array.flags.writeable:
+        raise ValueError("tensor must be writable, got a read-only array")
+    return array
+
+
+def _sampling_dtype(array: np.ndarray) -> type:
+    # The generator draws float32 and float64; narrower types are rounded from float32.
+    return np.float64 if array.dtype == np.float64 else np.float32
+
+
+def _fans(array: np.ndarray) -> tuple[int, int]:
+    if array.ndim < 2:
+        raise ValueError(f"tensor must have at least 2 dimensions to have fans, got shape {array.shape}")
+    receptive = math.prod(array.shape[2:])
+    return array.shape[1] * receptive, array.shape[0] * receptive
+
+
+def constant_(tensor: Target, val: float) -> Target:
+    """Fill with `val`.
+
+    Examples
+    --------
+    >>> import numpy as np, fastconv.nn as nn
+    >>> nn.init.constant_(np.empty(3, np.float32), 0.5)
+    array([0.5, 0.5, 0.5], dtype=float32)
+    """
+    _array(tensor)[...] = number("val", val)
+    return tensor
+
+
+def zeros_(tensor: Target) -> Target:
+    """Fill with zeros.
+
+    Examples
+    --------
+    >>> import numpy as np, fastconv.nn as nn
+    >>> nn.init.zeros_(np.empty(3, np.float32))
+    array([0., 0., 0.], dtype=float32)
+    """
+    return constant_(tensor, 0.0)
+
+
+def ones_(tensor: Target) -> Target:
+    """Fill with ones.
+
+    Examples
+    --------
+    >>> import numpy as np, fastconv.nn as nn
+    >>> nn.init.ones_(np.empty(3, np.float32))
+    array([1., 1., 1.], dtype=float32)
+    """
+    return constant_(tensor, 1.0)
+
+
+def uniform_(tensor: Target, a: float = 0.0, b: float = 1.0, generator: np.random.Generator | None = None) -> Target:
+    """Draw from the uniform distribution on [a, b).
+
+    Raises
+    ------
+    ValueError
+        `a` exceeds `b`, or the target is read-only.
+    TypeError
+        The target is not floating.
+
+    Examples
+    --------
+    >>> import numpy as np, fastconv.nn as nn
+    >>> values = nn.init.uniform_(np.empty(100, np.float32), -2, 2)
+    >>> bool((abs(values) <= 2).all())
+    True
+    """
+    array = _array(tensor)
+    if number("a", a) > number("b", b):
+        raise ValueError(f"a must not exceed b, got a={a}, b={b}")
+    sample = default_generator(generator).random(array.shape, dtype=_sampling_dtype(array))
+    sample *= b - a
+    sample += a
+    array[...] = sample
+    return tensor
+
+
+def normal_(
+    tensor: Target, mean: float = 0.0, std: float = 1.0, generator: np.random.Generator | None = None
+) -> Target:
+    """Draw from the normal distribution with the given mean and standard deviation.
+
+    Raises
+    ------
+    ValueError
+        `std` is negative, or the target is read-only.
+    TypeError
+        The target is not floating.
+
+    Examples
+    --------
+    >>> import numpy as np, fastconv.nn as nn
+    >>> nn.init.normal_(np.empty(3, np.float32), mean=4.0, std=0.0)
+    array([4., 4., 4.], dtype=float32)
+    """
+    array = _array(tensor)
+    if number("std", std) < 0:
+        raise ValueError(f"std must not be negative, got {std}")
+    number("mean", mean)
+    sample = default_generator(generator).standard_normal(array.shape, dtype=_sampling_dtype(array))
+    sample *= std
+    sample += mean
+    array[...] = sample
+    return tensor
+
+
+def calculate_gain(nonlinearity: str, param: float | None = None) -> float:
+    """The recommended gain of a nonlinearity; `param` is leaky_relu's negative slope (default 0.01).
+
+    Examples
+    --------
+    >>> import fastconv.nn as nn
+    >>> round(nn.init.calculate_gain("relu"), 4)
+    1.4142
+    """
+    choice("nonlinearity", nonlinearity, _NONLINEARITIES)
+    if nonlinearity in _LINEAR:
+        return 1.0
+    if nonlinearity == "tanh":
+        return 5.0 / 3.0
+    if nonlinearity == "selu":
+        return 0.75
+    if nonlinearity == "relu":
+        return math.sqrt(2.0)
+    slope = 0.01 if param is None else number("param", param)
+    return math.sqrt(2.0 / (1.0 + slope**2))
+
+
+def xavier_uniform_(tensor: Target, gain: float = 1.0, generator: np.random.Generator | None = None) -> Target:
+    """Draw from U(-a, a) with a = gain * sqrt(6 / (fan_in + fan_out)) (Glorot & Bengio 2010).
+
+    Raises
+    ------
+    ValueError
+        Fewer than two dimensions.
+
+    Examples
+    --------
+    >>> import numpy as np, fastconv.nn as nn
+    >>> bool((abs(nn.init.xavier_uniform_(np.empty((8, 4), np.float32))) <= (6 / 12) ** 0.5).all())
+    True
+    """
+    fan_in, fan_out = _fans(_array(tensor))
+    bound = number("gain", gain) * math.sqrt(6.0 / max(fan_in + fan_out, 1))
+    return uniform_(tensor, -bound, bound, generator)
+
+
+def xavier_normal_(tensor: Target, gain: float = 1.0, generator: np.random.Generator | None = None) -> Target:
+    """Draw from N(0, s) with s = gain * sqrt(2 / (fan_in + fan_out)) (Glorot & Bengio 2010).
+
+    Raises
+    ------
+    ValueError
+        Fewer than two dimensions.
+
+    Examples
+    --------
+    >>> import numpy as np, fastconv.nn as nn
+    >>> nn.init.xavier_normal_(np.empty((8, 4), np.float32)).shape
+    (8, 4)
+    """
+    fan_in, fan_out = _fans(_array(tensor))
+    return normal_(tensor, 0.0, number("gain", gain) * math.sqrt(2.0 / max(fan_in + fan_out, 1)), generator)
+
+
+def _kaiming_std(array: np.ndarray, a: float, mode: str, nonlinearity: str) -> float:
+    choice("mode", mode, ("fan_in", "fan_out"))
+    fan = _fans(array)[mode == "fan_out"]
+    return calculate_gain(nonlinearity, a) / math.sqrt(max(fan, 1))
+
+
+def kaiming_uniform_(
+    tensor: Target,
+    a: float = 0,
+    mode: str = "fan_in",
+    nonlinearity: str = "leaky_relu",
+    generator: np.random.Generator | None = None,
+) -> Target:
+    """Draw from U(-b, b) with b = gain * sqrt(3 / fan) (He et al. 2015).
+
+    Parameters
+    ----------
+    tensor : Parameter, Tensor or array
+        Shape (out, in, ...) as the weights of convolution and linear layers have it.
+    a : float
+        Negative slope of the leaky ReLU that follows.
+    mode : {"fan_in", "fan_out"}
+        Whether to keep the variance of the forward or of the backward pass.
+    nonlinearity : str
+        As in :func:`calculate_gain`.
+
+    Raises
+    ------
+    ValueError
+        Fewer than two dimensions, unknown `mode` or `nonlinearity`.
+
+    Examples
+    --------
+    >>> import numpy as np, fastconv.nn as nn
+    >>> layer = nn.Conv2d(3, 8, 3)
+    >>> nn.init.kaiming_uniform_(layer.weight, nonlinearity="relu") is layer.weight
+    True
+    """
+    bound = math.sqrt(3.0) * _kaiming_std(_array(tensor), a, mode, nonlinearity)
+    return uniform_(tensor, -bound, bound, generator)
+
+
+def kaiming_normal_(
+    tensor: Target,
+    a: float = 0,
+    mode: str = "fan_in",
+    nonlinearity: str = "leaky_relu",
+    generator: np.random.Generator | None = None,
+) -> Target:
+    """Draw from N(0, s) with s = gain / sqrt(fan) (He et al. 2015); parameters as for :func:`kaiming_uniform_`.
+
+    Examples
+    --------
+    >>> import numpy as np, fastconv.nn as nn
+    >>> nn.init.kaiming_normal_(np.empty((8, 3, 3, 3), np.float32), mode="fan_out").shape
+    (8, 3, 3, 3)
+    """
+    return normal_(tensor, 0.0, _kaiming_std(_array(tensor), a, mode, nonlinearity), generator)

@@ -1,0 +1,1 @@
+"""The layers of fastconv.nn, one file per family; fastconv.nn gives them their public names."""

@@ -1,0 +1,54 @@
+"""How a forward that a user wrote meets plain arrays: it sees Tensors, and nothing is recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from fastconv.tape import no_grad
+from fastconv.tensor import Tensor
+
+__all__ = ["call_with_tensors", "convert_leaves", "holds_tensor", "plain"]
+
+
+def convert_leaves(convert: Callable[[Any], Any], value: Any) -> Any:
+    """`value` with `convert` applied to what lies in its tuples, lists and dictionaries."""
+    if isinstance(value, tuple):
+        entries = [convert_leaves(convert, entry) for entry in value]
+        return type(value)(*entries) if hasattr(value, "_fields") else tuple(entries)
+    if isinstance(value, list):
+        return [convert_leaves(convert, entry) for entry in value]
+    if isinstance(value, dict):
+        return {key: convert_leaves(convert, entry) for key, entry in value.items()}
+    return convert(value)
+
+
+def holds_tensor(value: Any) -> bool:
+    """Whether `value` is a Tensor, or a tuple, list or dictionary that holds one."""
+    if isinstance(value, (tuple, list)):
+        return any(map(holds_tensor, value))
+    if isinstance(value, dict):
+        return any(map(holds_tensor, value.values()))
+    return isinstance(value, Tensor)
+
+
+def plain(value: Any) -> Any:
+    """The array of a Tensor, other values as they are."""
+    return value.data if isinstance(value, Tensor) else value
+
+
+def _wrapped(value: Any) -> Any:
+    return Tensor(value) if type(value) is np.ndarray else value
+
+
+def call_with_tensors(forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Call `forward` on plain arrays as if they were Tensors, and give plain arrays back.
+
+    A forward in torch's style says ``x.view(x.size(0), -1)``, which an array does not understand. So that what works in
+    training works in inference too, a user's forward always meets Tensors; without gradients, they record nothing.
+    """
+    with no_grad():
+        output = forward(*convert_leaves(_wrapped, args), **convert_leaves(_wrapped, kwargs))
+    return convert_leaves(plain, output)

@@ -1,0 +1,109 @@
+"""The table that Module.summary returns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fastconv.nn.modules.arguments import floating_dtype, size
+from fastconv.tape import no_grad
+
+if TYPE_CHECKING:
+    from fastconv.nn.modules.module import Module
+
+__all__ = ["Summary", "SummaryRow", "summarize"]
+
+
+@dataclass(frozen=True)
+class SummaryRow:
+    """One call of one layer: its dotted name, its class, the output's shape (None: never called), its parameters."""
+
+    name: str
+    layer: str
+    output_shape: tuple[int, ...] | None
+    parameters: int
+
+    @property
+    def title(self) -> str:
+        """Name and class as the table shows them."""
+        return f"{self.name} ({self.layer})" if self.name else self.layer
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Layers of a module in the order of their calls; ``print`` shows a table.
+
+    Attributes
+    ----------
+    rows : tuple of SummaryRow
+        One per call of a layer; a layer that is called again counts no parameters the second time.
+    parameters, trainable : int
+        Elements of all parameters, and of those that require gradients; shared parameters count once.
+    """
+
+    rows: tuple[SummaryRow, ...]
+    parameters: int
+    trainable: int
+
+    def __str__(self) -> str:
+        cells = [("Layer", "Output shape", "Parameters")]
+        for row in self.rows:
+            shape = "not called" if row.output_shape is None else str(row.output_shape)
+            cells.append((row.title, shape, f"{row.parameters:,}"))
+        widths = [max(len(line[column]) for line in cells) for column in range(3)]
+        lines = [f"{a:<{widths[0]}}  {b:<{widths[1]}}  {c:>{widths[2]}}" for a, b, c in cells]
+        rule = "-" * len(lines[0])
+        total = f"{self.parameters:,} parameters, {self.trainable:,} of them trainable"
+        return "\n".join([lines[0], rule, *lines[1:], rule, total])
+
+    __repr__ = __str__
+
+
+def summarize(module: Module, input_shape: tuple[int, ...], dtype: Any) -> Summary:
+    """Run `module` on zeros with hooks that note each layer's output; see :meth:`Module.summary`."""
+    shape = tuple(size("input_shape", entry, 0) for entry in input_shape)
+    if dtype is None:
+        dtype = next((parameter.data.dtype for parameter in module.parameters()), None)
+    x = np.zeros(shape, floating_dtype(dtype))
+    # Containers only pass on what their layers compute; a module with parameters of its own is a layer as well.
+    layers = {
+        layer: (name, sum(p.data.size for p in layer.parameters(recurse=False)))
+        for name, layer in module.named_modules()
+        if not layer._modules or layer._parameters
+    }
+    rows: list[SummaryRow] = []
+    called: set[Module] = set()
+
+    def note(layer: Module, inputs: tuple[Any, ...], output: Any) -> None:
+        first = output[0] if isinstance(output, tuple) else output
+        name, count = layers[layer]
+        rows.append(SummaryRow(name, type(layer).__name__, tuple(first.shape), 0 if layer in called else count))
+        called.add(layer)
+
+    modes = [(each, each.training) for each in module.modules()]
+    handles = [layer.register_forward_hook(note) for layer in layers]
+    try:
+        module.eval()
+        with no_grad():
+            module(x)
+    except ValueError as error:
+        error.add_note(f"while summarising with input_shape={shape}, which includes the batch dimension")
+        raise
+    finally:
+        for handle in handles:
+            handle.remove()
+        for each, mode in modes:
+            each.training = mode
+    rows += [
+        SummaryRow(name, type(layer).__name__, None, count)
+        for layer, (name, count) in layers.items()
+        if layer not in called
+    ]
+    parameters = list(module.parameters())
+    return Summary(
+        tuple(rows),
+        sum(p.data.size for p in parameters),
+        sum(p.data.size for p in parameters if p.requires_grad),
+    )
