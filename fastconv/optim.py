@@ -1,0 +1,472 @@
+"""Optimisers with torch.optim's names, arguments and arithmetic: SGD, Adam, AdamW.
+
+They change the arrays of the parameters in place, from the gradients that ``backward`` (or a module's pullback) left in
+``grad``. Parameters without a gradient are passed over.
+"""
+
+from __future__ import annotations
+
+import math
+import numbers
+from collections.abc import Callable, Iterable, Mapping
+from copy import deepcopy
+from typing import Any
+
+import numpy as np
+
+from .nn.modules.state import host_array
+from .tensor import Parameter, Tensor
+
+Options = dict[str, Any]
+
+__all__ = ["SGD", "Adam", "AdamW", "Optimizer"]
+
+
+class Optimizer:
+    """Base class: parameter groups, ``zero_grad``, ``step`` and the state that goes into a checkpoint.
+
+    Parameters
+    ----------
+    params : iterable of Parameter, of (name, Parameter) pairs, or of dict
+        The parameters, or groups of them: ``{"params": [...], "lr": ...}`` with options of their own.
+    defaults : dict
+        Options of the groups that do not name them.
+
+    Attributes
+    ----------
+    param_groups : list of dict
+        Options may be changed between steps: ``optimizer.param_groups[0]["lr"] *= 0.1``.
+    state : dict of Parameter to dict
+        Moments of the parameters that have taken a step.
+
+    Raises
+    ------
+    ValueError
+        No parameters, one that stands in two places, or an option outside its range.
+    TypeError
+        An entry is no floating Tensor, or an option is unknown.
+
+    Notes
+    -----
+    Source: torch.optim.Optimizer.
+
+    Examples
+    --------
+    >>> import fastconv.nn as nn, fastconv.optim as optim
+    >>> net = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 2))
+    >>> groups = [{"params": net[0].parameters()}, {"params": net[1].parameters(), "lr": 0.01}]
+    >>> [group["lr"] for group in optim.SGD(groups, lr=0.1).param_groups]
+    [0.1, 0.01]
+    """
+
+    # For an entry of state_dict()["state"]: which names it may have, and whether each is a count or like the parameter.
+    _counts: tuple[str, ...] = ()
+    _arrays: tuple[str, ...] = ()
+
+    def __init__(self, params: Iterable[Any], defaults: dict[str, Any]) -> None:
+        self.defaults = defaults
+        self.param_groups: list[dict[str, Any]] = []
+        self.state: dict[Tensor, Options] = {}
+        if isinstance(params, (Tensor, str)) or not isinstance(params, Iterable):
+            raise TypeError(f"params must be an iterable of parameters or groups, got {type(params).__name__}")
+        entries = list(params)
+        if not entries:
+            raise ValueError("params must hold at least one parameter, got none")
+        groups = entries if isinstance(entries[0], Mapping) else [{"params": entries}]
+        for group in groups:
+            self.add_param_group(group)
+
+    def _check_options(self, group: Mapping[str, Any]) -> None:
+        """Raise where an option of `group` lies outside its range."""
+        raise NotImplementedError(f"{type(self).__name__} defines no _check_options")
+
+    def _update(
+        self, parameter: np.ndarray, gradient: np.ndarray, state: dict[str, Any], group: dict[str, Any]
+    ) -> None:
+        """Change `parameter` in place by one step."""
+        raise NotImplementedError(f"{type(self).__name__} defines no _update")
+
+    def add_param_group(self, param_group: Mapping[str, Any]) -> None:
+        """Add parameters with options of their own, such as layers that thaw later.
+
+        Parameters
+        ----------
+        param_group : mapping
+            ``"params"`` (a Parameter or an iterable of them) and any of the optimiser's options.
+        """
+        if not isinstance(param_group, Mapping) or "params" not in param_group:
+            raise TypeError(f"param_group must be a mapping with the key 'params', got {param_group!r}")
+        unknown = sorted(set(param_group) - set(self.defaults) - {"params"})
+        if unknown:
+            raise TypeError(
+                f"param_group has unknown options {unknown}; {type(self).__name__} has {list(self.defaults)}"
+            )
+        given = param_group["params"]
+        entries = [given] if isinstance(given, Tensor) else list(given)
+        parameters = [entry[1] if isinstance(entry, tuple) and len(entry) == 2 else entry for entry in entries]
+        seen = {id(p) for group in self.param_groups for p in group["params"]}
+        for parameter in parameters:
+            if not isinstance(parameter, Tensor):
+                raise TypeError(f"params must hold Parameters, got {type(parameter).__name__}")
+            if not isinstance(parameter, Parameter) and not (parameter.is_leaf and parameter.requires_grad):
+                raise ValueError("params must hold Parameters or leaf Tensors that require a gradient")
+            if id(parameter) in seen:
+                raise ValueError(f"params must hold each parameter once; one of shape {parameter.shape} came again")
+            seen.add(id(parameter))
+        group = {**self.defaults, **param_group, "params": parameters}
+        self._check_options(group)
+        self.param_groups.append(group)
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Forget the gradients, or with ``set_to_none=False`` fill them with zeros."""
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if set_to_none:
+                    parameter.grad = None
+                elif parameter.grad is not None:
+                    parameter.grad = np.zeros_like(parameter.grad)
+
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Change all parameters by one step; a `closure` computes loss and gradients first, and its loss is returned.
+
+        Raises
+        ------
+        ValueError
+            A gradient has another shape than its parameter; no parameter is changed then.
+        """
+        loss = None if closure is None else closure()
+        pairs = [(p, group) for group in self.param_groups for p in group["params"] if p.grad is not None]
+        for parameter, _ in pairs:
+            if np.shape(parameter.grad) != parameter.data.shape:
+                raise ValueError(f"grad must have shape {parameter.data.shape}, got {np.shape(parameter.grad)}")
+            if not parameter.data.flags.writeable:
+                raise ValueError(f"parameter of shape {parameter.data.shape} is read-only")
+        for parameter, group in pairs:
+            data = parameter.data
+            # 16-bit types step in float32 and are rounded once; float32 and float64 step in place.
+            wide = data.astype(np.float32) if data.dtype.itemsize == 2 else data
+            gradient = np.asarray(parameter.grad, wide.dtype)
+            if group["maximize"]:
+                gradient = -gradient
+            self._update(wide, gradient, self.state.setdefault(parameter, {}), group)
+            if wide is not data:
+                data[...] = wide
+        return loss
+
+    def state_dict(self) -> dict[str, Any]:
+        """Options and moments for a checkpoint, as torch lays them out; the arrays are the optimiser's own.
+
+        Returns
+        -------
+        dict
+            ``"state"`` maps the parameter's number to its moments, ``"param_groups"`` lists the options.
+
+        Examples
+        --------
+        >>> import fastconv.nn as nn, fastconv.optim as optim
+        >>> optim.SGD(nn.Linear(2, 2).parameters(), lr=0.1).state_dict()["param_groups"][0]["params"]
+        [0, 1]
+        """
+        numbers_of = {id(p): i for i, p in enumerate(p for group in self.param_groups for p in group["params"])}
+        groups = [{**group, "params": [numbers_of[id(p)] for p in group["params"]]} for group in self.param_groups]
+        state = {numbers_of[id(p)]: dict(entry) for p, entry in self.state.items() if entry}
+        return {"state": dict(sorted(state.items())), "param_groups": groups}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Take over the options and (copies of) the moments of another optimiser of the same kind.
+
+        Raises
+        ------
+        ValueError
+            Groups, numbers of parameters, names or shapes differ; nothing is changed then.
+        """
+        if not isinstance(state_dict, Mapping) or set(state_dict) != {"state", "param_groups"}:
+            raise ValueError("state_dict must be a mapping with the keys 'state' and 'param_groups'")
+        saved = list(state_dict["param_groups"])
+        counts, wanted = [len(g["params"]) for g in saved], [len(g["params"]) for g in self.param_groups]
+        if counts != wanted:
+            raise ValueError(f"state_dict has groups of {counts} parameters, the optimiser has {wanted}")
+        groups = []
+        for own, other in zip(self.param_groups, saved, strict=True):
+            # Options that this optimiser does not have (torch's foreach, fused) change no result and are left out.
+            options = {key: deepcopy(other[key]) for key in self.defaults if key in other}
+            groups.append({**own, **options})
+            self._check_options(groups[-1])
+        saved_numbers = [number for group in saved for number in group["params"]]
+        parameters = [p for group in self.param_groups for p in group["params"]]
+        by_number = dict(zip(saved_numbers, parameters, strict=True))
+        state: dict[Tensor, Options] = {}
+        for number, entry in state_dict["state"].items():
+            if number not in by_number:
+                raise ValueError(f"state_dict has moments of parameter {number!r}, which is in none of its groups")
+            parameter = by_number[number]
+            state[parameter] = {name: self._moment(name, value, parameter) for name, value in entry.items()}
+        self.param_groups = groups
+        self.state = state
+
+    def _moment(self, name: str, value: Any, parameter: Tensor) -> Any:
+        """A private copy of one saved moment after its check."""
+        if name in self._counts:
+            return int(value)
+        if name not in self._arrays:
+            raise ValueError(f"state_dict has the moment {name!r}, {type(self).__name__} has {self._arrays}")
+        if value is None:
+            return None
+        kind = np.float32 if parameter.data.dtype.itemsize == 2 else parameter.data.dtype
+        array = np.array(host_array(value), kind)
+        if array.shape != parameter.data.shape:
+            raise ValueError(f"moment {name!r} has shape {array.shape}, its parameter {parameter.data.shape}")
+        return array
+
+    def __repr__(self) -> str:
+        lines = [f"{type(self).__name__} ("]
+        for i, group in enumerate(self.param_groups):
+            lines.append(f"Parameter Group {i}")
+            lines += [f"    {key}: {group[key]}" for key in sorted(group) if key != "params"]
+        return "\n".join([*lines, ")"])
+
+
+def _check_range(name: str, value: Any, low: float = 0.0, below: float = math.inf) -> None:
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{name} must be a real number, got {value!r}")
+    if not low <= float(value) < below:
+        limit = "not be negative" if below == math.inf else f"lie in [{low:g}, {below:g})"
+        raise ValueError(f"{name} must {limit}, got {value}")
+
+
+class SGD(Optimizer):
+    """Stochastic gradient descent, with momentum on request.
+
+    Parameters
+    ----------
+    params : iterable
+        Parameters or groups of them, see :class:`Optimizer`.
+    lr : float
+        Learning rate, not negative.
+    momentum : float
+        Share of the last step that is kept.
+    dampening : float
+        Share of the gradient that does not enter the momentum.
+    weight_decay : float
+        Factor of the parameter that is added to its gradient.
+    nesterov : bool
+        Nesterov's momentum; needs a `momentum` above 0 and no `dampening`.
+    maximize : bool, keyword only
+        Whether to climb instead of to descend.
+
+    Raises
+    ------
+    ValueError, TypeError
+        An option breaks its rule.
+
+    Notes
+    -----
+    Sutskever et al. 2013. Source: torch.optim.SGD.
+
+    Examples
+    --------
+    >>> import fastconv as fc, fastconv.optim as optim
+    >>> w = fc.tensor([4.0], requires_grad=True)
+    >>> optimizer = optim.SGD([w], lr=0.25)
+    >>> for _ in range(3):
+    ...     optimizer.zero_grad()
+    ...     (w * w).sum().backward()
+    ...     optimizer.step()
+    >>> w.data
+    array([0.5], dtype=float32)
+    """
+
+    _arrays = ("momentum_buffer",)
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float = 1e-3,
+        momentum: float = 0.0,
+        dampening: float = 0.0,
+        weight_decay: float = 0.0,
+        nesterov: bool = False,
+        *,
+        maximize: bool = False,
+    ) -> None:
+        defaults = {
+            "lr": lr,
+            "momentum": momentum,
+            "dampening": dampening,
+            "weight_decay": weight_decay,
+            "nesterov": nesterov,
+            "maximize": maximize,
+        }
+        super().__init__(params, defaults)
+
+    def _check_options(self, group: Mapping[str, Any]) -> None:
+        for name in ("lr", "momentum", "weight_decay"):
+            _check_range(name, group[name])
+        _check_range("dampening", group["dampening"], low=-math.inf)
+        if group["nesterov"] and (group["momentum"] <= 0 or group["dampening"] != 0):
+            raise ValueError(
+                f"nesterov needs momentum above 0 and dampening 0, got momentum={group['momentum']}, "
+                f"dampening={group['dampening']}"
+            )
+
+    def _update(
+        self, parameter: np.ndarray, gradient: np.ndarray, state: dict[str, Any], group: dict[str, Any]
+    ) -> None:
+        if group["weight_decay"]:
+            gradient = gradient + group["weight_decay"] * parameter
+        if group["momentum"]:
+            velocity = state.get("momentum_buffer")
+            if velocity is None:  # the first gradient enters whole, as in torch
+                velocity = state["momentum_buffer"] = np.array(gradient)
+            else:
+                velocity *= group["momentum"]
+                velocity += (1 - group["dampening"]) * gradient
+            gradient = gradient + group["momentum"] * velocity if group["nesterov"] else velocity
+        parameter -= group["lr"] * gradient
+
+
+class Adam(Optimizer):
+    """Gradient descent with step sizes from running moments of the gradient.
+
+    Parameters
+    ----------
+    params : iterable
+        Parameters or groups of them, see :class:`Optimizer`.
+    lr : float
+        Learning rate, not negative.
+    betas : pair of float
+        Decay of the running mean of the gradient and of its square, each in [0, 1).
+    eps : float
+        Added to the denominator.
+    weight_decay : float
+        Factor of the parameter that is added to its gradient.
+    amsgrad : bool
+        Whether the second moment never decreases (Reddi et al. 2018).
+    maximize : bool, keyword only
+        Whether to climb instead of to descend.
+
+    Raises
+    ------
+    ValueError, TypeError
+        An option breaks its rule.
+
+    Notes
+    -----
+    Kingma & Ba 2015. Source: torch.optim.Adam.
+
+    Examples
+    --------
+    >>> import fastconv as fc, fastconv.optim as optim
+    >>> w = fc.tensor([4.0], requires_grad=True)
+    >>> optimizer = optim.Adam([w], lr=0.5)
+    >>> (w * w).sum().backward()
+    >>> optimizer.step()
+    >>> w.data
+    array([3.5], dtype=float32)
+    """
+
+    _counts = ("step",)
+    _arrays = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq")
+    _decoupled = False
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+        amsgrad: bool = False,
+        *,
+        maximize: bool = False,
+    ) -> None:
+        defaults = {
+            "lr": lr,
+            "betas": betas,
+            "eps": eps,
+            "weight_decay": weight_decay,
+            "amsgrad": amsgrad,
+            "maximize": maximize,
+        }
+        super().__init__(params, defaults)
+
+    def _check_options(self, group: Mapping[str, Any]) -> None:
+        for name in ("lr", "eps", "weight_decay"):
+            _check_range(name, group[name])
+        betas = group["betas"]
+        if not isinstance(betas, (tuple, list)) or len(betas) != 2:
+            raise ValueError(f"betas must be a pair of numbers, got {betas!r}")
+        for beta in betas:
+            _check_range("betas", beta, below=1.0)
+
+    def _update(
+        self, parameter: np.ndarray, gradient: np.ndarray, state: dict[str, Any], group: dict[str, Any]
+    ) -> None:
+        beta1, beta2 = group["betas"]
+        if not state:
+            state.update(step=0, exp_avg=np.zeros_like(parameter), exp_avg_sq=np.zeros_like(parameter))
+            if group["amsgrad"]:
+                state["max_exp_avg_sq"] = np.zeros_like(parameter)
+        state["step"] += 1
+        if group["weight_decay"]:
+            if self._decoupled:
+                parameter *= 1 - group["lr"] * group["weight_decay"]
+            else:
+                gradient = gradient + group["weight_decay"] * parameter
+        mean, square = state["exp_avg"], state["exp_avg_sq"]
+        mean += (1 - beta1) * (gradient - mean)
+        square *= beta2
+        square += (1 - beta2) * gradient * gradient
+        if group["amsgrad"]:
+            square = np.maximum(state["max_exp_avg_sq"], square, out=state["max_exp_avg_sq"])
+        step_size = group["lr"] / (1 - beta1 ** state["step"])
+        denominator = np.sqrt(square)
+        denominator /= math.sqrt(1 - beta2 ** state["step"])
+        denominator += group["eps"]
+        parameter -= step_size * (mean / denominator)
+
+
+class AdamW(Adam):
+    """Adam whose weight decay shrinks the parameter itself instead of entering the moments.
+
+    Parameters
+    ----------
+    params, lr, betas, eps, amsgrad, maximize
+        As for :class:`Adam`.
+    weight_decay : float
+        Share of the parameter, times `lr`, that each step takes away.
+
+    Raises
+    ------
+    ValueError, TypeError
+        An option breaks its rule.
+
+    Notes
+    -----
+    Loshchilov & Hutter 2019. Source: torch.optim.AdamW.
+
+    Examples
+    --------
+    >>> import fastconv as fc, fastconv.optim as optim
+    >>> w = fc.tensor([4.0], requires_grad=True)
+    >>> optimizer = optim.AdamW([w], lr=0.5, weight_decay=0.5)
+    >>> (w * w).sum().backward()
+    >>> optimizer.step()
+    >>> w.data
+    array([2.5], dtype=float32)
+    """
+
+    _decoupled = True
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 1e-2,
+        amsgrad: bool = False,
+        *,
+        maximize: bool = False,
+    ) -> None:
+        super().__init__(params, lr, betas, eps, weight_decay, amsgrad, maximize=maximize)
