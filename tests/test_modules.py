@@ -138,7 +138,7 @@ def test_conversions(method, dtype):
     assert block.norm.running_mean.dtype == block.offset.dtype == dtype
     assert block.norm.num_batches_tracked.dtype == np.int64
     for wrong in (np.int32, ">f4", "text"):
-        with pytest.raises(TypeError):
+        with pytest.raises(TypeError, match="dtype must be float32"):
             block.to(wrong)
     assert weight.dtype == dtype
 

@@ -65,9 +65,13 @@ def is_floating(dtype: np.dtype) -> bool:
 
 def floating_dtype(dtype: Any) -> np.dtype:
     """`dtype` (None: float32) as one of the four types the layers compute in."""
-    result = np.dtype(np.float32 if dtype is None else dtype)
+    message = f"dtype must be float32, float64, float16 or bfloat16, got {dtype!r}"
+    try:
+        result = np.dtype(np.float32 if dtype is None else dtype)
+    except TypeError as error:
+        raise TypeError(message) from error
     if result.name not in ("float32", "float64", "float16", "bfloat16") or not result.isnative:
-        raise TypeError(f"dtype must be float32, float64, float16 or bfloat16, got {dtype!r}")
+        raise TypeError(message)
     return result
 
 
