@@ -52,6 +52,12 @@ def logistic(x: ndarray) -> ndarray:
     return np.where(x >= 0, 1, e) / (1 + e)
 
 
+def log1p_exp(x: ndarray) -> ndarray:
+    """log(1 + exp(x)) without overflow."""
+    with np.errstate(invalid="ignore"):  # NaN stays NaN
+        return np.logaddexp(x, 0)
+
+
 def _sigmoid_rule(wanted, x):
     check_floating(x, "input")
     y = logistic(x.astype(compute_dtype(x), copy=False))
@@ -70,7 +76,7 @@ def _softplus_rule(wanted, x, beta, threshold):
         raise ValueError(f"beta must be positive, got {beta}")
     scaled = x.astype(compute_dtype(x), copy=False) * beta
     linear = scaled > threshold
-    y = np.where(linear, x, np.logaddexp(scaled, 0) / beta)
+    y = np.where(linear, x, log1p_exp(scaled) / beta)
 
     def pullback(dy):
         return (np.where(linear, dy, dy * logistic(scaled)).astype(x.dtype, copy=False),)

@@ -25,9 +25,10 @@ def _adaptive_avg_rule(nd: int) -> Callable[..., Any]:
     return rule
 
 
-def _adaptive_max_rule(nd: int) -> Callable[..., Any]:
+def _adaptive_max_rule(nd: int, always_indices: bool = False) -> Callable[..., Any]:
     def rule(wanted, x, output_size, return_indices):
         ops = backend.ops
+        return_indices = return_indices or always_indices
         indices = "flat" if return_indices else "window" if wanted[0] else "none"
         output = ops.adaptive_max_pool_forward(x, output_size, nd, indices)
         y, saved = output if indices != "none" else (output, None)
@@ -257,8 +258,8 @@ def adaptive_max_pool3d(input: A, output_size: Sizes, return_indices: bool = Fal
     return apply(adaptive_max_pool3d, input, output_size, return_indices)
 
 
-@differentiable(_adaptive_max_rule(1), wrt=("input",))
-def adaptive_max_pool1d_with_indices(input: A, output_size: Sizes, return_indices: bool = True) -> tuple[A, Any]:
+@differentiable(_adaptive_max_rule(1, always_indices=True), wrt=("input",))
+def adaptive_max_pool1d_with_indices(input: A, output_size: Sizes, return_indices: bool = False) -> tuple[A, Any]:
     """`adaptive_max_pool1d` with ``return_indices=True``, as torch.nn.functional.adaptive_max_pool1d_with_indices.
 
     Parameters
@@ -285,11 +286,11 @@ def adaptive_max_pool1d_with_indices(input: A, output_size: Sizes, return_indice
     >>> F.adaptive_max_pool1d_with_indices(np.array([[1.0, 3.0, 2.0, 5.0]]), 2)[1].ravel()
     array([1, 3])
     """
-    return apply(adaptive_max_pool1d_with_indices, input, output_size, True)
+    return apply(adaptive_max_pool1d_with_indices, input, output_size, return_indices)
 
 
-@differentiable(_adaptive_max_rule(2), wrt=("input",))
-def adaptive_max_pool2d_with_indices(input: A, output_size: Sizes, return_indices: bool = True) -> tuple[A, Any]:
+@differentiable(_adaptive_max_rule(2, always_indices=True), wrt=("input",))
+def adaptive_max_pool2d_with_indices(input: A, output_size: Sizes, return_indices: bool = False) -> tuple[A, Any]:
     """`adaptive_max_pool2d` with ``return_indices=True``, as torch.nn.functional.adaptive_max_pool2d_with_indices.
 
     Parameters
@@ -316,11 +317,11 @@ def adaptive_max_pool2d_with_indices(input: A, output_size: Sizes, return_indice
     >>> F.adaptive_max_pool2d_with_indices(np.arange(16.0).reshape(1, 4, 4), (1, 2))[1].ravel()
     array([13, 15])
     """
-    return apply(adaptive_max_pool2d_with_indices, input, output_size, True)
+    return apply(adaptive_max_pool2d_with_indices, input, output_size, return_indices)
 
 
-@differentiable(_adaptive_max_rule(3), wrt=("input",))
-def adaptive_max_pool3d_with_indices(input: A, output_size: Sizes, return_indices: bool = True) -> tuple[A, Any]:
+@differentiable(_adaptive_max_rule(3, always_indices=True), wrt=("input",))
+def adaptive_max_pool3d_with_indices(input: A, output_size: Sizes, return_indices: bool = False) -> tuple[A, Any]:
     """`adaptive_max_pool3d` with ``return_indices=True``, as torch.nn.functional.adaptive_max_pool3d_with_indices.
 
     Parameters
@@ -347,4 +348,4 @@ def adaptive_max_pool3d_with_indices(input: A, output_size: Sizes, return_indice
     >>> F.adaptive_max_pool3d_with_indices(np.arange(8.0).reshape(1, 2, 2, 2), (None, 1, 1))[1].ravel()
     array([3, 7])
     """
-    return apply(adaptive_max_pool3d_with_indices, input, output_size, True)
+    return apply(adaptive_max_pool3d_with_indices, input, output_size, return_indices)

@@ -13,11 +13,12 @@ from ...differentiable import A, apply, differentiable
 Sizes = int | Sequence[int]
 
 
-def _max_pool_rule(nd: int) -> Callable[..., Any]:
+def _max_pool_rule(nd: int, always_indices: bool = False) -> Callable[..., Any]:
     def rule(wanted, x, kernel_size, stride, padding, dilation, ceil_mode, return_indices):
         ops = backend.ops
         options = (kernel_size, stride, padding, dilation, ceil_mode, nd)
         # without indices to return, the backend may keep what it likes for the gradient: the offset in the window
+        return_indices = return_indices or always_indices
         indices = "flat" if return_indices else "window" if wanted[0] else "none"
         output = ops.max_pool_forward(x, *options, indices)
         y, saved = output if indices != "none" else (output, None)
@@ -186,7 +187,7 @@ def max_pool3d(
     return apply(max_pool3d, input, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
 
 
-@differentiable(_max_pool_rule(1), wrt=("input",))
+@differentiable(_max_pool_rule(1, always_indices=True), wrt=("input",))
 def max_pool1d_with_indices(
     input: A,
     kernel_size: Sizes,
@@ -194,7 +195,7 @@ def max_pool1d_with_indices(
     padding: Sizes = 0,
     dilation: Sizes = 1,
     ceil_mode: bool = False,
-    return_indices: bool = True,
+    return_indices: bool = False,
 ) -> tuple[A, Any]:
     """`max_pool1d` with ``return_indices=True``, as torch.nn.functional.max_pool1d_with_indices.
 
@@ -223,10 +224,10 @@ def max_pool1d_with_indices(
     >>> F.max_pool1d_with_indices(np.array([[1.0, 3.0, 2.0, 5.0]]), 2)[1].ravel()
     array([1, 3])
     """
-    return apply(max_pool1d_with_indices, input, kernel_size, stride, padding, dilation, ceil_mode, True)
+    return apply(max_pool1d_with_indices, input, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
 
 
-@differentiable(_max_pool_rule(2), wrt=("input",))
+@differentiable(_max_pool_rule(2, always_indices=True), wrt=("input",))
 def max_pool2d_with_indices(
     input: A,
     kernel_size: Sizes,
@@ -234,7 +235,7 @@ def max_pool2d_with_indices(
     padding: Sizes = 0,
     dilation: Sizes = 1,
     ceil_mode: bool = False,
-    return_indices: bool = True,
+    return_indices: bool = False,
 ) -> tuple[A, Any]:
     """`max_pool2d` with ``return_indices=True``, as torch.nn.functional.max_pool2d_with_indices.
 
@@ -263,10 +264,10 @@ def max_pool2d_with_indices(
     >>> F.max_pool2d_with_indices(np.arange(16.0).reshape(1, 4, 4), 2)[1].ravel()
     array([ 5,  7, 13, 15])
     """
-    return apply(max_pool2d_with_indices, input, kernel_size, stride, padding, dilation, ceil_mode, True)
+    return apply(max_pool2d_with_indices, input, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
 
 
-@differentiable(_max_pool_rule(3), wrt=("input",))
+@differentiable(_max_pool_rule(3, always_indices=True), wrt=("input",))
 def max_pool3d_with_indices(
     input: A,
     kernel_size: Sizes,
@@ -274,7 +275,7 @@ def max_pool3d_with_indices(
     padding: Sizes = 0,
     dilation: Sizes = 1,
     ceil_mode: bool = False,
-    return_indices: bool = True,
+    return_indices: bool = False,
 ) -> tuple[A, Any]:
     """`max_pool3d` with ``return_indices=True``, as torch.nn.functional.max_pool3d_with_indices.
 
@@ -303,4 +304,4 @@ def max_pool3d_with_indices(
     >>> F.max_pool3d_with_indices(np.arange(8.0).reshape(1, 2, 2, 2), 2)[1].ravel()
     array([7])
     """
-    return apply(max_pool3d_with_indices, input, kernel_size, stride, padding, dilation, ceil_mode, True)
+    return apply(max_pool3d_with_indices, input, kernel_size, stride, padding, dilation, ceil_mode, return_indices)

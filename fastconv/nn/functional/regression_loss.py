@@ -8,7 +8,7 @@ import numpy as np
 from numpy import ndarray
 
 from ...differentiable import A, Array, apply, differentiable
-from .activation import logistic
+from .activation import log1p_exp, logistic
 from .reduction import REDUCTIONS, check_reduction, element_weight, pair, reduce
 
 
@@ -118,7 +118,7 @@ def _bce_with_logits_rule(wanted, x, target, weight, reduction, pos_weight):
     a, b = pair(x, target)
     w, positive = element_weight(weight, x), element_weight(pos_weight, x, "pos_weight")
     more = 0 if positive is None else positive - 1
-    log_no = np.logaddexp(-a, 0)  # -log(sigmoid(x))
+    log_no = log1p_exp(-a)  # -log(sigmoid(x))
     yes = 1 + more * b
     loss = (1 - b) * a + yes * log_no
     y, spread = reduce(loss if w is None else w * loss, reduction, x.size, x.dtype)
