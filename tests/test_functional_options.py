@@ -8,10 +8,10 @@ import types
 import ml_dtypes
 import numpy as np
 import pytest
-from checks import integers, layouts
 
 import fastconv as fc
 import fastconv.nn.functional as F
+from checks import integers, layouts
 from fastconv.tensor import Parameter
 
 RNG = np.random.default_rng(0)
@@ -75,7 +75,9 @@ def test_max_pool_indices(backend):
     x = integers(RNG, (2, 3, 6, 5), np.float32, -50, 50)
     y, indices = F.max_pool2d(x, 2, return_indices=True)
     assert indices.dtype == np.int64
-    np.testing.assert_array_equal(np.take_along_axis(x.reshape(2, 3, 30), indices.reshape(2, 3, -1), 2), y.reshape(2, 3, -1))
+    np.testing.assert_array_equal(
+        np.take_along_axis(x.reshape(2, 3, 30), indices.reshape(2, 3, -1), 2), y.reshape(2, 3, -1)
+    )
     for again in (F.max_pool2d_with_indices(x, 2), F.max_pool2d.vjp(x, 2, return_indices=True)[0]):
         np.testing.assert_array_equal(again[0], y)
         np.testing.assert_array_equal(again[1], indices)
