@@ -6,6 +6,8 @@ them convolutions. The results are those of `scipy.signal.convolve2d` and `scipy
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -13,7 +15,13 @@ from .nn import functional as F
 
 __all__ = ["convolve2d", "correlate2d", "separate"]
 
-_PAD_MODE = {"fill": "constant", "wrap": "wrap", "symm": "symmetric", "reflect": "reflect", "edge": "edge"}
+_PAD_MODE: dict[str, Any] = {  # the names of numpy.pad
+    "fill": "constant",
+    "wrap": "wrap",
+    "symm": "symmetric",
+    "reflect": "reflect",
+    "edge": "edge",
+}
 _MODES = ("full", "same", "valid")
 
 
@@ -269,5 +277,6 @@ def _extend(
     if boundary == "reflect" and min(image.shape[:2]) == 1 and max(max(m) for m in margins) > 0:
         raise ValueError(f"boundary 'reflect' needs at least two pixels in each direction, got the image {image.shape}")
     margins += [(0, 0)] * (image.ndim - 2)
-    options = {"constant_values": fillvalue} if boundary == "fill" else {}
-    return np.pad(image, margins, mode=_PAD_MODE[boundary], **options)
+    if boundary == "fill":
+        return np.pad(image, margins, mode="constant", constant_values=fillvalue)
+    return np.pad(image, margins, mode=_PAD_MODE[boundary])

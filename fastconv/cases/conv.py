@@ -50,9 +50,8 @@ class Conv:
         stride, dilation = self.each(self.stride), self.each(self.dilation)
         if self.padding == "same":
             return (self.batch, self.filters, *(-(-n // s) for n, s in zip(self.space, stride)))
-        padding = (0,) * self.nd if self.padding == "valid" else self.padding
-        padding = (padding,) * self.nd if isinstance(padding, int) else padding
-        margins = [p if isinstance(p, tuple) else (p, p) for p in padding]
+        padding = (self.padding,) * self.nd if isinstance(self.padding, int) else self.padding
+        margins = [p if isinstance(p, tuple) else (int(p), int(p)) for p in padding]
         reach = [d * (k - 1) + 1 for d, k in zip(dilation, self.kernel)]
         return (
             self.batch,

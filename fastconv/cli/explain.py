@@ -61,7 +61,7 @@ def run(arguments: argparse.Namespace) -> int:
     from ..explanation import explain
     from ..nn import functional
 
-    function = getattr(functional, arguments.op, None)
+    function: Any = getattr(functional, arguments.op, None)
     if arguments.op.startswith("_") or not hasattr(function, "spec"):
         known = sorted(name for name in dir(functional) if hasattr(getattr(functional, name), "spec"))
         raise ValueError(

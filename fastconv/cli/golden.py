@@ -44,7 +44,8 @@ def save(arguments: argparse.Namespace, selection: Selection) -> int:
     if not selection.cases:
         raise ValueError("nothing to save: no case matches the options")
     name = _one_backend(arguments, selection)
-    entries, arrays = [], {}
+    entries: list[dict[str, Any]] = []
+    arrays: dict[str, Any] = {}
     work = [(case, dtype) for case in selection.cases for dtype in selection.dtypes]
     with backend.use_backend(name) as module:
         for case, dtype in progress(work, len(work), "save", not arguments.json):
@@ -62,9 +63,9 @@ def save(arguments: argparse.Namespace, selection: Selection) -> int:
         "effort": arguments.effort,
         "entries": entries,
     }
-    text = np.frombuffer(json.dumps(header).encode(), dtype=np.uint8)
+    arrays[_HEADER] = np.frombuffer(json.dumps(header).encode(), dtype=np.uint8)
     with open(arguments.save, "wb") as file:
-        np.savez_compressed(file, **{_HEADER: text}, **arrays)
+        np.savez_compressed(file, **arrays)
     if arguments.json:
         from .output import print_json
 

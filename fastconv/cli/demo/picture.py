@@ -41,7 +41,8 @@ def draw(path: str, history: History, dataset: data.Dataset) -> None:
     figure = Figure(figsize=(12, 9), layout="constrained")
     FigureCanvasAgg(figure)
     figure.suptitle(f"LeNet-5, test accuracy {100 * history.accuracies[-1]:.2f} %")
-    top, middle, bottom = figure.subfigures(3, 1, height_ratios=(1.15, 1.1, 1))
+    parts: Any = figure.subfigures(3, 1, height_ratios=(1.15, 1.1, 1))
+    top, middle, bottom = parts
 
     curve, rate, digit, bars = top.subplots(1, 4, width_ratios=(1.5, 1.2, 0.9, 1.2))
     _loss_curve(curve, history.losses)
