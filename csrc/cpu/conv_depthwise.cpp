@@ -1,0 +1,447 @@
+// Depthwise forward and input gradient: both are correlations of each source channel with its own small filter.
+//
+// Channels-last: vectors over channels, read where they lie. Channels-first: vectors over columns; a band of rows is
+// packed into scratch with its zero margins, columns sorted by their remainder modulo the stride, so that every tap is
+// a plain shifted load. Padding takes part as zeros in both, so that both give the same bits.
+#include "conv_depthwise.h"
+
+#include "depthwise_geometry.h"
+
+namespace fastconv::cpu::FC_ISA {
+namespace {
+
+constexpr int64_t kWeightBytes = 16 << 20;   // reordered weights; larger ones are read where they lie
+constexpr int64_t kBandValues = 6 << 10;     // of packed rows: half of a 48 KB L1
+constexpr int64_t kMostBandValues = 512 << 10;
+constexpr int64_t kBandColumns = 512;
+constexpr int64_t kTaskValues = 64 << 10;    // results a task
+
+// Result channels a source channel (forward) or source channels a result channel (input gradient).
+int64_t multiplier(const ConvShape& s) { return s.K / s.G; }
+
+struct Band {
+  int64_t rows, cols;            // results (of each column phase)
+  int64_t source_rows, width;    // packed rows a depth tap, columns a row
+  int64_t lowest_col;            // source column of result column 0 that the first packed column holds
+  int64_t pitch;                 // of one remainder's columns
+  int64_t results_pitch, values; // of a row of results of one phase; scratch of a thread in all
+  bool fits;
+
+  int64_t row_values(int64_t step) const { return pitch * step; }
+};
+
+int64_t floor_div(int64_t a, int64_t b) { return a / b - (a % b < 0); }
+
+Band make_band(const ConvShape& s, bool gradient) {
+  const Axes axes(s, gradient);
+  const int64_t lanes = s.dtype == DType::f64 ? kLanes<double> : kLanes<float>;
+  const Axis &h = axes.dim[1], &w = axes.dim[2];
+  const int64_t phases = min_of(w.phases(), w.results), limit = kMostBandValues, terms = gradient ? multiplier(s) : 1;
+  const int64_t row_window = (s.kernel[1] - 1) * s.dilation[1] + 1, col_window = (s.kernel[2] - 1) * s.dilation[2] + 1;
+  Band b{};
+  if (phases > kBandColumns || w.step() > limit || row_window > limit || col_window > limit || h.step() > limit ||
+      s.kernel[0] > limit || terms > limit || s.kernel[0] * terms > limit)
+    return b;
+  int64_t highest = 0;
+  bool any = false;
+  for (int64_t a = 0; a < phases; a++) {
+    const Taps t = w.taps(a);
+    if (!t.count) continue;
+    b.lowest_col = any ? min_of(b.lowest_col, t.lowest()) : t.lowest();
+    highest = any ? max_of(highest, t.highest()) : t.highest();
+    any = true;
+  }
+  b.cols = min_of(w.results_of(0), kBandColumns);
+  b.width = (b.cols - 1) * w.step() + highest - b.lowest_col + 1;
+  b.pitch = round_up(ceil_div(b.width, w.step()) + lanes, lanes);
+  b.results_pitch = round_up(b.cols, lanes);
+  // As many rows of results as leave the packed source rows in L1; four of them share each load of a weight.
+  const int64_t depth = terms * s.kernel[0], row_values = b.row_values(w.step());
+  const int64_t margin = gradient ? ceil_div(row_window - 1, h.stride) + 1 : row_window - h.stride;
+  const int64_t row_step = gradient ? 1 : h.stride;
+  b.rows = min_of(gradient ? ceil_div(h.results, h.stride) : h.results,
+                  max_of(4, (kBandValues / depth / row_values - margin) / row_step));
+  b.source_rows = b.rows * row_step + max_of(0, margin);
+  if (gradient) b.rows *= h.stride;
+  b.fits = row_values <= limit && b.source_rows * row_values <= limit && depth * b.source_rows * row_values <= limit;
+  b.values = round_up(depth * b.source_rows * row_values + (gradient ? 4 * phases * b.results_pitch : 0) + lanes, 16);
+  return b;
+}
+
+int band_team(const Band& b, int threads, std::size_t item) {
+  return int(max_of(1, min_of(threads, (int64_t(24) << 20) / (b.values * int64_t(item)))));
+}
+
+template <class T> class Correlation {
+  typedef Accumulator<T> A;
+  static constexpr int L = kLanes<A>;
+
+ public:
+  Correlation(const ConvShape& shape, bool gradient, const T* source, const T* weight, const T* bias, T* result)
+      : s(shape), axes_(shape, gradient), gradient_(gradient), source_(source), weight_(weight), bias_(bias),
+        result_(result) {
+    multiplier_ = multiplier(s);
+    taps_ = s.taps();
+    source_channels_ = gradient ? s.K : s.C;
+    channels_ = gradient ? s.C : s.K;
+    const int64_t space = axes_.dim[0].source * axes_.dim[1].source * axes_.dim[2].source;
+    source_end_ = source + s.N * source_channels_ * space;
+    source_space_ = space;
+    space_ = axes_.dim[0].results * axes_.dim[1].results * axes_.dim[2].results;
+    terms_ = gradient ? multiplier_ : 1;
+  }
+
+  // packed: [term][tap][channels padded to whole registers], or null.
+  void run_channels_last(A* packed, int threads) {
+    packed_ = packed;
+    packed_pitch_ = round_up(channels_, L);
+    if (packed)
+      for (int64_t j = 0; j < terms_; j++)
+        for (int64_t c = 0; c < packed_pitch_; c++)
+          for (int64_t tap = 0; tap < taps_; tap++)
+            packed[(j * taps_ + tap) * packed_pitch_ + c] = c < channels_ ? weight_of(c, j, tap) : A(0);
+    const int64_t rows = s.N * axes_.dim[0].results * axes_.dim[1].results;
+    const int64_t rows_task = max_of(1, kTaskValues / (axes_.dim[2].results * channels_));
+    parallel_for(threads, ceil_div(rows, rows_task), [&](int64_t task, int) {
+      for (int64_t row = task * rows_task; row < min_of(rows, (task + 1) * rows_task); row++) row_channels_last(row);
+    });
+  }
+
+  void run_channels_first(const Band& band, A* scratch, int threads) {
+    const int64_t planes = s.N * channels_, O = axes_.dim[0].results, P = axes_.dim[1].results;
+    const int64_t row_bands = ceil_div(P, band.rows), col_bands = ceil_div(axes_.dim[2].results_of(0), band.cols);
+    const int64_t bands = O * row_bands * col_bands, units = planes * bands;
+    const int64_t units_task = max_of(1, kTaskValues / (band.rows * band.cols));
+    parallel_for(threads, ceil_div(units, units_task), [&](int64_t task, int thread) {
+      for (int64_t u = task * units_task; u < min_of(units, (task + 1) * units_task); u++) {
+        const int64_t b = u % bands;
+        band_channels_first(band, u / bands, b / (row_bands * col_bands), b / col_bands % row_bands * band.rows,
+                            b % col_bands * band.cols, scratch + thread * band.values);
+      }
+    });
+  }
+
+  // Any filter, any layout, one value at a time: for windows that no scratch could hold.
+  void run_plain(int threads) {
+    const bool last = s.layout == Layout::channels_last;
+    parallel_for(threads, s.N * channels_, [&](int64_t plane, int) {
+      const int64_t n = plane / channels_, c = plane % channels_;
+      int64_t at[3], i = 0;
+      for (at[0] = 0; at[0] < axes_.dim[0].results; at[0]++)
+        for (at[1] = 0; at[1] < axes_.dim[1].results; at[1]++)
+          for (at[2] = 0; at[2] < axes_.dim[2].results; at[2]++, i++)
+            result_[last ? (n * space_ + i) * channels_ + c : plane * space_ + i] =
+                from_accumulator<T>(plain_value(n, c, at, last));
+    });
+  }
+
+ private:
+  A weight_of(int64_t channel, int64_t term, int64_t tap) const {
+    return to_accumulator(weight_[(channel * terms_ + term) * taps_ + tap]);
+  }
+  int64_t source_channel(int64_t channel, int64_t term) const {
+    return gradient_ ? channel * multiplier_ + term : channel / multiplier_;
+  }
+
+  A plain_value(int64_t n, int64_t channel, const int64_t* at, bool last) const {
+    Taps taps[3];
+    int64_t base[3];
+    for (int d = 0; d < 3; d++) {
+      const Axis& axis = axes_.dim[d];
+      taps[d] = axis.taps(at[d] % axis.phases());
+      base[d] = at[d] / axis.phases() * axis.step() + taps[d].offset;
+    }
+    A sum = 0;
+    for (int64_t j = 0; j < terms_; j++) {
+      const int64_t from = source_channel(channel, j);
+      for (int64_t t = 0; t < taps[0].count; t++)
+        for (int64_t r = 0; r < taps[1].count; r++)
+          for (int64_t c = 0; c < taps[2].count; c++) {
+            const int64_t z = base[0] + t * taps[0].offset_step, y = base[1] + r * taps[1].offset_step,
+                          x = base[2] + c * taps[2].offset_step;
+            A v = 0;
+            if (within(z, axes_.dim[0].source) && within(y, axes_.dim[1].source) && within(x, axes_.dim[2].source)) {
+              const int64_t i = (z * axes_.dim[1].source + y) * axes_.dim[2].source + x;
+              v = to_accumulator(source_[last ? (n * source_space_ + i) * source_channels_ + from
+                                              : (n * source_channels_ + from) * source_space_ + i]);
+            }
+            const int64_t tap = ((taps[0].first + t * taps[0].step) * s.kernel[1] + taps[1].first + r * taps[1].step) *
+                                    s.kernel[2] + taps[2].first + c * taps[2].step;
+            sum += weight_of(channel, j, tap) * v;
+          }
+    }
+    return bias_ ? sum + to_accumulator(bias_[channel]) : sum;
+  }
+
+  // ---- channels-last ------------------------------------------------------------------------------------------------
+  // Where the taps of one row of results read.
+  struct Row {
+    Taps depth, height, width;
+    int64_t z, y;    // source position of the first depth and row tap
+    const T* image;
+  };
+
+  void row_channels_last(int64_t row) {
+    const Axis &d = axes_.dim[0], &h = axes_.dim[1], &w = axes_.dim[2];
+    const int64_t p = row % h.results, o = row / h.results % d.results, n = row / h.results / d.results;
+    Row at;
+    at.depth = d.taps(o % d.phases());
+    at.height = h.taps(p % h.phases());
+    at.z = o / d.phases() * d.step() + at.depth.offset;
+    at.y = p / h.phases() * h.step() + at.height.offset;
+    at.image = source_ + n * source_space_ * source_channels_;
+    for (int64_t phase = 0; phase < min_of(w.phases(), w.results); phase++) {
+      at.width = w.taps(phase);
+      const int64_t results = w.results_of(phase), pitch = w.phases() * channels_;
+      T* out = result_ + (row * w.results + phase) * channels_;
+      // Results [inner, outer) read no padding to their left or right.
+      int64_t inner = 0, outer = results;
+      if (at.width.count) {
+        const int64_t room = w.source - 1 - at.width.highest();
+        if (at.width.lowest() < 0) inner = min_of(results, ceil_div(-at.width.lowest(), w.step()));
+        outer = room < 0 ? inner : max_of(inner, min_of(results, room / w.step() + 1));
+      }
+      int64_t q = 0;
+      for (; q < inner; q++) pixels<1, true>(at, q, out + q * pitch, pitch);
+      for (; q + 4 <= outer; q += 4) pixels<4, false>(at, q, out + q * pitch, pitch);
+      for (; q < outer; q++) pixels<1, false>(at, q, out + q * pitch, pitch);
+      for (; q < results; q++) pixels<1, true>(at, q, out + q * pitch, pitch);
+    }
+  }
+
+  template <int B, bool Edge> void pixels(const Row& at, int64_t q, T* out, int64_t out_pitch) const {
+    int64_t c = 0;
+    if (multiplier_ == 1 && packed_)
+      for (; c + L <= channels_; c += L) channels<B, Edge, true>(at, q, c, L, out, out_pitch);
+    for (; c < channels_; c += L) channels<B, Edge, false>(at, q, c, min_of(L, channels_ - c), out, out_pitch);
+  }
+
+  // B neighbouring results of one register of channels. Whole: all lanes exist and the sources of neighbours are
+  // neighbours.
+  template <int B, bool Edge, bool Whole>
+  FC_INLINE void channels(const Row& at, int64_t q, int64_t c, int64_t n, T* out, int64_t out_pitch) const {
+    const Axis& w = axes_.dim[2];
+    const int64_t pixel = w.step() * source_channels_;
+    Vec<A> sum[B];
+    for (int i = 0; i < B; i++) sum[i] = Vec<A>{};
+    for (int64_t j = 0; j < (Whole ? 1 : terms_); j++)
+      for (int64_t t = 0; t < at.depth.count; t++)
+        for (int64_t r = 0; r < at.height.count; r++) {
+          const int64_t z = at.z + t * at.depth.offset_step, y = at.y + r * at.height.offset_step;
+          const bool inside = within(z, axes_.dim[0].source) && within(y, axes_.dim[1].source);
+          const T* row = inside ? at.image + (z * axes_.dim[1].source + y) * w.source * source_channels_ : nullptr;
+          const int64_t tap0 =
+              ((at.depth.first + t * at.depth.step) * s.kernel[1] + at.height.first + r * at.height.step) * s.kernel[2];
+          for (int64_t u = 0; u < at.width.count; u++) {
+            const int64_t x = q * w.step() + at.width.offset + u * at.width.offset_step;
+            const int64_t tap = tap0 + at.width.first + u * at.width.step;
+            const Vec<A> k = Whole ? load(packed_ + tap * packed_pitch_ + c) : weights(c, n, j, tap);
+            if (!inside || (Edge && !within(x, w.source))) {
+#pragma GCC unroll 4
+              for (int i = 0; i < B; i++) sum[i] += k * Vec<A>{};
+              continue;
+            }
+            const T* from = row + x * source_channels_;
+#pragma GCC unroll 4
+            for (int i = 0; i < B; i++)
+              sum[i] += k * (Whole ? load(from + i * pixel + c) : sources(from + i * pixel, c, n, j));
+          }
+        }
+    if (bias_)
+      for (int i = 0; i < B; i++) sum[i] += load_up_to(bias_ + c, n);
+#pragma GCC unroll 4
+    for (int i = 0; i < B; i++) store_up_to(out + i * out_pitch + c, sum[i], Whole ? L : n);
+  }
+
+  Vec<A> weights(int64_t c, int64_t n, int64_t term, int64_t tap) const {
+    if (packed_) return load(packed_ + (term * taps_ + tap) * packed_pitch_ + c);
+    A lane[L] = {};
+    for (int64_t l = 0; l < n; l++) lane[l] = weight_of(c + l, term, tap);
+    return load(lane);
+  }
+  Vec<A> sources(const T* pixel, int64_t c, int64_t n, int64_t term) const {
+    if (multiplier_ == 1) return load_before(pixel + c, n, source_end_);
+    A lane[L] = {};
+    for (int64_t l = 0; l < n; l++) lane[l] = to_accumulator(pixel[source_channel(c + l, term)]);
+    return load(lane);
+  }
+
+  // ---- channels-first -----------------------------------------------------------------------------------------------
+  // One band of one plane while it is worked on.
+  struct Packed {
+    const A* rows;      // [term][depth tap][source_rows][row_values]
+    int64_t lowest_row; // source row that the first packed one holds
+    Taps depth;
+    A* phases;          // results of the column phases, where there are several
+  };
+
+  // Result rows [row, + band.rows) x columns (of each phase) [col, + band.cols) of one plane at one depth.
+  void band_channels_first(const Band& band, int64_t plane, int64_t depth, int64_t row, int64_t col, A* scratch) const {
+    const Axis &d = axes_.dim[0], &h = axes_.dim[1], &w = axes_.dim[2];
+    const int64_t n = plane / channels_, channel = plane % channels_, pitch = band.row_values(w.step());
+    const int64_t rows = min_of(band.rows, h.results - row), last = row + rows - 1, reach = (h.kernel - 1) * h.dilation;
+    Packed packed;
+    packed.depth = d.taps(depth % d.phases());
+    packed.rows = scratch;
+    packed.phases = scratch + terms_ * s.kernel[0] * band.source_rows * pitch;
+    packed.lowest_row = gradient_ ? floor_div(row + h.pad - reach, h.stride) : row * h.stride - h.pad;
+    const int64_t highest_row = gradient_ ? floor_div(last + h.pad, h.stride) : last * h.stride - h.pad + reach;
+    for (int64_t j = 0; j < terms_; j++) {
+      const T* from = source_ + (n * source_channels_ + source_channel(channel, j)) * source_space_;
+      for (int64_t t = 0; t < packed.depth.count; t++) {
+        const int64_t z = depth / d.phases() * d.step() + packed.depth.offset + t * packed.depth.offset_step;
+        A* to = scratch + (j * s.kernel[0] + t) * band.source_rows * pitch;
+        for (int64_t y = packed.lowest_row; y <= highest_row; y++, to += pitch)
+          pack_row(within(z, d.source) && within(y, h.source) ? from + (z * h.source + y) * w.source : nullptr, w.source,
+                   source_end_, col * w.step() + band.lowest_col, band.width, w.step(), band.pitch, to);
+      }
+    }
+    T* out = result_ + plane * space_ + depth * h.results * w.results;
+    for (int64_t phase = 0; phase < min_of(h.phases(), rows); phase++) {
+      int64_t p = row + phase;
+      for (; p + 3 * h.phases() <= last; p += 4 * h.phases()) rows_of_phase<4>(band, packed, channel, p, col, out);
+      for (; p <= last; p += h.phases()) rows_of_phase<1>(band, packed, channel, p, col, out);
+    }
+  }
+
+  // B rows of results, p and every h.phases()-th from there.
+  template <int B>
+  void rows_of_phase(const Band& band, const Packed& packed, int64_t channel, int64_t p, int64_t col, T* plane) const {
+    const Axis &h = axes_.dim[1], &w = axes_.dim[2];
+    const Taps height = h.taps(p % h.phases());
+    const int64_t first = p / h.phases() * h.step() + height.offset - packed.lowest_row;
+    const int64_t phases = min_of(w.phases(), w.results), row_pitch = h.phases() * w.results;
+    T* out = plane + p * w.results;
+    const Vec<A> bias = broadcast(bias_ ? to_accumulator(bias_[channel]) : A(0));
+    for (int64_t a = 0; a < phases; a++) {
+      const Taps width = w.taps(a);
+      const int64_t cols = min_of(band.cols, w.results_of(a) - col);
+      for (int64_t q = 0; q < cols; q += L) {
+        Vec<A> sum[B];
+        columns<B>(band, packed, channel, height, first, width, q, sum);
+#pragma GCC unroll 4
+        for (int i = 0; i < B; i++) {
+          if (bias_) sum[i] += bias;
+          if (w.phases() == 1)
+            store_up_to(out + i * row_pitch + col + q, sum[i], cols - q);
+          else
+            store(packed.phases + (i * phases + a) * band.results_pitch + q, sum[i]);
+        }
+      }
+    }
+    if (w.phases() == 1) return;
+    const int64_t to = min_of(w.results, (col + band.cols) * w.phases());
+    for (int i = 0; i < B; i++)
+      merge_phases(packed.phases + i * phases * band.results_pitch, band.results_pitch, phases,
+                   out + i * row_pitch + col * w.phases(), to - col * w.phases());
+  }
+
+  template <int B>
+  FC_INLINE void columns(const Band& band, const Packed& packed, int64_t channel, const Taps& height, int64_t first,
+                         const Taps& width, int64_t q, Vec<A>* sum) const {
+    const int64_t step = axes_.dim[2].step(), pitch = band.row_values(step), next = axes_.dim[1].step() * pitch;
+#pragma GCC unroll 4
+    for (int i = 0; i < B; i++) sum[i] = Vec<A>{};
+    for (int64_t j = 0; j < terms_; j++)
+      for (int64_t t = 0; t < packed.depth.count; t++)
+        for (int64_t r = 0; r < height.count; r++) {
+          const A* row = packed.rows + q +
+                         ((j * s.kernel[0] + t) * band.source_rows + first + r * height.offset_step) * pitch;
+          const int64_t tap = ((packed.depth.first + t * packed.depth.step) * s.kernel[1] + height.first +
+                               r * height.step) * s.kernel[2] + width.first;
+          const T* k = weight_ + (channel * terms_ + j) * taps_ + tap;
+          // Column of the tap, as remainder and quotient by the step (which is 1 where offsets may fall).
+          const int64_t start = width.offset - band.lowest_col;
+          int64_t rest = step == 1 ? 0 : start % step, at = step == 1 ? start : start / step;
+          const int64_t rest_step = step == 1 ? 0 : width.offset_step % step;
+          const int64_t at_step = step == 1 ? width.offset_step : width.offset_step / step;
+          for (int64_t u = 0; u < width.count; u++, k += width.step) {
+            const Vec<A> weight = broadcast(to_accumulator(*k));
+            const A* from = row + rest * band.pitch + at;
+#pragma GCC unroll 4
+            for (int i = 0; i < B; i++) sum[i] += weight * load(from + i * next);
+            at += at_step;
+            rest += rest_step;
+            if (rest >= step) {
+              rest -= step;
+              at++;
+            }
+          }
+        }
+  }
+
+  // out[j * phases + a] = phase a's result j, `count` values in all.
+  static void merge_phases(const A* from, int64_t pitch, int64_t phases, T* out, int64_t count) {
+    if (phases == 2) {
+      for (int64_t i = 0; i < count; i += 2 * L) {
+        const Vec<A> a = load(from + i / 2), b = load(from + pitch + i / 2);
+        store_up_to(out + i, interleave_low<A>(a, b), count - i);
+        if (count - i > L) store_up_to(out + i + L, interleave_high<A>(a, b), count - i - L);
+      }
+      return;
+    }
+    for (int64_t i = 0; i < count; i++) out[i] = from_accumulator<T>(from[i % phases * pitch + i / phases]);
+  }
+
+  const ConvShape& s;
+  Axes axes_;
+  bool gradient_;
+  const T *source_, *weight_, *bias_, *source_end_;
+  T* result_;
+  A* packed_ = nullptr;
+  int64_t multiplier_, taps_, source_channels_, channels_, source_space_, space_, terms_, packed_pitch_ = 0;
+};
+
+std::size_t weight_bytes(const ConvShape& s) {
+  const int64_t lanes = s.dtype == DType::f64 ? kLanes<double> : kLanes<float>;
+  const int64_t values = (s.K + multiplier(s) * lanes) * s.taps();
+  return std::size_t(values) * (s.dtype == DType::f64 ? 8 : 4);
+}
+
+void correlate(const ConvShape& s, bool gradient, const void* source, const void* w, const void* b, void* result,
+               Context& ctx) {
+  const int64_t space = gradient ? s.in_space() : s.out_space();
+  if (s.N == 0) return;
+  const double bytes = double(item_size(s.dtype)) * double(s.N) * double(s.K) * double(space);
+  const int threads = ctx.threads_for(s.flops(), bytes);
+  with_type(s.dtype, [&](auto zero) {
+    typedef decltype(zero) T;
+    typedef Accumulator<T> A;
+    Correlation<T> c(s, gradient, static_cast<const T*>(source), static_cast<const T*>(w), static_cast<const T*>(b),
+                     static_cast<T*>(result));
+    if (s.layout == Layout::channels_last) {
+      A* packed = nullptr;
+      if (weight_bytes(s) <= std::size_t(kWeightBytes)) {
+        packed = static_cast<A*>(ctx.workspace(weight_bytes(s)));
+        if (!packed) return;
+      }
+      c.run_channels_last(packed, threads);
+      return;
+    }
+    const Band band = make_band(s, gradient);
+    if (!band.fits) return c.run_plain(threads);
+    const int team = band_team(band, threads, sizeof(A));
+    A* scratch = static_cast<A*>(ctx.workspace(std::size_t(band.values) * sizeof(A) * std::size_t(team)));
+    if (scratch) c.run_channels_first(band, scratch, team);
+  });
+}
+
+}  // namespace
+
+std::size_t depthwise_workspace(const ConvShape& s, ConvOp op, int threads) {
+  const std::size_t item = s.dtype == DType::f64 ? 8 : 4;
+  if (op == ConvOp::backward_weight) return depthwise_weight_workspace(s, threads);
+  if (s.layout == Layout::channels_last) return weight_bytes(s) <= std::size_t(kWeightBytes) ? weight_bytes(s) : 0;
+  const Band band = make_band(s, op == ConvOp::backward_input);
+  return band.fits ? std::size_t(band.values) * item * std::size_t(band_team(band, threads, item)) : 0;
+}
+
+void depthwise_forward(const ConvShape& s, const void* x, const void* w, const void* b, void* y, Context& ctx) {
+  correlate(s, false, x, w, b, y, ctx);
+}
+
+void depthwise_backward_input(const ConvShape& s, const void* dy, const void* w, const void* b, void* dx, Context& ctx) {
+  correlate(s, true, dy, w, b, dx, ctx);
+}
+
+}  // namespace fastconv::cpu::FC_ISA

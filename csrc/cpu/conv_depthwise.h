@@ -1,0 +1,18 @@
+// Depthwise convolution (groups == channels): its own kernels, in both layouts.
+//
+// Each result element sums its taps in the order (t, r, s), starting from zero, and takes its bias last, in every path:
+// the bits do not depend on layout, threads or batch.
+#pragma once
+#include "../ops.h"
+
+namespace fastconv::cpu::FC_ISA {
+
+void depthwise_forward(const ConvShape&, const void* x, const void* w, const void* b, void* y, Context&);
+void depthwise_backward_input(const ConvShape&, const void* dy, const void* w, const void* b, void* dx, Context&);
+void depthwise_backward_weight(const ConvShape&, const void* dy, const void* x, void* dw, Context&);
+
+// Bytes of scratch that each takes, for explain().
+std::size_t depthwise_workspace(const ConvShape&, ConvOp, int threads);
+std::size_t depthwise_weight_workspace(const ConvShape&, int threads);
+
+}  // namespace fastconv::cpu::FC_ISA

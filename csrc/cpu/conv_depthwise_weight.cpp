@@ -1,0 +1,330 @@
+// Depthwise weight gradient: dw[k][tap] = sum over output pixels of dy[k][pixel] * x[channel of k][pixel moved by tap].
+//
+// The output rows of the batch are cut into bands of about kBandPixels; a band's sums start from zero. A partition is a
+// run of bands with accumulators of its own, and the partitions are added up in order: bands and partitions follow from
+// the shape, so the bits do not depend on the number of threads.
+#include "conv_depthwise.h"
+#include "depthwise_geometry.h"
+
+namespace fastconv::cpu::FC_ISA {
+namespace {
+
+constexpr int64_t kBandPixels = 1024;
+constexpr int64_t kBandColumns = 1024;
+constexpr int64_t kMostTaps = 1 << 12;            // filters of more taps are summed one value at a time
+constexpr int64_t kSumBytes = 8 << 20;            // accumulators of all partitions
+constexpr int64_t kMostRowValues = 64 << 10;
+constexpr int64_t kPartitions = 16;
+
+// Filter columns whose sums are kept in registers together.
+template <int N> struct Columns {
+  static constexpr int n = N;
+};
+
+struct Plan {
+  int64_t rows, band_rows, band_cols, col_bands, bands;  // rows and columns of the output
+  int64_t partitions;
+  int64_t channels, channel_blocks;                      // of the output: padded, and tasks they are split over
+  int64_t width, pitch, row_values;                      // packed input row (channels-first)
+  std::size_t sum_bytes, thread_bytes;
+  int team;
+  bool fits;
+
+  std::size_t bytes() const { return sum_bytes + std::size_t(team) * thread_bytes; }
+};
+
+Plan make_plan(const ConvShape& s, int threads) {
+  Plan p{};
+  const int64_t item = s.dtype == DType::f64 ? 8 : 4, lanes = FC_VECTOR_BYTES / item;
+  const int64_t Q = s.out[2], window = (s.kernel[2] - 1) * s.dilation[2] + 1;
+  p.rows = s.N * s.out[0] * s.out[1];
+  p.band_cols = min_of(Q, kBandColumns);
+  p.col_bands = ceil_div(Q, p.band_cols);
+  p.band_rows = max_of(1, min_of(p.rows, kBandPixels / p.band_cols));
+  p.bands = ceil_div(p.rows, p.band_rows) * p.col_bands;
+  p.channels = round_up(s.K, lanes);
+  if (s.taps() > kMostTaps || s.stride[2] > kMostRowValues || window > kMostRowValues) return p;
+  p.width = (p.band_cols - 1) * s.stride[2] + window;
+  p.pitch = round_up(ceil_div(p.width, s.stride[2]) + lanes, lanes);
+  p.row_values = p.pitch * s.stride[2];
+  const int64_t sums = p.channels * s.taps() * item;
+  p.fits = sums <= 2 * kSumBytes && p.row_values <= 2 * kMostRowValues;
+  if (!p.fits) return p;
+  p.partitions = max_of(1, min_of(min_of(p.bands, kPartitions), kSumBytes / sums));
+  p.channel_blocks = min_of(p.channels / lanes, ceil_div(kPartitions, p.partitions));
+  p.sum_bytes = std::size_t(round_up(p.partitions * sums, 64));
+  const int64_t packed = s.layout == Layout::channels_first ? p.band_rows * p.row_values + lanes : 0;
+  p.thread_bytes = std::size_t(round_up(packed * item, 64));
+  const int64_t left = (int64_t(30) << 20) - int64_t(p.sum_bytes);
+  p.team = int(packed ? max_of(1, min_of(threads, left / int64_t(p.thread_bytes))) : threads);
+  p.fits = p.bytes() <= std::size_t(32) << 20;
+  return p;
+}
+
+template <class T> class WeightGradient {
+  typedef Accumulator<T> A;
+  static constexpr int L = kLanes<A>;
+
+ public:
+  WeightGradient(const ConvShape& shape, const Plan& plan, const T* dy, const T* x, T* dw)
+      : s(shape), p(plan), dy_(dy), x_(x), dw_(dw), multiplier_(s.K / s.G), taps_(s.taps()) {
+    dy_end_ = dy + s.N * s.K * s.out_space();
+    x_end_ = x + s.N * s.C * s.in_space();
+  }
+
+  void run(char* workspace, int threads) {
+    const bool last = s.layout == Layout::channels_last;
+    sums_ = reinterpret_cast<A*>(workspace);
+    const int64_t registers = p.channels / L;
+    parallel_for(min_of(threads, p.team), p.partitions * p.channel_blocks, [&](int64_t task, int thread) {
+      const int64_t part = task / p.channel_blocks, block = task % p.channel_blocks;
+      const int64_t from = registers * block / p.channel_blocks * L, to = registers * (block + 1) / p.channel_blocks * L;
+      A* packed = reinterpret_cast<A*>(workspace + p.sum_bytes + std::size_t(thread) * p.thread_bytes);
+      if (last) partition_channels_last(part, from, min_of(s.K, to));
+      else partition_channels_first(part, from, min_of(s.K, to), packed);
+    });
+    for (int64_t k = 0; k < s.K; k++)
+      for (int64_t tap = 0; tap < taps_; tap++) {
+        A sum = 0;
+        for (int64_t part = 0; part < p.partitions; part++) sum += *sum_of(part, tap, k);
+        dw_[k * taps_ + tap] = from_accumulator<T>(sum);
+      }
+  }
+
+  // Any filter, one value at a time: for filters so large that their sums do not fit the workspace.
+  void run_plain(int threads) {
+    const bool last = s.layout == Layout::channels_last;
+    parallel_for(threads, s.K * taps_, [&](int64_t value, int) {
+      const int64_t k = value / taps_, tap = value % taps_, c = k / multiplier_;
+      const int64_t t = tap / s.kernel[2] / s.kernel[1], r = tap / s.kernel[2] % s.kernel[1], q = tap % s.kernel[2];
+      A total = 0;
+      for (int64_t row = 0; row < p.rows; row++) {
+        const int64_t n = row / (s.out[0] * s.out[1]);
+        const int64_t z = row / s.out[1] % s.out[0] * s.stride[0] - s.pad[0] + t * s.dilation[0];
+        const int64_t y = row % s.out[1] * s.stride[1] - s.pad[1] + r * s.dilation[1];
+        A sum = 0;
+        for (int64_t j = 0; j < s.out[2]; j++) {
+          const int64_t x = j * s.stride[2] - s.pad[2] + q * s.dilation[2];
+          const int64_t o = row % (s.out[0] * s.out[1]) * s.out[2] + j, i = (z * s.in[1] + y) * s.in[2] + x;
+          const bool inside = within(z, s.in[0]) && within(y, s.in[1]) && within(x, s.in[2]);
+          const A v = inside ? to_accumulator(x_[last ? (n * s.in_space() + i) * s.C + c
+                                                      : (n * s.C + c) * s.in_space() + i]) : A(0);
+          sum += to_accumulator(dy_[last ? (n * s.out_space() + o) * s.K + k : (n * s.K + k) * s.out_space() + o]) * v;
+        }
+        total += sum;
+      }
+      dw_[value] = from_accumulator<T>(total);
+    });
+  }
+
+ private:
+  // Output rows [row, + rows) x columns [col, + cols).
+  struct Band {
+    int64_t row, rows, col, cols;
+  };
+  // Row of the output, and where tap (t, r) finds its first column; inside: whether the input has that row.
+  struct Line {
+    int64_t n, o, p, z, y;
+    bool inside;
+  };
+
+  A* sum_of(int64_t part, int64_t tap, int64_t k) const { return sums_ + (part * taps_ + tap) * p.channels + k; }
+
+  Band band_of(int64_t b) const {
+    Band band;
+    band.row = b / p.col_bands * p.band_rows;
+    band.rows = min_of(p.band_rows, p.rows - band.row);
+    band.col = b % p.col_bands * p.band_cols;
+    band.cols = min_of(p.band_cols, s.out[2] - band.col);
+    return band;
+  }
+  Line line_of(int64_t row, int64_t t, int64_t r) const {
+    Line l;
+    l.p = row % s.out[1];
+    l.o = row / s.out[1] % s.out[0];
+    l.n = row / s.out[1] / s.out[0];
+    l.z = l.o * s.stride[0] - s.pad[0] + t * s.dilation[0];
+    l.y = l.p * s.stride[1] - s.pad[1] + r * s.dilation[1];
+    l.inside = within(l.z, s.in[0]) && within(l.y, s.in[1]);
+    return l;
+  }
+  template <class F> void bands_of(int64_t part, F&& f) const {
+    const int64_t first = part * p.bands / p.partitions, last = (part + 1) * p.bands / p.partitions;
+    for (int64_t b = first; b < last; b++) f(band_of(b), b == first);
+  }
+  // f(columns as a compile-time number, first column) over groups of filter columns.
+  template <class F> void column_groups(F&& f) const {
+    for (int64_t u = 0; u < s.kernel[2];) {
+      const int64_t left = s.kernel[2] - u;
+      if (left >= 5) f(Columns<5>(), u), u += 5;
+      else if (left == 4) f(Columns<4>(), u), u += 4;
+      else if (left == 3) f(Columns<3>(), u), u += 3;
+      else if (left == 2) f(Columns<2>(), u), u += 2;
+      else f(Columns<1>(), u), u += 1;
+    }
+  }
+
+  // ---- channels-last: vectors over channels -------------------------------------------------------------------------
+  void partition_channels_last(int64_t part, int64_t from, int64_t to) const {
+    bands_of(part, [&](const Band& band, bool first) {
+      for (int64_t t = 0; t < s.kernel[0]; t++)
+        for (int64_t r = 0; r < s.kernel[1]; r++)
+          column_groups([&](auto columns, int64_t u) {
+            constexpr int S = decltype(columns)::n;
+            int64_t k = from;
+            if (multiplier_ == 1) {
+              for (; k + 2 * L <= to; k += 2 * L) band_channels_last<S, 2, true>(band, t, r, u, k, L, part, first);
+              for (; k + L <= to; k += L) band_channels_last<S, 1, true>(band, t, r, u, k, L, part, first);
+            }
+            for (; k < to; k += L) band_channels_last<S, 1, false>(band, t, r, u, k, min_of(L, to - k), part, first);
+          });
+    });
+  }
+
+  // Taps (t, r, u .. u + S - 1) of B registers of channels. Whole: all lanes exist and neighbours have neighbouring x.
+  template <int S, int B, bool Whole>
+  void band_channels_last(const Band& band, int64_t t, int64_t r, int64_t u, int64_t k, int64_t n, int64_t part,
+                          bool first) const {
+    Vec<A> sum[S][B];
+#pragma GCC unroll 5
+    for (int i = 0; i < S; i++)
+#pragma GCC unroll 2
+      for (int j = 0; j < B; j++) sum[i][j] = Vec<A>{};
+    const int64_t step = s.stride[2], dilation = s.dilation[2];
+    // Columns [inner, outer) read no padding with any of the taps.
+    const int64_t lowest = u * dilation - s.pad[2], highest = lowest + (S - 1) * dilation, room = s.in[2] - 1 - highest;
+    const int64_t end = band.col + band.cols;
+    const int64_t inner = min_of(end, max_of(band.col, lowest < 0 ? ceil_div(-lowest, step) : 0));
+    const int64_t outer = room < 0 ? inner : max_of(inner, min_of(end, room / step + 1));
+    for (int64_t row = band.row; row < band.row + band.rows; row++) {
+      const Line line = line_of(row, t, r);
+      const T* dy = dy_ + row * s.out[2] * s.K + k;
+      const T* x = x_ + (((line.n * s.in[0] + line.z) * s.in[1] + line.y) * s.in[2] + lowest) * s.C + k / multiplier_;
+      const auto edge = [&](int64_t q) {
+        for (int j = 0; j < B; j++) {
+          const Vec<A> g = Whole ? load(dy + q * s.K + j * L) : load_before(dy + q * s.K, n, dy_end_);
+          for (int i = 0; i < S; i++) {
+            const bool inside = line.inside && within(q * step + lowest + i * dilation, s.in[2]);
+            sum[i][j] += g * (inside ? input<Whole>(x, q * step + i * dilation, j, k, n) : Vec<A>{});
+          }
+        }
+      };
+      if (!line.inside) {
+        for (int64_t q = band.col; q < end; q++) edge(q);
+        continue;
+      }
+      for (int64_t q = band.col; q < inner; q++) edge(q);
+      for (int64_t q = inner; q < outer; q++) {
+#pragma GCC unroll 2
+        for (int j = 0; j < B; j++) {
+          const Vec<A> g = Whole ? load(dy + q * s.K + j * L) : load_before(dy + q * s.K, n, dy_end_);
+#pragma GCC unroll 5
+          for (int i = 0; i < S; i++) sum[i][j] += g * input<Whole>(x, q * step + i * dilation, j, k, n);
+        }
+      }
+      for (int64_t q = outer; q < end; q++) edge(q);
+    }
+    for (int i = 0; i < S; i++)
+      for (int j = 0; j < B; j++) {
+        A* to = sum_of(part, (t * s.kernel[1] + r) * s.kernel[2] + u + i, k) + j * L;
+        store(to, first ? sum[i][j] : load(to) + sum[i][j]);
+      }
+  }
+
+  template <bool Whole> FC_INLINE Vec<A> input(const T* x, int64_t pixel, int j, int64_t k, int64_t n) const {
+    const T* from = x + pixel * s.C;
+    if (Whole) return load(from + j * L);
+    if (multiplier_ == 1) return load_before(from, n, x_end_);
+    A lane[L] = {};
+    for (int64_t l = 0; l < n; l++) lane[l] = to_accumulator(from[(k + l) / multiplier_ - k / multiplier_]);
+    return load(lane);
+  }
+
+  // ---- channels-first: vectors over columns -------------------------------------------------------------------------
+  void partition_channels_first(int64_t part, int64_t from, int64_t to, A* packed) const {
+    for (int64_t k = from; k < to; k++)
+      bands_of(part, [&](const Band& band, bool first) {
+        for (int64_t t = 0; t < s.kernel[0]; t++)
+          for (int64_t r = 0; r < s.kernel[1]; r++) {
+            for (int64_t i = 0; i < band.rows; i++) {
+              const Line line = line_of(band.row + i, t, r);
+              const int64_t plane = (line.n * s.C + k / multiplier_) * s.in[0] + line.z;
+              pack_row(line.inside ? x_ + (plane * s.in[1] + line.y) * s.in[2] : nullptr, s.in[2], x_end_,
+                       band.col * s.stride[2] - s.pad[2], p.width, s.stride[2], p.pitch, packed + i * p.row_values);
+            }
+            column_groups([&](auto columns, int64_t u) {
+              band_channels_first<decltype(columns)::n>(band, t, r, u, k, part, first, packed);
+            });
+          }
+      });
+  }
+
+  template <int S>
+  void band_channels_first(const Band& band, int64_t t, int64_t r, int64_t u, int64_t k, int64_t part, bool first,
+                           const A* packed) const {
+    Vec<A> sum[S];
+    const A* x[S];
+    for (int i = 0; i < S; i++) {
+      const int64_t column = (u + i) * s.dilation[2];
+      sum[i] = Vec<A>{};
+      x[i] = packed + column % s.stride[2] * p.pitch + column / s.stride[2];
+    }
+    Mask<A> keep;  // lanes of the last register of a row: what x and dy hold behind them must not take part
+    const int64_t whole = band.cols / L * L;
+    for (int l = 0; l < L; l++) keep[l] = l < band.cols - whole ? -1 : 0;
+    const int64_t images = s.out[0] * s.out[1];
+    for (int64_t i = 0; i < band.rows; i++) {
+      const int64_t row = band.row + i;
+      const T* dy = dy_ + ((row / images * s.K + k) * images + row % images) * s.out[2] + band.col;
+      const int64_t at = i * p.row_values;
+      for (int64_t q = 0; q < whole; q += L) {
+        const Vec<A> g = load(dy + q);
+#pragma GCC unroll 5
+        for (int j = 0; j < S; j++) sum[j] += g * load(x[j] + at + q);
+      }
+      if (whole == band.cols) continue;
+      const Vec<A> g = select<A>(keep, load_before(dy + whole, band.cols - whole, dy_end_), Vec<A>{});
+#pragma GCC unroll 5
+      for (int j = 0; j < S; j++) sum[j] += g * select<A>(keep, load(x[j] + at + whole), Vec<A>{});
+    }
+    for (int j = 0; j < S; j++) {
+      A* to = sum_of(part, (t * s.kernel[1] + r) * s.kernel[2] + u + j, k);
+      const A v = sum_lanes<A>(sum[j]);
+      *to = first ? v : *to + v;
+    }
+  }
+
+  const ConvShape& s;
+  const Plan& p;
+  const T *dy_, *x_, *dy_end_, *x_end_;
+  T* dw_;
+  A* sums_ = nullptr;
+  int64_t multiplier_, taps_;
+};
+
+}  // namespace
+
+std::size_t depthwise_weight_workspace(const ConvShape& s, int threads) {
+  const Plan plan = make_plan(s, threads);
+  return plan.fits ? plan.bytes() : 0;
+}
+
+void depthwise_backward_weight(const ConvShape& s, const void* dy, const void* x, void* dw, Context& ctx) {
+  if (s.N == 0) {
+    std::memset(dw, 0, std::size_t(s.K * s.taps()) * item_size(s.dtype));
+    return;
+  }
+  const double bytes = double(item_size(s.dtype)) * double(s.N) * double(s.K) * double(s.out_space());
+  const int threads = ctx.threads_for(s.flops(), bytes);
+  const Plan plan = make_plan(s, threads);
+  char* workspace = nullptr;
+  if (plan.fits && !(workspace = static_cast<char*>(ctx.workspace(plan.bytes())))) return;
+  with_type(s.dtype, [&](auto zero) {
+    typedef decltype(zero) T;
+    WeightGradient<T> gradient(s, plan, static_cast<const T*>(dy), static_cast<const T*>(x), static_cast<T*>(dw));
+    if (plan.fits) gradient.run(workspace, threads);
+    else gradient.run_plain(threads);
+  });
+}
+
+}  // namespace fastconv::cpu::FC_ISA

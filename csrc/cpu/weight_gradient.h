@@ -1,0 +1,122 @@
+// Pieces of the weight gradient: the micro-kernel, and the packing of x and dy into the panels that it reads.
+//
+// x panel: [pixel][m], m consecutive channels; dy panel: [pixel][NR], NR output channels. One filter tap is one offset
+// into the x panel, so a panel that holds the padded input of a block serves all its taps.
+#pragma once
+#include "vec.h"
+
+namespace fastconv::cpu::FC_ISA {
+namespace {
+
+using std::int64_t;
+
+// Rows of a register tile: rows x 2 vectors of sums, 2 of dy and the broadcast value fill the register file.
+constexpr int kTileRows = FC_VECTOR_BYTES == 64 ? 14 : 6;
+
+// Pixels that a block's sums run over. Row r of the block starts at pixel row_pixel[r] of the x panel and takes `cols`
+// pixels, `step` values apart; dy's pixels are dense.
+struct PixelRows {
+  const int64_t* row_pixel;
+  int64_t rows, cols;
+  int64_t pitch;  // values a pixel of the x panel
+  int64_t step;   // values between the pixels that neighbouring outputs see: stride * pitch
+};
+
+// sums[i][j] (+)= sum over pixels of x[pixel][i] * dy[pixel][j], i < M, j < NV vectors. The block's sum starts from
+// zero and is added once: rounding errors grow with the block's length and the number of blocks, not their product.
+template <class A, int M, int NV>
+void tile_sums(const PixelRows& g, const A* x, const A* dy, A* sums, int64_t sums_pitch, bool first) {
+  constexpr int L = kLanes<A>;
+  Vec<A> acc[M][NV];
+#pragma GCC unroll 14
+  for (int i = 0; i < M; i++)
+#pragma GCC unroll 2
+    for (int j = 0; j < NV; j++) acc[i][j] = Vec<A>{};
+  const int64_t step = g.step, cols = g.cols;
+  for (int64_t row = 0; row < g.rows; row++) {
+    const A* p = x + g.row_pixel[row] * g.pitch;
+#pragma GCC unroll 1
+    for (int64_t q = 0; q < cols; q++) {
+      Vec<A> b[NV];
+#pragma GCC unroll 2
+      for (int j = 0; j < NV; j++) b[j] = load(dy + j * L);
+#pragma GCC unroll 14
+      for (int i = 0; i < M; i++) {
+        const Vec<A> a = broadcast(p[i]);
+#pragma GCC unroll 2
+        for (int j = 0; j < NV; j++) acc[i][j] += a * b[j];
+      }
+      p += step;
+      dy += NV * L;
+    }
+  }
+#pragma GCC unroll 14
+  for (int i = 0; i < M; i++)
+#pragma GCC unroll 2
+    for (int j = 0; j < NV; j++) {
+      A* s = sums + i * sums_pitch + j * L;
+      store(s, first ? acc[i][j] : load(s) + acc[i][j]);
+    }
+}
+
+template <class A> using TileSums = void (*)(const PixelRows&, const A*, const A*, A*, int64_t, bool);
+
+template <class A, int NV, int M = 1> TileSums<A> tile_kernel(int64_t m) {
+  if constexpr (M < kTileRows)
+    if (m != M) return tile_kernel<A, NV, M + 1>(m);
+  return tile_sums<A, M, NV>;
+}
+
+// n >= 1 values that exist; up to `end` a whole register is read, as the lanes behind n do not matter.
+template <class T> FC_INLINE Vec<Accumulator<T>> load_before(const T* p, int64_t n, const T* end) {
+  return end - p >= kLanes<Accumulator<T>> ? load(p) : load_partial(p, min_of(n, end - p));
+}
+
+// Copies `pixels` groups of m values, `src_pitch` apart, into a panel of pitch m. m values are stored as whole
+// registers, in ascending order: what spills over is overwritten by the next pixel, at the end it falls into slack.
+template <class T>
+void pack_pixels(const T* src, int64_t src_pitch, const T* end, int64_t pixels, int64_t m, int64_t dst_pitch,
+                 Accumulator<T>* dst) {
+  constexpr int L = kLanes<Accumulator<T>>;
+  for (int64_t j = 0; j < pixels; j++, src += src_pitch, dst += dst_pitch)
+    for (int64_t v = 0; v < m; v += L) store(dst + v, load_before(src + v, m - v, end));
+}
+
+// The same from planes: value i of a pixel lies at src + i * plane, pixels `src_step` apart. m <= kTileRows or two
+// registers.
+template <class T>
+void pack_planes(const T* src, int64_t plane, int64_t src_step, const T* end, int64_t pixels, int64_t m,
+                 int64_t dst_pitch, Accumulator<T>* dst) {
+  typedef Accumulator<T> A;
+  constexpr int L = kLanes<A>, kParts = kTileRows > 2 * L ? (kTileRows + L - 1) / L : 2;
+  const int64_t parts = ceil_div(m, L);
+  for (int64_t j = 0; j < pixels; j += L) {
+    const int64_t n = min_of(L, pixels - j);
+    const auto read = [&](const T* p) {
+      if (src_step == 1) return load_before(p + j, n, end);
+      A lane[L] = {};
+      for (int64_t i = 0; i < n; i++) lane[i] = to_accumulator(p[(j + i) * src_step]);
+      return load(lane);
+    };
+    Vec<A> r[kParts][L];
+#pragma GCC unroll 3
+    for (int part = 0; part < kParts; part++) {
+      if (part >= parts) break;
+      const int64_t values = m - part * L;
+      const T* from = src + part * L * plane;
+      if (values >= L) {
+#pragma GCC unroll 16
+        for (int i = 0; i < L; i++) r[part][i] = read(from + i * plane);
+      } else {
+#pragma GCC unroll 16
+        for (int i = 0; i < L; i++) r[part][i] = i < values ? read(from + i * plane) : Vec<A>{};
+      }
+      transpose<A>(r[part]);
+    }
+    for (int64_t i = 0; i < n; i++)
+      for (int64_t part = 0; part < parts; part++) store(dst + (j + i) * dst_pitch + part * L, r[part][i]);
+  }
+}
+
+}  // namespace
+}  // namespace fastconv::cpu::FC_ISA
