@@ -131,7 +131,10 @@ KINDS = [
     ("target must be an array", lambda: F.cross_entropy(X, [0, 1, 2, 0])),
     ("got an unexpected keyword argument", lambda: F.mse_loss(X, X, size_average=True)),
     ("got an unexpected keyword argument", lambda: F.mse_loss.vjp(X, X, reduce=True)),
-    ("missing a required argument", lambda: F.mse_loss.vjp(X)),
+    ("takes 7 positional arguments, got 8", lambda: F.conv2d.vjp(IMAGE, IMAGE, None, 1, 0, 1, 1, 2)),
+    ("takes 2 positional arguments, got 3", lambda: F.mse_loss.vjp(X, X, "mean")),
+    ("multiple values for argument 'target'", lambda: F.mse_loss.vjp(X, X, target=X)),
+    ("missing a required argument: 'target'", lambda: F.mse_loss.vjp(X)),
 ]
 
 
