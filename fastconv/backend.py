@@ -11,6 +11,7 @@ will be the "cuda" backend's, and until that exists they get one clear error, in
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 from importlib import import_module
 from types import ModuleType
@@ -35,11 +36,13 @@ def native() -> ModuleType:
     """The native module ``fastconv._cpu``; ImportError that says how to build it where there is none."""
     try:
         return import_module("fastconv._cpu")
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise ImportError(
-            f"the native module fastconv._cpu could not be imported ({error}). Build it with `pip install .` in the "
-            'source tree (it needs g++ and CMake), or compute with NumPy alone: fastconv.set_backend("reference")'
+            f"the native module fastconv._cpu is not built ({error}). Build it with `pip install .` in the source tree "
+            '(it needs g++ and CMake), or compute with NumPy alone: fastconv.set_backend("reference")'
         ) from error
+    except ImportError as error:  # a library that it needs, or an instruction set in FASTCONV_ISA that there is not
+        raise ImportError(f"the native module fastconv._cpu could not be loaded: {error}") from error
 
 
 def _load(name: str) -> ModuleType:
@@ -52,7 +55,7 @@ def _load(name: str) -> ModuleType:
     if family == "cpu" and name != "cpu:":
         module = native()
         if not isa or isa in module.available_isas():
-            module.set_isa(isa)
+            module.set_isa(isa or os.environ.get("FASTCONV_ISA", ""))
             return module
     raise ValueError(f"name must be one of {', '.join(available_backends())}; got {name!r}")
 
@@ -63,8 +66,8 @@ def available_backends() -> tuple[str, ...]:
     Returns
     -------
     tuple of str
-        ``"reference"`` first; then ``"cpu"`` (the best instruction set) and one ``"cpu:<isa>"`` for each instruction
-        set that this processor runs, where the native module is built.
+        ``"reference"`` first; then ``"cpu"`` (the instruction set that ``FASTCONV_ISA`` names, else the best) and one
+        ``"cpu:<isa>"`` for each instruction set that this processor runs, where the native module is built.
 
     Examples
     --------
@@ -153,7 +156,7 @@ def use_backend(name: str) -> Iterator[ModuleType]:
     try:
         yield ops
     finally:
-        if isinstance(previous[0], _FirstUse):
+        if isinstance(previous[0], _FirstUse) and name == "reference":
             ops, _name = previous
         else:
             set_backend(previous[1])
