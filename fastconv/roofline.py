@@ -24,7 +24,21 @@ _COPY_BYTES = 96 << 20
 
 
 class Ceilings(NamedTuple):
-    """Attributes: `flops` a second in float32 or float64, copy `bandwidth` in bytes a second."""
+    """What the machine can do in a second.
+
+    Attributes
+    ----------
+    flops : float
+        Multiplications and additions.
+    bandwidth : float
+        Bytes copied, read and written counted both.
+
+    Examples
+    --------
+    >>> from fastconv.roofline import Ceilings
+    >>> Ceilings(flops=1e11, bandwidth=1e10).bound(flops=1e9, transferred=1e6)
+    (0.01, 'compute')
+    """
 
     flops: float
     bandwidth: float

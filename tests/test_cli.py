@@ -1,5 +1,6 @@
 """The command line in this process (and once in one of its own): results, JSON, exit status, one line for an error."""
 
+import io
 import json
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import pytest
 import fastconv as fc
 from fastconv import backend as backends
 from fastconv import reference
-from fastconv.cli import main
+from fastconv.cli import main, output
 
 QUICK = ["--backend", "reference", "--dtype", "float32", "--shapes", "edge"]
 
@@ -45,11 +46,35 @@ def test_help_has_examples(capsys, verb):
 
 
 def test_usage(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"fastconv {fc.__version__}\n"
     assert main(["--help"]) == 0
     assert "verify" in capsys.readouterr().out
     for argv in ([], ["nonsense"], ["info", "--nonsense"], ["verify", "--seed", "x"], ["verify", "--seed", "-1"]):
         assert main(argv) == 2
         assert "Traceback" not in capsys.readouterr().err
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.mark.parametrize("has_tqdm", [True, False])
+def test_progress_is_for_terminals(monkeypatch, has_tqdm):
+    if has_tqdm:
+        pytest.importorskip("tqdm")
+    else:
+        monkeypatch.setitem(sys.modules, "tqdm", None)
+    for stream, shown, expected in ((Terminal(), True, True), (Terminal(), False, False), (io.StringIO(), True, False)):
+        monkeypatch.setattr(sys, "stderr", stream)
+        assert list(output.progress(range(3), 3, "work", shown)) == [0, 1, 2]
+        assert ("work" in stream.getvalue()) == expected
+
+
+def test_json_has_no_infinity(capsys):
+    output.print_json({"a": float("inf"), "b": [float("nan"), 1.5]})
+    assert json.loads(capsys.readouterr().out) == {"a": None, "b": [None, 1.5]}
 
 
 def test_module_and_script_are_the_same_program():

@@ -58,7 +58,23 @@ def available_dtypes() -> dict[str, np.dtype]:
 
 @dataclass(frozen=True)
 class Expected:
-    """The float64 result of a case with the magnitude of each output."""
+    """The float64 result of a case.
+
+    Attributes
+    ----------
+    outputs : tuple of ndarray
+        float64, or int64 for indices.
+    magnitudes : tuple
+        One array or number an output, as `fastconv.testing.error_bound` takes it.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastconv.cases import all_cases
+    >>> expected = all_cases(random_cases=0)[0].expected(0, np.dtype(np.float32))
+    >>> expected.outputs[0].shape, expected.magnitudes[0].shape
+    ((2, 1, 6, 6), (2, 1, 6, 6))
+    """
 
     outputs: tuple[np.ndarray, ...]
     magnitudes: tuple[Any, ...]
@@ -66,7 +82,23 @@ class Expected:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Worst element of a result: its error, the bound there, and error / bound (above 1: wrong)."""
+    """The worst element of a result.
+
+    Attributes
+    ----------
+    error, bound : float
+        Its error, and the bound there.
+    ratio : float
+        error / bound; above 1 the element is wrong.
+    problem : str
+        What else is wrong: shape, dtype, number of outputs, indices.
+
+    Examples
+    --------
+    >>> from fastconv.cases import Comparison
+    >>> Comparison(error=1e-7, bound=2e-7, ratio=0.5).passed
+    True
+    """
 
     error: float
     bound: float
@@ -100,6 +132,18 @@ class Case:
         ``invoke(module, arguments)`` where the call is more than ``getattr(module, op)(*arguments)``.
     channels_last : bool
         Whether the arrays are given with channels-last strides.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastconv import reference
+    >>> from fastconv.cases import all_cases
+    >>> case, dtype = all_cases(random_cases=0)[0], np.dtype(np.float32)
+    >>> case.name
+    'conv_forward 2x1x8x8->1 k3x3'
+    >>> outputs = case.run(reference, case.arguments(0, dtype))
+    >>> case.compare(outputs, case.expected(0, dtype), dtype).passed
+    True
     """
 
     op: str

@@ -10,6 +10,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from .. import __version__
 from . import bench, demo, explain, info, verify
 
 __all__ = ["main"]
@@ -23,6 +24,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Fast CNN layers for NumPy arrays: what is installed, whether it is right, how fast it is.",
         epilog="exit status: 0 all is well, 1 a check failed, 2 bad usage or input",
     )
+    parser.add_argument("--version", action="version", version=f"fastconv {__version__}")
     verbs = parser.add_subparsers(dest="verb", metavar="{info,verify,explain,bench,demo}", required=True)
     for verb in _VERBS:
         verb.add_parser(verbs)
