@@ -73,9 +73,10 @@ int axis(Layout layout, int ndim, int i) {
 
 bool dense_in(Layout layout, int ndim, const int64_t* shape, const int64_t* strides, int64_t item) {
   int64_t expected = item;
+  for (int i = 0; i < ndim; i++)
+    if (shape[i] == 0) return true;
   for (int i = 0; i < ndim; i++) {
     const int a = axis(layout, ndim, i);
-    if (shape[a] == 0) return true;
     if (shape[a] != 1 && strides[a] != expected) return false;
     expected *= shape[a];
   }

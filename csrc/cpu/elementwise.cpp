@@ -1,5 +1,5 @@
 // Activations, PReLU, and the sum over all but the channels.
-#include "parallel.h"
+#include "groups.h"
 
 namespace fastconv::cpu::FC_ISA {
 namespace {
@@ -56,6 +56,86 @@ void backward(Activation kind, std::int64_t n, const T* dy, const T* ref, double
   }
 }
 
+template <class T> struct ChannelSum {
+  static constexpr bool kReduces = true, kFinishes = true, kApplies = false;
+  const GroupView& v;
+  const T* x;
+  T* sums;
+  Partials<1> partials;
+
+  void reduce(std::int64_t g, std::int64_t t) const {
+    sum_planes<Accumulator<T>, 1>(partials, g, t, [&](std::int64_t i, auto part, auto* acc)
+                                  __attribute__((always_inline)) { acc[0] += load(x + i, part); });
+  }
+  void reduce_rows(std::int64_t instance, std::int64_t t, std::int64_t c, std::int64_t width) const {
+    sum_rows<Accumulator<T>, 1>(partials, instance, t, c, width, [&](std::int64_t i, std::int64_t, auto part, auto* acc)
+                                __attribute__((always_inline)) { acc[0] += load(x + i, part); });
+  }
+  void finish(std::int64_t g) const { sums[g] = from_accumulator<T>(Accumulator<T>(partials.total(g, 0))); }
+};
+
+template <class T> struct PreluForward {
+  typedef Accumulator<T> A;
+  static constexpr bool kReduces = false, kFinishes = false, kApplies = true;
+  const GroupView& v;
+  const T *x, *weight;
+  T* y;
+
+  void apply(std::int64_t g, std::int64_t t) const {
+    const Vec<A> slope = broadcast<A>(to_accumulator(weight[g]));
+    for (std::int64_t b = v.first_block(t); b < v.first_block(t + 1); b++)
+      v.template each_in<A>(v.plane_block(g, b), [&](std::int64_t i, auto part) __attribute__((always_inline)) {
+        const Vec<A> value = load(x + i, part);
+        store(y + i, select<A>(value > Vec<A>{}, value, value * slope), part);
+      });
+  }
+  void apply_rows(std::int64_t, std::int64_t t, std::int64_t c, std::int64_t width) const {
+    for (std::int64_t r = v.first_row(t); r < v.first_row(t + 1); r++)
+      each_channel<A>(v.row_offset(0, r) + c, c, width, [&](std::int64_t i, std::int64_t j, auto part)
+                      __attribute__((always_inline)) {
+        const Vec<A> value = load(x + i, part);
+        store(y + i, select<A>(value > Vec<A>{}, value, value * load(weight + j, part)), part);
+      });
+  }
+};
+
+template <class T> struct PreluBackward {
+  typedef Accumulator<T> A;
+  static constexpr bool kReduces = true, kFinishes = true, kApplies = false;
+  const GroupView& v;
+  const T *dy, *x, *weight;
+  T *dx, *dw;
+  Partials<1> partials;
+
+  // Writes dx on the way.
+  template <class P> FC_INLINE void step(std::int64_t i, P part, Vec<A> slope, Vec<A>* acc) const {
+    const Vec<A> value = load(x + i, part), gradient = load(dy + i, part);
+    const Mask<A> positive = value > Vec<A>{};
+    store(dx + i, select<A>(positive, gradient, gradient * slope), part);
+    acc[0] += select<A>(positive, Vec<A>{}, value * gradient);
+  }
+  void reduce(std::int64_t g, std::int64_t t) const {
+    const Vec<A> slope = broadcast<A>(to_accumulator(weight[g]));
+    sum_planes<A, 1>(partials, g, t, [&](std::int64_t i, auto part, Vec<A>* acc)
+                     __attribute__((always_inline)) { step(i, part, slope, acc); });
+  }
+  void reduce_rows(std::int64_t instance, std::int64_t t, std::int64_t c, std::int64_t width) const {
+    sum_rows<A, 1>(partials, instance, t, c, width, [&](std::int64_t i, std::int64_t j, auto part, Vec<A>* acc)
+                   __attribute__((always_inline)) { step(i, part, load(weight + c + j, part), acc); });
+  }
+  void finish(std::int64_t g) const { dw[g] = from_accumulator<T>(A(partials.total(g, 0))); }
+};
+
+// A shared slope makes one group of all values.
+NormShape slope_groups(const NormShape& s, bool shared) {
+  NormShape g = s;
+  if (shared) {
+    g.N = g.C = 1;
+    g.M = s.N * s.C * s.M;
+  }
+  return g;
+}
+
 }  // namespace
 
 void activation_forward(Activation kind, DType dtype, std::int64_t n, const void* x, double a, double b, void* y,
@@ -74,45 +154,24 @@ void activation_backward(Activation kind, DType dtype, std::int64_t n, const voi
   });
 }
 
-namespace {
-struct Strides {
-  std::int64_t n, c, m;
-  explicit Strides(const NormShape& s)
-      : n(s.C * s.M), c(s.layout == Layout::channels_first ? s.M : 1),
-        m(s.layout == Layout::channels_first ? 1 : s.C) {}
-};
-}  // namespace
-
 void channel_sum(const NormShape& s, const void* dy, void* db, Context& ctx) {
   with_type(s.dtype, [&](auto tag) {
     typedef decltype(tag) T;
-    const Strides at(s);
-    const T* g = static_cast<const T*>(dy);
-    T* out = static_cast<T*>(db);
-    parallel_for(ctx.threads_for(double(s.N * s.C * s.M), double(s.N * s.C * s.M)), s.C, [&](std::int64_t c, int) {
-      double sum = 0;
-      for (std::int64_t n = 0; n < s.N; n++)
-        for (std::int64_t m = 0; m < s.M; m++) sum += double(to_accumulator(g[n * at.n + c * at.c + m * at.m]));
-      out[c] = from_accumulator<T>(Accumulator<T>(sum));
-    });
+    const GroupView v(s, false);
+    double* partials = static_cast<double*>(ctx.workspace(Partials<1>::bytes(v) + 1));
+    if (!partials) return;
+    run_groups<FlushDenormals>(v, ctx.threads_for(v.elements(), v.elements() * sizeof(T)),
+                               ChannelSum<T>{v, static_cast<const T*>(dy), static_cast<T*>(db), {v, partials}});
   });
 }
 
 void prelu_forward(const NormShape& s, const void* x, const void* weight, bool shared, void* y, Context& ctx) {
   with_type(s.dtype, [&](auto tag) {
     typedef decltype(tag) T;
-    const Strides at(s);
-    const T *in = static_cast<const T*>(x), *w = static_cast<const T*>(weight);
-    T* out = static_cast<T*>(y);
-    parallel_for<KeepDenormals>(ctx.threads_for(double(s.N * s.C * s.M), double(s.N * s.C * s.M)), s.N * s.C,
-                                [&](std::int64_t task, int) {
-      const std::int64_t c = task % s.C, base = task / s.C * at.n + c * at.c;
-      const auto slope = to_accumulator(w[shared ? 0 : c]);
-      for (std::int64_t m = 0; m < s.M; m++) {
-        const auto v = to_accumulator(in[base + m * at.m]);
-        out[base + m * at.m] = from_accumulator<T>(v > 0 ? v : v * slope);
-      }
-    });
+    const GroupView v(slope_groups(s, shared), false);
+    run_groups<KeepDenormals>(v, ctx.threads_for(2 * v.elements(), 2 * v.elements() * sizeof(T)),
+                              PreluForward<T>{v, static_cast<const T*>(x), static_cast<const T*>(weight),
+                                              static_cast<T*>(y)});
   });
 }
 
@@ -120,22 +179,13 @@ void prelu_backward(const NormShape& s, const void* dy, const void* x, const voi
                     void* dw, Context& ctx) {
   with_type(s.dtype, [&](auto tag) {
     typedef decltype(tag) T;
-    const Strides at(s);
-    const T *g = static_cast<const T*>(dy), *in = static_cast<const T*>(x), *w = static_cast<const T*>(weight);
-    T *out = static_cast<T*>(dx), *gradient = static_cast<T*>(dw);
-    parallel_for<KeepDenormals>(ctx.threads_for(double(s.N * s.C * s.M), double(s.N * s.C * s.M)), s.C,
-                                [&](std::int64_t c, int) {
-      const auto slope = to_accumulator(w[shared ? 0 : c]);
-      double sum = 0;
-      for (std::int64_t n = 0; n < s.N; n++)
-        for (std::int64_t m = 0; m < s.M; m++) {
-          const std::int64_t i = n * at.n + c * at.c + m * at.m;
-          const auto v = to_accumulator(in[i]), d = to_accumulator(g[i]);
-          out[i] = from_accumulator<T>(v > 0 ? d : d * slope);
-          if (!(v > 0)) sum += double(v) * double(d);
-        }
-      gradient[c] = from_accumulator<T>(Accumulator<T>(sum));
-    });
+    const GroupView v(slope_groups(s, shared), false);
+    double* partials = static_cast<double*>(ctx.workspace(Partials<1>::bytes(v) + 1));
+    if (!partials) return;
+    run_groups<KeepDenormals>(v, ctx.threads_for(4 * v.elements(), 3 * v.elements() * sizeof(T)),
+                              PreluBackward<T>{v, static_cast<const T*>(dy), static_cast<const T*>(x),
+                                               static_cast<const T*>(weight), static_cast<T*>(dx),
+                                               static_cast<T*>(dw), {v, partials}});
   });
 }
 

@@ -1,126 +1,332 @@
-// Normalisation over groups of values: what batch_norm and instance_norm share.
+// Normalisation by mean and variance: what batch_norm and instance_norm share.
+//
+// Moments are taken block by block in two passes over cached data: the block's mean first, then sums of the deviations
+// from it, which are as accurate as the deviations whatever the mean. Blocks are combined in double.
 #pragma once
-#include "parallel.h"
+#include "groups.h"
 
 namespace fastconv::cpu::FC_ISA {
 namespace {
 
-// Instances x images x channels x positions: a group of statistics is an instance and a channel. batch_norm has one
-// instance of N images, instance_norm N instances of one image.
-struct NormView {
-  std::int64_t I, P, C, M;
-  std::int64_t image, channel, position;  // strides
-  DType param_dtype;
+template <bool b> struct Flag { static constexpr bool value = b; };
 
-  NormView(const NormShape& s, bool instances)
-      : I(instances ? s.N : 1), P(instances ? 1 : s.N), C(s.C), M(s.M), image(s.C * s.M),
-        channel(s.layout == Layout::channels_first ? s.M : 1),
-        position(s.layout == Layout::channels_first ? 1 : s.C), param_dtype(s.param_dtype) {}
-  std::int64_t count() const { return P * M; }
-  double elements() const { return double(I) * double(P) * double(C) * double(M); }
-  template <class F> FC_INLINE void each(std::int64_t group, F&& f) const {
-    const std::int64_t base = group / C * P * image + group % C * channel;
-    for (std::int64_t p = 0; p < P; p++)
-      for (std::int64_t m = 0; m < M; m++) f(base + p * image + m * position);
+struct Moments {
+  double count, mean, squares;  // squares: sum of squared deviations from the mean
+};
+
+// Chan, Golub and LeVeque, "Updating formulae and a pairwise algorithm for computing sample variances" (1979).
+FC_INLINE Moments combine(const Moments& a, const Moments& b) {
+  const double count = a.count + b.count, share = b.count / count, delta = b.mean - a.mean;
+  return {count, a.mean + delta * share, a.squares + b.squares + delta * delta * share * a.count};
+}
+
+// From the sum and the sum of squares of `count` deviations from `shift`.
+FC_INLINE Moments block_moments(double count, double shift, double sum, double squares) {
+  return {count, shift + sum / count, squares - sum * (sum / count)};
+}
+
+struct RunningUpdate {
+  void *mean, *var;  // null: none
+  DType dtype;
+  double momentum, count;
+
+  // variance: biased; what is kept is unbiased.
+  void operator()(std::int64_t c, double new_mean, double variance) const {
+    const auto move = [&](void* p, double to) {
+      write_parameter(p, dtype, c, (1 - momentum) * read_parameter(p, dtype, c) + momentum * to);
+    };
+    move(mean, new_mean);
+    move(var, variance * (count / (count - 1)));
   }
 };
 
-FC_INLINE double read_parameter(const void* p, DType dtype, std::int64_t i) {
-  double v = 0;
-  with_type(dtype, [&](auto tag) { v = double(to_accumulator(static_cast<const decltype(tag)*>(p)[i])); });
-  return v;
-}
-FC_INLINE void write_parameter(void* p, DType dtype, std::int64_t i, double v) {
-  with_type(dtype, [&](auto tag) {
-    typedef decltype(tag) T;
-    static_cast<T*>(p)[i] = from_accumulator<T>(Accumulator<T>(v));
-  });
-}
-
-template <class T>
-void normalise_forward(const NormView& v, const T* x, const void* weight, const void* bias, void* running_mean,
-                       void* running_var, bool use_input, double momentum, double eps, T* y, void* mean_out,
-                       void* invstd_out, Context& ctx) {
+// `use_input`: the statistics are the input's own, else the running ones.
+template <class T, bool use_input> struct NormForward {
   typedef Accumulator<T> A;
-  double* means = static_cast<double*>(ctx.workspace(std::size_t(v.I * v.C) * 16 + 16));
-  if (!means) return;
-  double* vars = means + v.I * v.C;
-  const double count = double(v.count() ? v.count() : 1);
-  parallel_for(ctx.threads_for(4 * v.elements(), v.elements() * 8), v.I * v.C, [&](std::int64_t g, int) {
+  static constexpr bool kReduces = use_input, kFinishes = true, kApplies = true;
+
+  const GroupView& v;
+  const T* x;
+  T* y;
+  const void *weight, *bias;
+  DType param_dtype;
+  double eps;
+  RunningUpdate running;
+  A *mean_out, *invstd_out;
+  Partials<2> partials;            // mean and squares of a chunk
+  double *group_mean, *group_var;  // instance_norm with running statistics: averaged at the end
+  A *centre, *scale, *offset;      // y = (x - centre) * scale + offset
+
+  void reduce(std::int64_t g, std::int64_t t) const {
+    Moments m{};
+    for (std::int64_t b = v.first_block(t); b < v.first_block(t + 1); b++) {
+      const Block block = v.plane_block(g, b);
+      const double count = double(block.planes * block.length);
+      double sum = 0, deviations[2] = {};
+      add_plane_block<A, 1>(v, block, &sum, [&](std::int64_t i, auto part, Vec<A>* acc) __attribute__((always_inline)) {
+        acc[0] += load(x + i, part);
+      });
+      const A shift = A(sum / count);
+      const Vec<A> shifts = broadcast<A>(shift);
+      add_plane_block<A, 2>(v, block, deviations,
+                            [&](std::int64_t i, auto part, Vec<A>* acc) __attribute__((always_inline)) {
+                              const Vec<A> d = keep<A>(load(x + i, part) - shifts, part);
+                              acc[0] += d;
+                              acc[1] += d * d;
+                            });
+      const Moments next = block_moments(count, double(shift), deviations[0], deviations[1]);
+      m = m.count ? combine(m, next) : next;
+    }
+    *partials.at(g, t, 0) = m.mean;
+    *partials.at(g, t, 1) = m.squares;
+  }
+
+  void reduce_rows(std::int64_t instance, std::int64_t t, std::int64_t c, std::int64_t width) const {
+    double *mean = partials.at(instance * v.C + c, t, 0), *squares = partials.at(instance * v.C + c, t, 1);
+    alignas(64) A shift[1][kRowTile], deviations[2][kRowTile];
+    const std::int64_t first = v.first_row(t), end = v.first_row(t + 1);
+    for (std::int64_t j = 0; j < width; j++) mean[j] = squares[j] = 0;
+    for (std::int64_t r = first; r < end; r += v.block) {
+      const std::int64_t rows = min_of(v.block, end - r), offset = v.row_offset(instance, r) + c;
+      std::memset(shift, 0, sizeof shift);
+      std::memset(deviations, 0, sizeof deviations);
+      add_rows<A, 1>(offset, rows, v.C, width, shift,
+                     [&](std::int64_t i, std::int64_t, auto part, Vec<A>* acc) __attribute__((always_inline)) {
+                       acc[0] += load(x + i, part);
+                     });
+      const A share_of_row = A(1) / A(rows);
+      for (std::int64_t j = 0; j < width; j++) shift[0][j] *= share_of_row;
+      add_rows<A, 2>(offset, rows, v.C, width, deviations,
+                     [&](std::int64_t i, std::int64_t j, auto part, Vec<A>* acc) __attribute__((always_inline)) {
+                       const Vec<A> d = load(x + i, part) - load(shift[0] + j);
+                       acc[0] += d;
+                       acc[1] += d * d;
+                     });
+      // `combine`, for all channels at once.
+      const double before = double(r - first), share = double(rows) / (before + double(rows)), each = 1 / double(rows);
+      for (std::int64_t j = 0; j < width; j++) {
+        const double sum = double(deviations[0][j]), delta = double(shift[0][j]) + sum * each - mean[j];
+        mean[j] += delta * share;
+        squares[j] += double(deviations[1][j]) - sum * sum * each + delta * delta * share * before;
+      }
+    }
+  }
+
+  double values_in(std::int64_t t) const {
+    if (v.rows) return double(v.first_row(t + 1) - v.first_row(t));
+    double count = 0;
+    for (std::int64_t b = v.first_block(t); b < v.first_block(t + 1); b++) {
+      const Block block = v.plane_block(0, b);
+      count += double(block.planes * block.length);
+    }
+    return count;
+  }
+
+  // Mean and variance in double throughout, for what the accumulator's range does not hold.
+  void wide_moments(std::int64_t g, double* mean, double* var) const {
+    const double count = double(v.count());
+    *mean = *var = 0;
+    v.each(g, [&](std::int64_t i) { *mean += double(to_accumulator(x[i])); });
+    *mean /= count;
+    v.each(g, [&](std::int64_t i) {
+      const double d = double(to_accumulator(x[i])) - *mean;
+      *var += d * d;
+    });
+    *var /= count;
+  }
+
+  void finish(std::int64_t g) const {
     const std::int64_t c = g % v.C;
     double mean = 0, var = 0;
-    if (use_input) {
-      v.each(g, [&](std::int64_t i) { mean += double(to_accumulator(x[i])); });
-      mean /= count;
-      v.each(g, [&](std::int64_t i) {
-        const double d = double(to_accumulator(x[i])) - mean;
-        var += d * d;
-      });
-      var /= count;
-    } else {
-      mean = read_parameter(running_mean, v.param_dtype, c);
-      var = read_parameter(running_var, v.param_dtype, c);
+    if (!use_input) {
+      mean = read_parameter(running.mean, param_dtype, c);
+      var = read_parameter(running.var, param_dtype, c);
+    } else if (v.count()) {
+      Moments m{values_in(0), *partials.at(g, 0, 0), *partials.at(g, 0, 1)};
+      for (std::int64_t t = 1; t < v.chunks; t++)
+        m = combine(m, {values_in(t), *partials.at(g, t, 0), *partials.at(g, t, 1)});
+      mean = m.mean;
+      var = m.squares / m.count;
+      // Squares overflow or vanish in float; not-a-number (then of either kind) is told from infinity.
+      if (!__builtin_isfinite(var) || var + eps < 1e-30) wide_moments(g, &mean, &var);
+      if (running.mean && v.I == 1) running(c, mean, var);
+      if (group_mean) {
+        group_mean[g] = mean;
+        group_var[g] = var;
+      }
     }
-    means[g] = mean;
-    vars[g] = var;
-    const double invstd = 1 / __builtin_sqrt(var + eps);
-    static_cast<A*>(mean_out)[g] = A(mean);
-    static_cast<A*>(invstd_out)[g] = A(invstd);
-    const double w = weight ? read_parameter(weight, v.param_dtype, c) : 1,
-                 b = bias ? read_parameter(bias, v.param_dtype, c) : 0;
-    v.each(g, [&](std::int64_t i) {
-      y[i] = from_accumulator<T>(A((double(to_accumulator(x[i])) - mean) * invstd * w + b));
-    });
-  });
-  if (!use_input || !running_mean || !v.count() || !v.I) return;
+    const double invstd = 1 / __builtin_sqrt(var + eps),
+                 slope = invstd * (weight ? read_parameter(weight, param_dtype, c) : 1);
+    mean_out[g] = A(mean);
+    invstd_out[g] = A(invstd);
+    // What rounding the mean loses is made up by the offset.
+    centre[g] = A(mean);
+    scale[g] = A(slope);
+    const double lost = __builtin_isfinite(mean) ? (double(A(mean)) - mean) * slope : 0;
+    offset[g] = A((bias ? read_parameter(bias, param_dtype, c) : 0) + lost);
+  }
+
+  void apply(std::int64_t g, std::int64_t t) const {
+    const Vec<A> mid = broadcast<A>(centre[g]), by = broadcast<A>(scale[g]), plus = broadcast<A>(offset[g]);
+    for (std::int64_t b = v.first_block(t + 1); b-- > v.first_block(t);)
+      v.template each_in<A>(v.plane_block(g, b), [&](std::int64_t i, auto part) __attribute__((always_inline)) {
+        store(y + i, (load(x + i, part) - mid) * by + plus, part);
+      });
+  }
+
+  void apply_rows(std::int64_t instance, std::int64_t t, std::int64_t c, std::int64_t width) const {
+    for (std::int64_t r = v.first_row(t); r < v.first_row(t + 1); r++)
+      each_channel<A>(v.row_offset(instance, r) + c, instance * v.C + c, width,
+                      [&](std::int64_t i, std::int64_t g, auto part) __attribute__((always_inline)) {
+                        store(y + i, (load(x + i, part) - load(centre + g, part)) * load(scale + g, part) +
+                                         load(offset + g, part), part);
+                      });
+  }
+};
+
+template <class T>
+void norm_forward(const NormShape& s, bool instances, const T* x, const void* weight, const void* bias,
+                  void* running_mean, void* running_var, bool use_input, double momentum, double eps, T* y,
+                  void* mean_out, void* invstd_out, Context& ctx) {
+  typedef Accumulator<T> A;
+  const GroupView v(s, instances);
+  const std::int64_t groups = v.groups();
+  const bool averages = use_input && running_mean && v.I > 1 && v.count();
+  const std::size_t partials = use_input ? Partials<2>::bytes(v) : 0, doubles = averages ? std::size_t(groups) * 16 : 0;
+  char* scratch = static_cast<char*>(ctx.workspace(partials + doubles + std::size_t(groups) * 3 * sizeof(A) + 1));
+  if (!scratch) return;
+  double* group_mean = averages ? reinterpret_cast<double*>(scratch + partials) : nullptr;
+  A* coefficients = reinterpret_cast<A*>(scratch + partials + doubles);
+  const RunningUpdate running{running_mean, running_var, s.param_dtype, momentum, double(v.count())};
+  const int threads = ctx.threads_for(4 * v.elements(), 2 * v.elements() * sizeof(T));
+  const auto run = [&](auto own) {
+    run_groups<FlushDenormals>(
+        v, threads, NormForward<T, decltype(own)::value>{
+                        v, x, y, weight, bias, s.param_dtype, eps, running, static_cast<A*>(mean_out),
+                        static_cast<A*>(invstd_out), {v, reinterpret_cast<double*>(scratch)}, group_mean,
+                        group_mean + groups, coefficients, coefficients + groups, coefficients + 2 * groups});
+  };
+  if (use_input) run(Flag<true>());
+  else run(Flag<false>());
+  if (!averages) return;
   for (std::int64_t c = 0; c < v.C; c++) {
     double mean = 0, var = 0;
     for (std::int64_t i = 0; i < v.I; i++) {
-      mean += means[i * v.C + c];
-      var += vars[i * v.C + c];
+      mean += group_mean[i * v.C + c];
+      var += group_mean[groups + i * v.C + c];
     }
-    mean /= double(v.I);
-    var *= count / (count - 1) / double(v.I);
-    write_parameter(running_mean, v.param_dtype, c,
-                    (1 - momentum) * read_parameter(running_mean, v.param_dtype, c) + momentum * mean);
-    write_parameter(running_var, v.param_dtype, c,
-                    (1 - momentum) * read_parameter(running_var, v.param_dtype, c) + momentum * var);
+    running(c, mean / double(v.I), var / double(v.I));
   }
 }
 
-template <class T>
-void normalise_backward(const NormView& v, const T* dy, const T* x, const void* weight, const void* mean_in,
-                        const void* invstd_in, bool use_input, T* dx, void* dw, void* db, Context& ctx) {
+template <class T, bool use_input> struct NormBackward {
   typedef Accumulator<T> A;
-  double* sums = static_cast<double*>(ctx.workspace(std::size_t(v.I * v.C) * 16 + 16));
-  if (!sums) return;
-  double* products = sums + v.I * v.C;
-  const double count = double(v.count() ? v.count() : 1);
-  parallel_for(ctx.threads_for(8 * v.elements(), v.elements() * 8), v.I * v.C, [&](std::int64_t g, int) {
-    const double mean = double(static_cast<const A*>(mean_in)[g]), invstd = double(static_cast<const A*>(invstd_in)[g]),
-                 w = weight ? read_parameter(weight, v.param_dtype, g % v.C) : 1;
-    double sum = 0, product = 0;
-    v.each(g, [&](std::int64_t i) {
-      const double d = double(to_accumulator(dy[i]));
-      sum += d;
-      product += d * (double(to_accumulator(x[i])) - mean) * invstd;
+  static constexpr bool kReduces = true, kFinishes = true, kApplies = true;
+
+  const GroupView& v;
+  const T *dy, *x;
+  T* dx;
+  const void* weight;
+  DType param_dtype;
+  const A *mean, *invstd;
+  void *dw, *db;                     // of one instance
+  Partials<2> partials;              // sums of dy and of dy * (x - mean)
+  double *instance_dw, *instance_db;  // of many: summed at the end
+  A *scale, *level, *slope;          // dx = (dy - level - (x - mean) * slope) * scale
+
+  void reduce(std::int64_t g, std::int64_t t) const {
+    const Vec<A> mid = broadcast<A>(mean[g]);
+    sum_planes<A, 2>(partials, g, t, [&](std::int64_t i, auto part, Vec<A>* acc) __attribute__((always_inline)) {
+      const Vec<A> gradient = load(dy + i, part);
+      acc[0] += gradient;
+      acc[1] += gradient * keep<A>(load(x + i, part) - mid, part);
     });
-    sums[g] = sum;
-    products[g] = product;
-    v.each(g, [&](std::int64_t i) {
-      double d = double(to_accumulator(dy[i]));
-      if (use_input) d -= sum / count + (double(to_accumulator(x[i])) - mean) * invstd * product / count;
-      dx[i] = from_accumulator<T>(A(d * invstd * w));
-    });
-  });
-  for (std::int64_t c = 0; c < v.C; c++) {
-    double sum = 0, product = 0;
-    for (std::int64_t i = 0; i < v.I; i++) {
-      sum += sums[i * v.C + c];
-      product += products[i * v.C + c];
+  }
+  void reduce_rows(std::int64_t instance, std::int64_t t, std::int64_t c, std::int64_t width) const {
+    const A* mid = mean + instance * v.C + c;
+    sum_rows<A, 2>(partials, instance, t, c, width,
+                   [&](std::int64_t i, std::int64_t j, auto part, Vec<A>* acc) __attribute__((always_inline)) {
+                     const Vec<A> gradient = load(dy + i, part);
+                     acc[0] += gradient;
+                     acc[1] += gradient * (load(x + i, part) - load(mid + j, part));
+                   });
+  }
+
+  void finish(std::int64_t g) const {
+    const std::int64_t c = g % v.C;
+    const double count = double(max_of(v.count(), 1)), inverse = double(invstd[g]), sum = partials.total(g, 0),
+                 product = partials.total(g, 1) * inverse;
+    if (instance_dw) {
+      instance_dw[g] = product;
+      instance_db[g] = sum;
+    } else {
+      write_parameter(dw, param_dtype, c, product);
+      write_parameter(db, param_dtype, c, sum);
     }
-    write_parameter(dw, v.param_dtype, c, product);
-    write_parameter(db, v.param_dtype, c, sum);
+    scale[g] = A(inverse * (weight ? read_parameter(weight, param_dtype, c) : 1));
+    level[g] = A(sum / count);
+    slope[g] = A(product * inverse / count);
+  }
+
+  void apply(std::int64_t g, std::int64_t t) const {
+    const Vec<A> mid = broadcast<A>(mean[g]), by = broadcast<A>(scale[g]), minus = broadcast<A>(level[g]),
+                 along = broadcast<A>(slope[g]);
+    for (std::int64_t b = v.first_block(t + 1); b-- > v.first_block(t);) {
+      const Block block = v.plane_block(g, b);
+      if (use_input)
+        v.template each_in<A>(block, [&](std::int64_t i, auto part) __attribute__((always_inline)) {
+          store(dx + i, (load(dy + i, part) - minus - (load(x + i, part) - mid) * along) * by, part);
+        });
+      else
+        v.template each_in<A>(block, [&](std::int64_t i, auto part) __attribute__((always_inline)) {
+          store(dx + i, load(dy + i, part) * by, part);
+        });
+    }
+  }
+
+  void apply_rows(std::int64_t instance, std::int64_t t, std::int64_t c, std::int64_t width) const {
+    for (std::int64_t r = v.first_row(t); r < v.first_row(t + 1); r++)
+      each_channel<A>(v.row_offset(instance, r) + c, instance * v.C + c, width,
+                      [&](std::int64_t i, std::int64_t g, auto part) __attribute__((always_inline)) {
+                        Vec<A> d = load(dy + i, part);
+                        if (use_input)
+                          d = d - load(level + g, part) -
+                              (load(x + i, part) - load(mean + g, part)) * load(slope + g, part);
+                        store(dx + i, d * load(scale + g, part), part);
+                      });
+  }
+};
+
+template <class T>
+void norm_backward(const NormShape& s, bool instances, const T* dy, const T* x, const void* weight, const void* mean,
+                   const void* invstd, bool use_input, T* dx, void* dw, void* db, Context& ctx) {
+  typedef Accumulator<T> A;
+  const GroupView v(s, instances);
+  const std::int64_t groups = v.groups();
+  const std::size_t partials = Partials<2>::bytes(v), doubles = instances ? std::size_t(groups) * 16 : 0;
+  char* scratch = static_cast<char*>(ctx.workspace(partials + doubles + std::size_t(groups) * 3 * sizeof(A) + 1));
+  if (!scratch) return;
+  double* per_instance = instances ? reinterpret_cast<double*>(scratch + partials) : nullptr;
+  A* coefficients = reinterpret_cast<A*>(scratch + partials + doubles);
+  const int threads = ctx.threads_for(8 * v.elements(), 3 * v.elements() * sizeof(T));
+  const auto run = [&](auto own) {
+    run_groups<FlushDenormals>(
+        v, threads, NormBackward<T, decltype(own)::value>{
+                        v, dy, x, dx, weight, s.param_dtype, static_cast<const A*>(mean),
+                        static_cast<const A*>(invstd), dw, db, {v, reinterpret_cast<double*>(scratch)}, per_instance,
+                        per_instance + groups, coefficients, coefficients + groups, coefficients + 2 * groups});
+  };
+  if (use_input) run(Flag<true>());
+  else run(Flag<false>());
+  if (!instances) return;
+  for (std::int64_t c = 0; c < v.C; c++) {
+    double product = 0, sum = 0;
+    for (std::int64_t i = 0; i < v.I; i++) {
+      product += per_instance[i * v.C + c];
+      sum += per_instance[groups + i * v.C + c];
+    }
+    write_parameter(dw, s.param_dtype, c, product);
+    write_parameter(db, s.param_dtype, c, sum);
   }
 }
 

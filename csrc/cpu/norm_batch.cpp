@@ -8,7 +8,7 @@ void batch_norm_forward(const NormShape& s, const void* x, const void* weight, c
                         void* invstd, Context& ctx) {
   with_type(s.dtype, [&](auto tag) {
     typedef decltype(tag) T;
-    normalise_forward(NormView(s, false), static_cast<const T*>(x), weight, bias, running_mean, running_var, training,
+    norm_forward(s, false, static_cast<const T*>(x), weight, bias, running_mean, running_var, training,
                       momentum, eps, static_cast<T*>(y), mean, invstd, ctx);
   });
 }
@@ -17,7 +17,7 @@ void batch_norm_backward(const NormShape& s, const void* dy, const void* x, cons
                          const void* invstd, bool training, void* dx, void* dw, void* db, Context& ctx) {
   with_type(s.dtype, [&](auto tag) {
     typedef decltype(tag) T;
-    normalise_backward(NormView(s, false), static_cast<const T*>(dy), static_cast<const T*>(x), weight, mean, invstd,
+    norm_backward(s, false, static_cast<const T*>(dy), static_cast<const T*>(x), weight, mean, invstd,
                        training, static_cast<T*>(dx), dw, db, ctx);
   });
 }

@@ -230,6 +230,21 @@ template <class T> FC_INLINE void store_up_to(T* p, Vec<Accumulator<T>> v, std::
   else store_partial(p, v, n);
 }
 
+// The two shapes of a step through memory: a whole register, or the first n lanes at the end. Overloads on them let one
+// generic lambda serve both; `keep` zeroes the lanes that a Part does not have.
+struct Whole {};
+struct Part { std::int64_t n; };
+template <class T> FC_INLINE Vec<Accumulator<T>> load(const T* p, Whole) { return load(p); }
+template <class T> FC_INLINE Vec<Accumulator<T>> load(const T* p, Part part) { return load_partial(p, part.n); }
+template <class T> FC_INLINE void store(T* p, Vec<Accumulator<T>> v, Whole) { store(p, v); }
+template <class T> FC_INLINE void store(T* p, Vec<Accumulator<T>> v, Part part) { store_partial(p, v, part.n); }
+template <class A> FC_INLINE Vec<A> keep(Vec<A> v, Whole) { return v; }
+template <class A> FC_INLINE Vec<A> keep(Vec<A> v, Part part) {
+  Mask<A> lane;
+  for (int i = 0; i < kLanes<A>; i++) lane[i] = i;
+  return select<A>(lane < Mask<A>{} + decltype(lane[0] + 0)(part.n), v, Vec<A>{});
+}
+
 // Sum of all lanes in a fixed order (halves, then quarters, ...), the same on every call.
 template <class A> FC_INLINE A sum_lanes(Vec<A> v) {
   A lane[kLanes<A>];
@@ -263,6 +278,31 @@ template <class A> FC_INLINE void transpose(Vec<A>* r) {
 #pragma GCC unroll 16
     for (int i = 0; i < n; i++) r[i] = t[i];
   }
+}
+
+FC_INLINE Vec<float> square_root(Vec<float> v) {
+#if defined(__AVX512F__)
+  return (Vec<float>)_mm512_sqrt_ps((__m512)v);
+#elif defined(__AVX2__)
+  return (Vec<float>)_mm256_sqrt_ps((__m256)v);
+#elif defined(__SSE2__)
+  return (Vec<float>)_mm_sqrt_ps((__m128)v);
+#else
+  for (int i = 0; i < kLanes<float>; i++) v[i] = __builtin_sqrtf(v[i]);
+  return v;
+#endif
+}
+FC_INLINE Vec<double> square_root(Vec<double> v) {
+#if defined(__AVX512F__)
+  return (Vec<double>)_mm512_sqrt_pd((__m512d)v);
+#elif defined(__AVX2__)
+  return (Vec<double>)_mm256_sqrt_pd((__m256d)v);
+#elif defined(__SSE2__)
+  return (Vec<double>)_mm_sqrt_pd((__m128d)v);
+#else
+  for (int i = 0; i < kLanes<double>; i++) v[i] = __builtin_sqrt(v[i]);
+  return v;
+#endif
 }
 
 FC_INLINE std::int64_t min_of(std::int64_t a, std::int64_t b) { return a < b ? a : b; }
