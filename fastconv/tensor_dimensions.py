@@ -150,6 +150,35 @@ class Dimensions(Arithmetic):
         order[dim0], order[dim1] = dim1, dim0
         return self.permute(order)
 
+    def expand(self, *sizes: Any) -> Any:
+        """Dimensions of size 1 repeated to `sizes`, without a copy; -1 keeps a size."""
+        wanted = as_sizes(sizes)
+        kept = (*(1,) * (len(wanted) - self.ndim), *self.shape)
+        target = tuple(have if size == -1 else size for size, have in zip(wanted, kept))
+        return self._op(np.broadcast_to(self.data, target), (self, lambda dy: dy))
+
+    def expand_as(self, other: Any) -> Any:
+        """`expand` to the shape of `other`."""
+        return self.expand(other.shape)
+
+    def split(self, size: Any, dim: int = 0) -> tuple[Any, ...]:
+        """Parts along `dim`, each of `size` (the last may be smaller), or of the sizes in a list."""
+        dim = dimension(dim, self.ndim)
+        n = self.shape[dim]
+        if not isinstance(size, list | tuple) and size < 1:
+            raise ValueError(f"size must be at least 1, got {size}")
+        sizes = size if isinstance(size, list | tuple) else [size] * (n // size) + ([n % size] if n % size else [])
+        if sum(sizes) != n or min(sizes, default=0) < 0:
+            raise ValueError(f"size must give parts that add up to {n} in dimension {dim}, got {size}")
+        ends = [sum(sizes[: i + 1]) for i in range(len(sizes))]
+        return tuple(self[(slice(None),) * dim + (slice(end - part, end),)] for part, end in zip(sizes, ends))
+
+    def chunk(self, chunks: int, dim: int = 0) -> tuple[Any, ...]:
+        """At most `chunks` parts of equal size along `dim` (the last may be smaller)."""
+        if chunks < 1:
+            raise ValueError(f"chunks must be at least 1, got {chunks}")
+        return self.split(max(1, -(-self.shape[dimension(dim, self.ndim)] // chunks)), dim)
+
     def t(self) -> Any:
         """The transpose of a matrix."""
         return self.permute(*range(self.ndim)[::-1])

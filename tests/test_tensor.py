@@ -54,6 +54,9 @@ PROGRAMS = [
     ("matrix_transpose", [(2, 3)], lambda a: a.T * a.t()),
     ("slices", [(4, 5)], lambda a: a[1:3, ::2] * a[None, 0, 1:4] * a[..., -1].sum()),
     ("index_array", [(4, 5)], lambda a: a[[0, 2, 0]] + a[[1, 1, 3], [0, 0, 4]].sum()),
+    ("expand", [(2, 1, 3)], lambda a: a.expand(2, 4, -1) * a.expand((5, 2, 4, 3)) * a.expand_as(a.expand(-1, 4, 3))),
+    ("split", [(2, 5)], lambda a: a.split(2, 1)[1] * a.split([1, 4], dim=-1)[0] + a.split(2, 1)[2]),
+    ("chunk", [(5, 2)], lambda a: a.chunk(2)[1] * a.chunk(3)[0] + a.chunk(2, dim=1)[1][:2]),
     ("iterate", [(3, 2)], lambda a: sum(row * (i + 1) for i, row in enumerate(a))),
     ("functions", [(2, 3)], lambda a: a.relu() + a.sigmoid() + a.tanh() + a.softmax(1) + a.log_softmax(0)),
     ("clone", [(2, 3)], lambda a: a.clone().contiguous() * a.detach()),
@@ -237,6 +240,16 @@ def test_backward_errors():
         fc.tensor(["a"])
     with pytest.raises(ValueError, match="only under fastconv"):
         x += 1
+
+
+def test_parts_that_do_not_fit():
+    t = fc.tensor(np.ones((4, 2)))
+    assert [part.shape for part in t.chunk(3)] == [(2, 2), (2, 2)]
+    for call in (lambda: t.split(0), lambda: t.split([1, 2]), lambda: t.split([5, -1]), lambda: t.chunk(0)):
+        with pytest.raises(ValueError):
+            call()
+    with pytest.raises(ValueError):
+        t.expand(3, 2)
 
 
 def test_in_place_operators():
