@@ -45,7 +45,8 @@ template <class T> struct AccumulatorOf { typedef float type; };
 template <> struct AccumulatorOf<double> { typedef double type; };
 template <class T> using Accumulator = typename AccumulatorOf<T>::type;
 
-template <class A> FC_INLINE Vec<A> broadcast(A a) { return Vec<A>{} + a; }
+// a - 0 is a for every a, -0 too, and folds to one broadcast; a + 0 does neither.
+template <class A> FC_INLINE Vec<A> broadcast(A a) { return a - Vec<A>{}; }
 template <class A> FC_INLINE Vec<A> select(Mask<A> m, Vec<A> a, Vec<A> b) { return m ? a : b; }
 
 // ---- scalars -------------------------------------------------------------------------------------------------------

@@ -1,0 +1,356 @@
+// Convolution, transposed convolution and linear layers: arrays and parameters in, one kernel call, arrays out.
+#include <cstring>
+#include <string>
+
+#include "bind.h"
+#include "threads.h"
+
+namespace fastconv {
+namespace {
+
+using std::int64_t;
+
+// Stride, padding, dilation, groups of a call, as the shape objects want them.
+struct ConvParameters {
+  int nd = 2;
+  int64_t stride[3], dilation[3], output_padding[3] = {0, 0, 0}, groups = 1;
+  Padding padding;
+};
+
+ConvParameters parameters(py::handle stride, py::handle padding, py::handle dilation, py::handle groups, int nd) {
+  if (nd < 1 || nd > 3) throw py::value_error("nd must be 1, 2 or 3, got " + std::to_string(nd));
+  ConvParameters p;
+  p.nd = nd;
+  take_ints("stride", stride, nd, p.stride);
+  p.padding = take_padding(padding, nd);
+  take_ints("dilation", dilation, nd, p.dilation);
+  p.groups = take_int("groups", groups);
+  return p;
+}
+
+// (out channels, in channels / groups, kernel...) in C order.
+Array take_weight(const char* name, py::handle object, int nd, DType dtype) {
+  Array w = take_dense(name, object);
+  require_dtype(name, w, dtype);
+  if (w.ndim != nd + 2)
+    throw py::value_error(std::string(name) + " must have " + std::to_string(nd + 2) + " dimensions, got shape " +
+                          shape_text(w.shape, w.ndim));
+  return w;
+}
+
+Array take_bias(py::handle object, int64_t channels, DType dtype) {
+  Array b;
+  if (object.is_none()) return b;
+  b = take_dense("bias", object);
+  require_dtype("bias", b, dtype);
+  if (b.ndim != 1 || b.shape[0] != channels)
+    throw py::value_error("bias must have shape (" + std::to_string(channels) + ",), got " +
+                          shape_text(b.shape, b.ndim));
+  return b;
+}
+
+ConvShape shape_of(const ConvParameters& p, bool transposed, const int64_t* x_shape, const int64_t* w_shape,
+                   DType dtype, Layout layout) {
+  return transposed ? ConvShape::make_transposed(p.nd, x_shape, w_shape, p.stride, p.padding, p.output_padding,
+                                                 p.groups, p.dilation, dtype, layout)
+                    : ConvShape::make(p.nd, x_shape, w_shape, p.stride, p.padding, p.dilation, p.groups, dtype, layout);
+}
+
+// Shape of a function's output: N and the channels and space of its side of the convolution.
+void output_shape(const ConvShape& s, bool transposed, int nd, int64_t* shape) {
+  shape[0] = s.N;
+  shape[1] = transposed ? s.C : s.K;
+  for (int i = 0; i < nd; i++) shape[2 + i] = (transposed ? s.in : s.out)[3 - nd + i];
+}
+
+double work(const ConvShape& s) { return s.flops() / 64 + double(s.N) * double(s.C * s.in_space() + s.K * s.out_space()); }
+
+py::object forward(const ConvParameters& p, bool transposed, py::handle x_object, py::handle w_object,
+                   py::handle b_object) {
+  const Array x = take_image("input", x_object, p.nd);
+  const Array w = take_weight("weight", w_object, p.nd, x.dtype);
+  const ConvShape s = shape_of(p, transposed, x.shape, w.shape, x.dtype, x.layout);
+  const Array b = take_bias(b_object, transposed ? s.C : s.K, x.dtype);
+  const Array y = new_image(x.dtype, p.nd, s.N, transposed ? s.C : s.K, transposed ? s.in : s.out, x.layout, x.unbatched);
+  if (s.N)
+    run_kernel(work(s), [&](Context& ctx) {
+      (transposed ? cpu::active().conv_backward_input : cpu::active().conv_forward)(s, x.data, w.data, b.data, y.data,
+                                                                                    ctx);
+    });
+  return y.owner;
+}
+
+// Full shape with the batch dimension; where the caller left it out, it is 1.
+bool take_batched_shape(const char* name, py::handle object, int nd, int64_t* shape) {
+  int64_t given[5];
+  const int n = take_shape(name, object, given, nd + 1, nd + 2);
+  const bool unbatched = n == nd + 1;
+  shape[0] = 1;
+  std::memcpy(shape + (unbatched ? 1 : 0), given, sizeof(int64_t) * std::size_t(n));
+  return unbatched;
+}
+
+py::object backward_input(const ConvParameters& p, bool transposed, py::handle dy_object, py::handle w_object,
+                          py::handle x_shape_object) {
+  const Array dy = take_image("dy", dy_object, p.nd);
+  const Array w = take_weight("weight", w_object, p.nd, dy.dtype);
+  int64_t x_shape[5], y_shape[5];
+  const bool unbatched = take_batched_shape("x_shape", x_shape_object, p.nd, x_shape);
+  const ConvShape s = shape_of(p, transposed, x_shape, w.shape, dy.dtype, dy.layout);
+  output_shape(s, transposed, p.nd, y_shape);
+  require_shape("dy", dy, y_shape, p.nd + 2, unbatched);
+  const Array dx = new_image(dy.dtype, p.nd, s.N, transposed ? s.K : s.C, transposed ? s.out : s.in, dy.layout, unbatched);
+  if (s.N)
+    run_kernel(work(s), [&](Context& ctx) {
+      (transposed ? cpu::active().conv_forward : cpu::active().conv_backward_input)(s, dy.data, w.data, nullptr,
+                                                                                    dx.data, ctx);
+    });
+  return dx.owner;
+}
+
+py::object backward_weight(const ConvParameters& p, bool transposed, py::handle dy_object, py::handle x_object,
+                           py::handle w_shape_object) {
+  const Array x = take_image("input", x_object, p.nd);
+  const Array dy = take_image("dy", dy_object, p.nd, &x.layout);
+  require_dtype("dy", dy, x.dtype);
+  int64_t w_shape[5], y_shape[5];
+  take_shape("w_shape", w_shape_object, w_shape, p.nd + 2, p.nd + 2);
+  const ConvShape s = shape_of(p, transposed, x.shape, w_shape, x.dtype, x.layout);
+  output_shape(s, transposed, p.nd, y_shape);
+  require_shape("dy", dy, y_shape, p.nd + 2, x.unbatched);
+  const Array dw = new_dense(x.dtype, p.nd + 2, w_shape);
+  if (!s.N) {
+    std::memset(dw.data, 0, std::size_t(dw.size()) * item_size(dw.dtype));
+  } else {
+    // The transposed convolution's input is the output side of the convolution it transposes.
+    run_kernel(work(s), [&](Context& ctx) {
+      cpu::active().conv_backward_weight(s, transposed ? x.data : dy.data, transposed ? dy.data : x.data, dw.data, ctx);
+    });
+  }
+  return dw.owner;
+}
+
+py::object sum_channels(int64_t n, int64_t c, int64_t m, const Array& dy) {
+  const Array db = new_dense(dy.dtype, 1, &c);
+  const NormShape s{n, c, m, dy.dtype, dy.dtype, dy.layout};
+  if (n * m == 0) std::memset(db.data, 0, std::size_t(c) * item_size(dy.dtype));
+  else run_kernel(double(n * c * m), [&](Context& ctx) { cpu::active().channel_sum(s, dy.data, db.data, ctx); });
+  return db.owner;
+}
+
+py::object backward_bias(py::handle dy_object, int nd) {
+  if (nd < 1 || nd > 3) throw py::value_error("nd must be 1, 2 or 3, got " + std::to_string(nd));
+  const Array dy = take_image("dy", dy_object, nd);
+  int64_t space = 1;
+  for (int i = 0; i < nd; i++) space *= dy.shape[2 + i];
+  return sum_channels(dy.shape[0], dy.shape[1], space, dy);
+}
+
+// ---- linear: rows x in -> rows x out, any leading shape ------------------------------------------------------------
+
+int64_t leading(const Array& a) {
+  int64_t n = 1;
+  for (int i = 0; i + 1 < a.ndim; i++) n *= a.shape[i];
+  return n;
+}
+
+Array take_linear_weight(py::handle object, DType dtype) {
+  Array w = take_dense("weight", object);
+  require_dtype("weight", w, dtype);
+  if (w.ndim != 1 && w.ndim != 2)
+    throw py::value_error("weight must have shape (out_features, in_features) or (in_features,), got " +
+                          shape_text(w.shape, w.ndim));
+  return w;
+}
+
+Array take_rows(const char* name, py::handle object) {
+  Array a = take_dense(name, object);
+  if (a.ndim < 1) throw py::value_error(std::string(name) + " must have at least one dimension, got a 0-d array");
+  return a;
+}
+
+// The last dimension of `shape` becomes `features`, or goes where the weight is a vector.
+Array new_rows(const Array& like, int lead, int64_t features, bool vector) {
+  int64_t shape[kMaxDims];
+  std::memcpy(shape, like.shape, sizeof(int64_t) * std::size_t(lead));
+  shape[lead] = features;
+  return new_dense(like.dtype, vector ? lead : lead + 1, shape);
+}
+
+void zero(const Array& a) { std::memset(a.data, 0, std::size_t(a.size()) * item_size(a.dtype)); }
+
+py::object linear_forward(py::handle x_object, py::handle w_object, py::handle b_object) {
+  const Array x = take_rows("input", x_object);
+  const Array w = take_linear_weight(w_object, x.dtype);
+  const bool vector = w.ndim == 1;
+  const int64_t in = w.shape[w.ndim - 1], out = vector ? 1 : w.shape[0], rows = leading(x);
+  if (x.shape[x.ndim - 1] != in)
+    throw py::value_error("input must have " + std::to_string(in) + " features in its last dimension for weight of shape " +
+                          shape_text(w.shape, w.ndim) + ", got shape " + shape_text(x.shape, x.ndim));
+  Array b;
+  if (vector && !b_object.is_none()) {
+    b = take_dense("bias", b_object);
+    require_dtype("bias", b, x.dtype);
+    if (b.size() != 1 || b.ndim > 1)
+      throw py::value_error("bias must be one value for a weight vector, got shape " + shape_text(b.shape, b.ndim));
+  } else {
+    b = take_bias(b_object, out, x.dtype);
+  }
+  const Array y = new_rows(x, x.ndim - 1, out, vector);
+  if (rows * out == 0) return y.owner;
+  if (in == 0) {
+    zero(y);
+    if (b) throw py::value_error("weight must have at least one input feature where a bias is given");
+    return y.owner;
+  }
+  const ConvShape s = ConvShape::make_linear(rows, in, out, x.dtype);
+  run_kernel(work(s), [&](Context& ctx) { cpu::active().conv_forward(s, x.data, w.data, b.data, y.data, ctx); });
+  return y.owner;
+}
+
+void require_rows(const Array& dy, int lead, const int64_t* shape, int64_t features, bool vector) {
+  int64_t wanted[kMaxDims];
+  std::memcpy(wanted, shape, sizeof(int64_t) * std::size_t(lead));
+  wanted[lead] = features;
+  require_shape("dy", dy, wanted, vector ? lead : lead + 1, false);
+}
+
+py::object linear_backward_input(py::handle dy_object, py::handle w_object) {
+  const Array dy = take_dense("dy", dy_object);
+  const Array w = take_linear_weight(w_object, dy.dtype);
+  const bool vector = w.ndim == 1;
+  const int64_t in = w.shape[w.ndim - 1], out = vector ? 1 : w.shape[0];
+  const int lead = vector ? dy.ndim : dy.ndim - 1;
+  if (lead < 0) throw py::value_error("dy must have at least one dimension, got a 0-d array");
+  require_rows(dy, lead, dy.shape, out, vector);
+  const Array dx = new_rows(dy, lead, in, false);
+  const int64_t rows = out ? dy.size() / out : 0;
+  if (dx.size() == 0) return dx.owner;
+  if (rows * out == 0) {
+    zero(dx);
+    return dx.owner;
+  }
+  const ConvShape s = ConvShape::make_linear(rows, in, out, dy.dtype);
+  run_kernel(work(s), [&](Context& ctx) { cpu::active().conv_backward_input(s, dy.data, w.data, nullptr, dx.data, ctx); });
+  return dx.owner;
+}
+
+// vector: the layer's weight is (in_features,) and dy has no feature dimension.
+py::object linear_backward_weight(py::handle dy_object, py::handle x_object) {
+  const Array x = take_rows("input", x_object);
+  const Array dy = take_dense("dy", dy_object);
+  require_dtype("dy", dy, x.dtype);
+  const bool vector = dy.ndim == x.ndim - 1;
+  const int64_t in = x.shape[x.ndim - 1], out = vector || dy.ndim == 0 ? 1 : dy.shape[dy.ndim - 1], rows = leading(x);
+  require_rows(dy, x.ndim - 1, x.shape, out, vector);
+  const int64_t shape[2] = {out, in};
+  const Array dw = new_dense(x.dtype, vector ? 1 : 2, vector ? shape + 1 : shape);
+  if (dw.size() == 0) return dw.owner;
+  if (rows == 0) {
+    zero(dw);
+    return dw.owner;
+  }
+  const ConvShape s = ConvShape::make_linear(rows, in, out, x.dtype);
+  run_kernel(work(s), [&](Context& ctx) { cpu::active().conv_backward_weight(s, dy.data, x.data, dw.data, ctx); });
+  return dw.owner;
+}
+
+py::object linear_backward_bias(py::handle dy_object) {
+  Array dy = take_rows("dy", dy_object);
+  dy.layout = Layout::channels_last;
+  return sum_channels(leading(dy), dy.shape[dy.ndim - 1], 1, dy);
+}
+
+// ---- what explain() asks -------------------------------------------------------------------------------------------
+
+DType dtype_from(const std::string& name) {
+  for (const DType t : {DType::f32, DType::f64, DType::f16, DType::bf16})
+    if (name == dtype_name(t)) return t;
+  throw py::type_error("dtype must be float32, float64, float16 or bfloat16, got " + name);
+}
+
+py::dict plan(const std::string& op, py::handle x_shape_object, py::handle w_shape_object, py::handle stride,
+              py::handle padding, py::handle dilation, py::handle groups, const std::string& dtype, bool channels_last) {
+  int64_t w_shape[5], x_shape[5], out[5];
+  const int nd = take_shape("w_shape", w_shape_object, w_shape, 3, 5) - 2;
+  const ConvParameters p = parameters(stride, padding, dilation, groups, nd);
+  take_batched_shape("x_shape", x_shape_object, nd, x_shape);
+  const bool transposed = op.rfind("conv_transpose_", 0) == 0;
+  const std::string kind = transposed ? op.substr(15) : op.rfind("conv_", 0) == 0 ? op.substr(5) : "";
+  ConvOp which;
+  if (kind == "forward") which = transposed ? ConvOp::backward_input : ConvOp::forward;
+  else if (kind == "backward_input") which = transposed ? ConvOp::forward : ConvOp::backward_input;
+  else if (kind == "backward_weight") which = ConvOp::backward_weight;
+  else throw py::value_error("op must be conv_forward, conv_backward_input, conv_backward_weight or their conv_transpose_ twins, got '" + op + "'");
+  const ConvShape s = shape_of(p, transposed, x_shape, w_shape, dtype_from(dtype),
+                               channels_last ? Layout::channels_last : Layout::channels_first);
+  output_shape(s, transposed, nd, out);
+  ConvPlan c{};
+  cpu::active().conv_plan(s, which, thread_count(), &c);
+  py::list shape;
+  for (int i = 0; i < nd + 2; i++) shape.append(out[i]);
+  py::dict d;
+  d["kernel"] = std::string(c.kernel);
+  d["why"] = std::string(c.why);
+  d["workspace"] = c.workspace;
+  d["output_shape"] = py::tuple(shape);
+  d["flops"] = s.flops();
+  d["isa"] = std::string(cpu::active().isa);
+  return d;
+}
+
+}  // namespace
+
+void bind_conv(py::module_& m) {
+  using py::arg;
+  using H = py::handle;
+  m.def("conv_forward",
+        [](H x, H w, H b, H stride, H padding, H dilation, H groups, int nd) {
+          return forward(parameters(stride, padding, dilation, groups, nd), false, x, w, b);
+        },
+        arg("x"), arg("w"), arg("b"), arg("stride"), arg("padding"), arg("dilation"), arg("groups"), arg("nd"));
+  m.def("conv_backward_input",
+        [](H dy, H w, H x_shape, H stride, H padding, H dilation, H groups, int nd) {
+          return backward_input(parameters(stride, padding, dilation, groups, nd), false, dy, w, x_shape);
+        },
+        arg("dy"), arg("w"), arg("x_shape"), arg("stride"), arg("padding"), arg("dilation"), arg("groups"), arg("nd"));
+  m.def("conv_backward_weight",
+        [](H dy, H x, H w_shape, H stride, H padding, H dilation, H groups, int nd) {
+          return backward_weight(parameters(stride, padding, dilation, groups, nd), false, dy, x, w_shape);
+        },
+        arg("dy"), arg("x"), arg("w_shape"), arg("stride"), arg("padding"), arg("dilation"), arg("groups"), arg("nd"));
+  m.def("conv_backward_bias", backward_bias, arg("dy"), arg("nd"));
+
+  const auto transposed = [](H stride, H padding, H output_padding, H groups, H dilation, int nd) {
+    ConvParameters p = parameters(stride, padding, dilation, groups, nd);
+    take_ints("output_padding", output_padding, nd, p.output_padding);
+    return p;
+  };
+  m.def("conv_transpose_forward",
+        [=](H x, H w, H b, H stride, H padding, H output_padding, H groups, H dilation, int nd) {
+          return forward(transposed(stride, padding, output_padding, groups, dilation, nd), true, x, w, b);
+        },
+        arg("x"), arg("w"), arg("b"), arg("stride"), arg("padding"), arg("output_padding"), arg("groups"),
+        arg("dilation"), arg("nd"));
+  m.def("conv_transpose_backward_input",
+        [=](H dy, H w, H x_shape, H stride, H padding, H output_padding, H groups, H dilation, int nd) {
+          return backward_input(transposed(stride, padding, output_padding, groups, dilation, nd), true, dy, w, x_shape);
+        },
+        arg("dy"), arg("w"), arg("x_shape"), arg("stride"), arg("padding"), arg("output_padding"), arg("groups"),
+        arg("dilation"), arg("nd"));
+  m.def("conv_transpose_backward_weight",
+        [=](H dy, H x, H w_shape, H stride, H padding, H output_padding, H groups, H dilation, int nd) {
+          return backward_weight(transposed(stride, padding, output_padding, groups, dilation, nd), true, dy, x, w_shape);
+        },
+        arg("dy"), arg("x"), arg("w_shape"), arg("stride"), arg("padding"), arg("output_padding"), arg("groups"),
+        arg("dilation"), arg("nd"));
+
+  m.def("linear_forward", linear_forward, arg("x"), arg("w"), arg("b"));
+  m.def("linear_backward_input", linear_backward_input, arg("dy"), arg("w"));
+  m.def("linear_backward_weight", linear_backward_weight, arg("dy"), arg("x"));
+  m.def("linear_backward_bias", linear_backward_bias, arg("dy"));
+  m.def("conv_plan", plan, arg("op"), arg("x_shape"), arg("w_shape"), arg("stride") = 1, arg("padding") = 0,
+        arg("dilation") = 1, arg("groups") = 1, arg("dtype") = "float32", arg("channels_last") = false);
+}
+
+}  // namespace fastconv

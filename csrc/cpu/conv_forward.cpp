@@ -1,0 +1,302 @@
+// Convolution forward and input gradient: direct implicit GEMM over channels-last blocks (conv_taps.h), bound by the
+// FMA units; nothing is ever unrolled into an im2col matrix. Channels-first arrays are transposed in registers while a
+// block is loaded into scratch and while tiles are stored. See conv_pointwise.h for 1x1 on channels-first arrays.
+#include "conv_depthwise.h"
+#include "conv_pack.h"
+#include "conv_pointwise.h"
+#include "conv_taps.h"
+#include "parallel.h"
+
+namespace fastconv::cpu::FC_ISA {
+namespace {
+
+// Turns the offsets of lay_out into pointers.
+template <class A> void place(Workspace<A>& w, void* block) {
+  const auto move = [&](auto*& p) {
+    p = reinterpret_cast<decltype(p + 0)>(static_cast<char*>(block) + reinterpret_cast<std::intptr_t>(p));
+  };
+  move(w.panels);
+  move(w.bias);
+  move(w.runs);
+  move(w.chunks);
+  move(w.slots);
+  move(w.threads);
+}
+
+// All runs of the reduction, cut into chunks of at most kChunkSteps; returns the number of chunks.
+int64_t build_runs(const TapProblem& p, const Blocking& b, Run* runs, int64_t* chunks) {
+  const TapAxis &depth = p.axis[0], &high = p.axis[1], &wide = p.axis[2];
+  int64_t count = 0, chunk_count = 0, filled = kChunkSteps;
+  const int64_t wide_runs = b.folded ? 1 : wide.taps;
+  const int64_t length = b.folded ? wide.taps * p.channels : p.channels;
+  for (int64_t t = 0; t < depth.taps; t++)
+    for (int64_t r = 0; r < high.taps; r++)
+      for (int64_t s = 0; s < wide_runs; s++) {
+        int64_t source;
+        if (b.gathered) source = t * b.slice_pitch + (r * wide.taps + s) * b.row_pitch;
+        else if (b.in_place)
+          source = (depth.first + t * depth.step) * b.slice_pitch + (high.first + r * high.step) * b.row_pitch +
+                   (wide.first + s * wide.step) * b.pitch;
+        else source = t * b.slice_pitch + r * high.step * b.row_pitch + s * wide.step * b.pitch;
+        const int64_t weight = ((t * high.taps + r) * wide.taps + s) * p.channels;
+        for (int64_t done = 0; done < length;) {
+          if (filled == kChunkSteps) {
+            chunks[chunk_count++] = count;
+            filled = 0;
+          }
+          const int64_t n = min_of(length - done, kChunkSteps - filled);
+          runs[count++] = Run{source + done, weight + done, n};
+          done += n;
+          filled += n;
+        }
+      }
+  chunks[chunk_count] = count;
+  return chunk_count;
+}
+
+// Scratch for a block whose first grid point is (g0, h0, w0) of image n0: `images` images of `rows` x `cols` points.
+template <class T, class A>
+void load_block(const TapProblem& p, const Blocking& b, const T* x, int64_t group, int64_t n0, int64_t images,
+                int64_t g0, int64_t h0, int64_t rows, int64_t w0, int64_t cols, A* scratch) {
+  const TapAxis &depth = p.axis[0], &high = p.axis[1], &wide = p.axis[2];
+  const int64_t plane = high.source * wide.source, all = p.groups * p.channels;
+  const bool last = p.layout == Layout::channels_last;
+  const auto load_row = [&](int64_t n, int64_t d, int64_t h, int64_t first, int64_t pixels, A* dst) {
+    if (d < 0 || d >= depth.source || h < 0 || h >= high.source) {
+      zero_fill(dst, pixels * b.pitch);
+    } else if (last) {
+      const T* row = x + (((n * depth.source + d) * high.source + h) * wide.source) * all + group * p.channels;
+      pack_row_last<T, A>(row, wide.source, all, first, first + pixels, p.channels, dst, b.pitch);
+    } else {
+      const T* row = x + ((n * all + group * p.channels) * depth.source + d) * plane + h * wide.source;
+      pack_row_first<T, A>(row, wide.source, depth.source * plane, first, first + pixels, p.channels, dst, b.pitch);
+    }
+  };
+  for (int64_t i = 0; i < images; i++)
+    for (int64_t t = 0; t < depth.taps; t++) {
+      const int64_t d = g0 * depth.unit + depth.first + t * depth.step;
+      A* slice = scratch + i * b.image_pitch + t * b.slice_pitch;
+      if (b.gathered) {
+        for (int64_t r = 0; r < high.taps; r++)
+          for (int64_t s = 0; s < wide.taps; s++)
+            load_row(n0 + i, d, h0 * high.unit + high.first + r * high.step, w0 * wide.unit + wide.first + s * wide.step,
+                     (cols - 1) * wide.unit + 1, slice + (r * wide.taps + s) * b.row_pitch);
+      } else {
+        const int64_t lines = high.span(rows);
+        for (int64_t r = 0; r < lines; r++)
+          load_row(n0 + i, d, h0 * high.unit + high.first + r, w0 * wide.unit + wide.first, wide.span(cols),
+                   slice + r * b.row_pitch);
+      }
+    }
+}
+
+template <class A, int NV>
+void run_tile(int64_t group_rows, const A* const* group, int64_t stride, const Run* runs, int64_t count, const A* panel,
+              const TileOutput<A>& out) {
+  switch (group_rows) {
+    case 1: return tile_direct<A, 1, NV>(group, stride, runs, count, panel, out);
+    case 2: return tile_direct<A, 2, NV>(group, stride, runs, count, panel, out);
+    case 3: return tile_direct<A, 3, NV>(group, stride, runs, count, panel, out);
+#if defined(__AVX512F__)
+    case 4: return tile_direct<A, 4, NV>(group, stride, runs, count, panel, out);
+    case 5: return tile_direct<A, 5, NV>(group, stride, runs, count, panel, out);
+    case 6: return tile_direct<A, 6, NV>(group, stride, runs, count, panel, out);
+    default: return tile_direct<A, 7, NV>(group, stride, runs, count, panel, out);
+#endif
+  }
+}
+
+template <class T>
+void solve(TapProblem p, const T* x, const T* weights, const T* bias, T* y, Context& ctx) {
+  using A = Accumulator<T>;
+  const double flops = 2.0 * double(p.N) * double(p.groups * p.columns) * double(p.depth()) *
+                       double(p.axis[0].count * p.axis[1].count * p.axis[2].count);
+  const int threads = ctx.threads_for(flops, flops / 4);
+  if (pointwise_first(p)) return solve_pointwise_first<T>(p, x, weights, bias, y, threads, ctx);
+  flatten_pointwise(p);
+  const TapAxis &depth = p.axis[0], &high = p.axis[1], &wide = p.axis[2];
+  Blocking b = choose_blocking<A>(p, threads);
+  const bool last = p.layout == Layout::channels_last;
+  const bool direct_store = p.same_type && last;
+  Workspace<A> ws = lay_out<A>(p, b, direct_store);
+  void* block = ctx.workspace(std::size_t(ws.total));
+  if (!block) return;
+  place(ws, block);
+  const int64_t chunk_count = build_runs(p, b, ws.runs, ws.chunks);
+  const int64_t panel_size = p.depth() * b.panel_columns, all_panels = p.groups * b.panels_per_group;
+  const int64_t out_channels = p.groups * p.columns;
+  const int64_t out_plane = high.out * wide.out;
+
+  for (int64_t i = 0; i < p.kernel_taps(); i++) ws.slots[i] = -1;
+  for (int64_t t = 0; t < depth.taps; t++)
+    for (int64_t r = 0; r < high.taps; r++)
+      for (int64_t s = 0; s < wide.taps; s++)
+        ws.slots[((depth.weight_first + t * depth.weight_step) * p.kernel[1] + high.weight_first + r * high.weight_step) *
+                     p.kernel[2] + wide.weight_first + s * wide.weight_step] =
+            std::int32_t((t * high.taps + r) * wide.taps + s);
+  const WeightSource source{p.column_stride, p.channel_stride, p.kernel_taps(), p.channels, ws.slots};
+  const int64_t group_weights = p.columns * p.channels * p.kernel_taps();
+  if (bias)
+    for (int64_t u = 0; u < all_panels; u++)
+      for (int64_t j = 0; j < b.panel_columns; j++) {
+        const int64_t k = u % b.panels_per_group * b.panel_columns + j;
+        ws.bias[u * b.panel_columns + j] =
+            k < p.columns ? A(to_accumulator(bias[u / b.panels_per_group * p.columns + k])) : A(0);
+      }
+
+  const auto compute = [&](int64_t task, int thread, int64_t u0, int64_t u1) {
+    char* own = ws.threads + thread * ws.thread_bytes;
+    A* scratch = reinterpret_cast<A*>(own);
+    A* tiles = reinterpret_cast<A*>(own + ws.scratch_bytes);
+    Group* groups = reinterpret_cast<Group*>(own + ws.scratch_bytes + ws.tile_bytes);
+    const int64_t part = task % b.parts;
+    task /= b.parts;
+    const int64_t cb = task % b.col_blocks;
+    task /= b.col_blocks;
+    const int64_t rb = task % b.row_blocks;
+    task /= b.row_blocks;
+    const int64_t g0 = task % depth.count, n0 = task / depth.count * b.images;
+    const int64_t images = min_of(b.images, p.N - n0);
+    const int64_t h0 = rb * b.rows, rows = min_of(b.rows, high.count - h0);
+    const int64_t w0 = cb * b.cols, cols = min_of(b.cols, wide.count - w0);
+
+    int64_t group_count = 0;
+    for (int64_t i = 0; i < images; i++)
+      for (int64_t r = 0; r < rows; r++)
+        for (int64_t c = 0; c < cols; c += b.group_rows) {
+          Group& g = groups[group_count++];
+          g.valid = int(min_of(b.group_rows, cols - c));
+          g.pixel = (i * rows + r) * cols + c;
+          g.source = b.in_place ? (n0 + i) * b.image_pitch + g0 * depth.unit * b.slice_pitch +
+                                      (h0 + r) * high.unit * b.row_pitch + (w0 + c) * wide.unit * b.pitch
+                                : i * b.image_pitch + r * high.unit * b.row_pitch + c * wide.unit * b.pitch;
+          g.out = (((n0 + i) * depth.out + depth.out_start + g0 * depth.out_step) * high.out + high.out_start +
+                   (h0 + r) * high.out_step) * wide.out + wide.out_start + (w0 + c) * wide.out_step;
+        }
+
+    int64_t loaded = -1;
+    const int64_t first = u0 + (u1 - u0) * part / b.parts, end = u0 + (u1 - u0) * (part + 1) / b.parts;
+    for (int64_t u = first; u < end; u++) {
+      const int64_t group = u / b.panels_per_group, k0 = u % b.panels_per_group * b.panel_columns;
+      const int64_t columns = min_of(b.panel_columns, p.columns - k0);
+      if (group != loaded && !b.in_place)
+        load_block<T, A>(p, b, x, group, n0, images, g0, h0, rows, w0, cols, scratch);
+      loaded = group;
+      const A* base = b.in_place ? reinterpret_cast<const A*>(x) + group * p.channels : scratch;
+      const A* panel = ws.panels + (u - u0) * panel_size;
+      for (int64_t chunk = 0; chunk < chunk_count; chunk++) {
+        const Run* runs = ws.runs + ws.chunks[chunk];
+        const int64_t count = ws.chunks[chunk + 1] - ws.chunks[chunk];
+        TileOutput<A> out;
+        out.accumulate = chunk > 0;
+        out.bias = bias && chunk == chunk_count - 1 ? ws.bias + u * b.panel_columns : nullptr;
+        out.columns = direct_store ? columns : b.panel_columns;
+        out.stride = direct_store ? wide.out_step * out_channels : b.panel_columns;
+        A* store_base = direct_store ? reinterpret_cast<A*>(y) + group * p.columns + k0 : tiles;
+        const int64_t unit = direct_store ? out_channels : b.panel_columns;
+        for (int64_t g = 0; g < group_count; g += 2) {
+          const Group &one = groups[g], &two = groups[g + 1 < group_count ? g + 1 : g];
+          const A* sources[2] = {base + one.source, base + two.source};
+          out.rows[0] = store_base + (direct_store ? one.out : one.pixel) * unit;
+          out.rows[1] = store_base + (direct_store ? two.out : two.pixel) * unit;
+          out.valid[0] = one.valid;
+          out.valid[1] = g + 1 < group_count ? two.valid : 0;
+          if (b.panel_columns == kTileColumns<A> && columns > kLanes<A>)
+            run_tile<A, 2>(b.group_rows, sources, wide.unit * b.pitch, runs, count, panel, out);
+          else
+            run_tile<A, 1>(b.group_rows, sources, wide.unit * b.pitch, runs, count, panel, out);
+        }
+      }
+      if (direct_store) continue;
+      for (int64_t i = 0; i < images; i++) {
+        const int64_t n = n0 + i, d = depth.out_start + g0 * depth.out_step;
+        // Whole rows of a contiguous output are one run of pixels.
+        const bool joined = cols == wide.out && wide.out_step == 1 && high.out_step == 1;
+        for (int64_t r = 0; r < (joined ? 1 : rows); r++) {
+          const A* tile = tiles + (i * rows + r) * cols * b.panel_columns;
+          const int64_t pixels = joined ? rows * cols : cols;
+          const int64_t at = (high.out_start + (h0 + r) * high.out_step) * wide.out + wide.out_start + w0 * wide.out_step;
+          if (last) {
+            unpack_last<T, A>(tile, b.panel_columns, pixels, columns,
+                              y + ((n * depth.out + d) * out_plane + at) * out_channels + group * p.columns + k0,
+                              wide.out_step * out_channels);
+          } else {
+            unpack_first<T, A>(tile, b.panel_columns, pixels, columns,
+                               y + ((n * out_channels + group * p.columns + k0) * depth.out + d) * out_plane + at,
+                               depth.out * out_plane, wide.out_step);
+          }
+        }
+      }
+    }
+  };
+
+  const int64_t tasks = b.image_blocks * depth.count * b.row_blocks * b.col_blocks * b.parts;
+  for (int64_t u0 = 0; u0 < all_panels; u0 += b.panels_per_pass) {
+    const int64_t u1 = min_of(u0 + b.panels_per_pass, all_panels);
+    parallel_for(b.threads, u1 - u0, [&](int64_t i, int) {
+      const int64_t u = u0 + i, group = u / b.panels_per_group, k0 = u % b.panels_per_group * b.panel_columns;
+      const int64_t columns = min_of(b.panel_columns, p.columns - k0);
+      const int64_t width = b.panel_columns == kTileColumns<A> && columns > kLanes<A> ? kTileColumns<A> : kLanes<A>;
+      pack_panel<T, A>(weights + group * group_weights + k0 * p.column_stride, source, columns, width,
+                       ws.panels + i * panel_size);
+    });
+    parallel_for(b.threads, tasks, [&](int64_t task, int thread) { compute(task, thread, u0, u1); });
+  }
+}
+
+template <class T>
+void fill_channels(const ConvShape& s, const T* bias, T* dx, Context& ctx) {
+  const int64_t space = s.in_space();
+  parallel_for<KeepDenormals>(ctx.threads_for(0, double(s.N * s.C * space) * sizeof(T)), s.N * s.C, [&](int64_t i, int) {
+    const int64_t n = i / s.C, c = i % s.C;
+    const T value = bias ? bias[c] : T{};
+    const bool last = s.layout == Layout::channels_last;
+    T* p = last ? dx + n * space * s.C + c : dx + i * space;
+    for (int64_t m = 0; m < space; m++) p[m * (last ? s.C : 1)] = value;
+  });
+}
+
+template <class T>
+void solve_phases(const ConvShape& s, const T* dy, const T* w, const T* bias, T* dx, Context& ctx) {
+  TapProblem p = backward_problem(s);
+  int64_t phases[3];
+  for (int d = 0; d < 3; d++) phases[d] = min_of(s.stride[d], s.in[d]);
+  bool complete = true;
+  for (int d = 0; d < 3; d++)
+    for (int64_t i = 0; complete && i < phases[d]; i++) complete = phase_axis(s, d, i).taps > 0;
+  if (!complete) fill_channels(s, bias, dx, ctx);
+  for (int64_t i = 0; i < phases[0]; i++) {
+    p.axis[0] = phase_axis(s, 0, i);
+    if (!p.axis[0].taps) continue;
+    for (int64_t j = 0; j < phases[1]; j++) {
+      p.axis[1] = phase_axis(s, 1, j);
+      if (!p.axis[1].taps) continue;
+      for (int64_t k = 0; k < phases[2]; k++) {
+        p.axis[2] = phase_axis(s, 2, k);
+        if (p.axis[2].taps) solve<T>(p, dy, w, bias, dx, ctx);
+      }
+    }
+  }
+}
+
+}  // namespace
+
+void conv_forward(const ConvShape& s, const void* x, const void* w, const void* b, void* y, Context& ctx) {
+  if (s.depthwise()) return depthwise_forward(s, x, w, b, y, ctx);
+  with_type(s.dtype, [&](auto type) {
+    using T = decltype(type);
+    const auto *xs = static_cast<const T*>(x), *ws = static_cast<const T*>(w), *bs = static_cast<const T*>(b);
+    solve<T>(forward_problem(s), xs, ws, bs, static_cast<T*>(y), ctx);
+  });
+}
+
+void conv_backward_input(const ConvShape& s, const void* dy, const void* w, const void* b, void* dx, Context& ctx) {
+  if (s.depthwise()) return depthwise_backward_input(s, dy, w, b, dx, ctx);
+  with_type(s.dtype, [&](auto type) {
+    using T = decltype(type);
+    const auto *gs = static_cast<const T*>(dy), *ws = static_cast<const T*>(w), *bs = static_cast<const T*>(b);
+    solve_phases<T>(s, gs, ws, bs, static_cast<T*>(dx), ctx);
+  });
+}
+
+}  // namespace fastconv::cpu::FC_ISA

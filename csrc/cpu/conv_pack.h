@@ -1,0 +1,149 @@
+// Moving convolution operands between the caller's arrays and the engine's blocks: image rows into channels-last
+// scratch, weights into panels, finished tiles into the output. Values are converted to the accumulator type on the way
+// in and rounded once on the way out.
+#pragma once
+#include "vec.h"
+
+namespace fastconv::cpu::FC_ISA {
+namespace {
+
+using std::int64_t;
+
+template <class A> FC_INLINE void zero_fill(A* p, int64_t n) { std::memset(p, 0, std::size_t(n) * sizeof(A)); }
+
+// n values of storage type T -> accumulator type.
+template <class T, class A> FC_INLINE void convert(const T* src, A* dst, int64_t n) {
+  constexpr int lanes = kLanes<A>;
+  int64_t i = 0;
+  for (; i + lanes <= n; i += lanes) store(dst + i, load(src + i));
+  if (i < n) store_partial(dst + i, load_partial(src + i, n - i), n - i);
+}
+
+// Pixels [w0, w1) of one channels-last row, zero outside [0, width). src is pixel 0, its first wanted channel.
+template <class T, class A>
+void pack_row_last(const T* src, int64_t width, int64_t pixel_stride, int64_t w0, int64_t w1, int64_t channels, A* dst,
+                   int64_t pitch) {
+  const int64_t left = min_of(max_of(0, -w0), w1 - w0), right = max_of(min_of(w1, width), w0 + left);
+  zero_fill(dst, left * pitch);
+  dst += left * pitch;
+  if (pitch == channels && pixel_stride == channels) {
+    convert(src + (w0 + left) * pixel_stride, dst, (right - w0 - left) * channels);
+    dst += (right - w0 - left) * pitch;
+  } else {
+    for (int64_t w = w0 + left; w < right; w++, dst += pitch) convert(src + w * pixel_stride, dst, channels);
+  }
+  zero_fill(dst, (w1 - right) * pitch);
+}
+
+// The same from a channels-first row: src is channel 0's row, channel_stride elements to the next channel.
+template <class T, class A>
+void pack_row_first(const T* src, int64_t width, int64_t channel_stride, int64_t w0, int64_t w1, int64_t channels,
+                    A* dst, int64_t pitch) {
+  constexpr int lanes = kLanes<A>;
+  const int64_t left = min_of(max_of(0, -w0), w1 - w0), right = max_of(min_of(w1, width), w0 + left);
+  zero_fill(dst, left * pitch);
+  zero_fill(dst + (right - w0) * pitch, (w1 - right) * pitch);
+  dst += left * pitch;
+  src += w0 + left;
+  const int64_t pixels = right - w0 - left;
+  if (channels == 1 && pitch == 1) {
+    convert(src, dst, pixels);
+    return;
+  }
+  for (int64_t c = 0; c < channels; c += lanes) {
+    const int64_t cn = min_of(lanes, channels - c);
+    for (int64_t w = 0; w < pixels; w += lanes) {
+      const int64_t wn = min_of(lanes, pixels - w);
+      Vec<A> r[lanes];
+      for (int i = 0; i < lanes; i++)
+        r[i] = i < cn ? load_up_to(src + (c + i) * channel_stride + w, wn) : Vec<A>{};
+      transpose<A>(r);
+      A* d = dst + w * pitch + c;
+      if (cn == lanes)
+        for (int64_t i = 0; i < wn; i++) store(d + i * pitch, r[i]);
+      else
+        for (int64_t i = 0; i < wn; i++) store_partial(d + i * pitch, r[i], cn);
+    }
+  }
+}
+
+// Which panel row a weight goes to: slot[tap] * channels + channel, slot < 0 where the tap is not part of the problem.
+struct WeightSource {
+  int64_t column_stride;   // to the next output channel of the panel
+  int64_t channel_stride;  // to the next reduction channel
+  int64_t taps;            // consecutive elements per (column, channel)
+  int64_t channels;
+  const std::int32_t* slot;
+};
+
+// `columns` output channels from w on -> panel [row][width], missing columns zero.
+template <class T, class A>
+void pack_panel(const T* w, const WeightSource& s, int64_t columns, int64_t width, A* panel) {
+  constexpr int lanes = kLanes<A>;
+  for (int64_t j = 0; j < width; j += lanes) {
+    const int64_t n = max_of(0, min_of(lanes, columns - j));
+    if (s.column_stride == 1) {
+      for (int64_t c = 0; c < s.channels; c++)
+        store(panel + (s.slot[0] * s.channels + c) * width + j, load_up_to(w + c * s.channel_stride + j, n));
+      continue;
+    }
+    // Rows of the register block are output channels, its columns consecutive weights of one output channel: all
+    // (channel, tap) pairs where these are consecutive, else the taps of one channel.
+    const bool merged = s.channel_stride == s.taps;
+    const int64_t outer = merged ? 1 : s.channels, inner = merged ? s.channels * s.taps : s.taps;
+    for (int64_t o = 0; o < outer; o++) {
+      int64_t channel = o, tap = 0;
+      for (int64_t k = 0; k < inner; k += lanes) {
+        const int64_t kn = min_of(lanes, inner - k);
+        Vec<A> r[lanes];
+        for (int i = 0; i < lanes; i++)
+          r[i] = i < n ? load_up_to(w + (j + i) * s.column_stride + o * s.channel_stride + k, kn) : Vec<A>{};
+        transpose<A>(r);
+        for (int64_t i = 0; i < kn; i++) {
+          if (s.slot[tap] >= 0) store(panel + (s.slot[tap] * s.channels + channel) * width + j, r[i]);
+          if (++tap == s.taps) {
+            tap = 0;
+            channel++;
+          }
+        }
+      }
+    }
+  }
+}
+
+// [pixel][width] -> channels-first planes: y[k * plane + pixel * step], k < columns.
+template <class T, class A>
+void unpack_first(const A* tile, int64_t width, int64_t pixels, int64_t columns, T* y, int64_t plane, int64_t step) {
+  constexpr int lanes = kLanes<A>;
+  for (int64_t k = 0; k < columns; k += lanes) {
+    const int64_t kn = min_of(lanes, columns - k);
+    for (int64_t p = 0; p < pixels; p += lanes) {
+      const int64_t pn = min_of(lanes, pixels - p);
+      Vec<A> r[lanes];
+      for (int i = 0; i < lanes; i++) r[i] = i < pn ? load(tile + (p + i) * width + k) : Vec<A>{};
+      transpose<A>(r);
+      for (int64_t i = 0; i < kn; i++) {
+        T* row = y + (k + i) * plane + p * step;
+        if (step == 1) {
+          store_up_to(row, r[i], pn);
+        } else {
+          A lane[lanes];
+          store(lane, r[i]);
+          for (int64_t q = 0; q < pn; q++) row[q * step] = from_accumulator<T>(lane[q]);
+        }
+      }
+    }
+  }
+}
+
+// [pixel][width] -> channels-last pixels: y[pixel * stride + k], k < columns.
+template <class T, class A>
+void unpack_last(const A* tile, int64_t width, int64_t pixels, int64_t columns, T* y, int64_t stride) {
+  constexpr int lanes = kLanes<A>;
+  for (int64_t p = 0; p < pixels; p++)
+    for (int64_t k = 0; k < columns; k += lanes)
+      store_up_to(y + p * stride + k, load(tile + p * width + k), columns - k);
+}
+
+}  // namespace
+}  // namespace fastconv::cpu::FC_ISA

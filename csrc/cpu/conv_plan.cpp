@@ -1,0 +1,59 @@
+// Which kernel a convolution takes, why, and what scratch it needs: the same functions that the kernels decide by.
+#include "conv_backward_weight.h"
+#include "conv_depthwise.h"
+#include "conv_pointwise.h"
+#include "conv_taps.h"
+
+namespace fastconv::cpu::FC_ISA {
+namespace {
+
+template <class A> void plan_taps(TapProblem p, int threads, ConvPlan* plan) {
+  if (pointwise_first(p)) {
+    plan->kernel = "pointwise";
+    plan->why = "1x1 on channels-first planes: a matrix product with pixels as the vector dimension, nothing transposed";
+    plan->workspace = std::size_t(pointwise_blocking<A>(p, threads).total);
+    return;
+  }
+  flatten_pointwise(p);
+  Blocking b = choose_blocking<A>(p, threads);
+  if (b.in_place) {
+    plan->kernel = "direct, in place";
+    plan->why = "channels-last input without borders: tiles read the array itself";
+  } else if (b.gathered) {
+    plan->kernel = "direct, gathered";
+    plan->why = "the kernel's span does not fit the cache: a segment of pixels per tap is copied to scratch";
+  } else {
+    plan->kernel = "direct";
+    plan->why = p.layout == Layout::channels_last
+                    ? "blocks of rows with their borders are copied to cache-sized scratch"
+                    : "blocks of rows are transposed to channels-last scratch in registers, and back while storing";
+  }
+  plan->workspace = std::size_t(lay_out<A>(p, b, p.same_type && p.layout == Layout::channels_last).total);
+}
+
+}  // namespace
+
+void conv_plan(const ConvShape& s, ConvOp op, int threads, ConvPlan* plan) {
+  if (s.depthwise()) {
+    plan->kernel = "depthwise";
+    plan->why = "one input channel a group: no reduction over channels, bound by memory";
+    plan->workspace = depthwise_workspace(s, op, threads);
+    return;
+  }
+  if (op == ConvOp::backward_weight) {
+    plan->kernel = "tap products";
+    plan->why = "a matrix product per kernel tap, reduced over pixels in blocks of fixed order";
+    plan->workspace = backward_weight_workspace(s, threads);
+    return;
+  }
+  TapProblem p = forward_problem(s);
+  if (op == ConvOp::backward_input) {
+    p = backward_problem(s);
+    for (int d = 0; d < 3; d++)
+      for (int64_t phase = 0; phase < s.stride[d] && !p.axis[d].taps; phase++) p.axis[d] = phase_axis(s, d, phase);
+  }
+  if (s.dtype == DType::f64) plan_taps<double>(p, threads, plan);
+  else plan_taps<float>(p, threads, plan);
+}
+
+}  // namespace fastconv::cpu::FC_ISA

@@ -1,0 +1,141 @@
+// 1x1 convolution of channels-first arrays: per image a matrix product  y[K x pixels] = w[K x C] x[C x pixels].
+//
+// Here the pixels are the vector dimension, so nothing is transposed: a panel of kTileColumns pixels x a chunk of
+// channels is copied once into L1 (rows of x lie a plane apart: read in place they would need a TLB entry each), and all
+// output channels run over it in tiles of `rows` channels. Panels end at the image's edge, so small images waste
+// registers; those go to the direct engine (kPointwisePixels).
+#pragma once
+#include "conv_pack.h"
+#include "conv_taps.h"
+#include "parallel.h"
+
+namespace fastconv::cpu::FC_ISA {
+namespace {
+
+// Fewest pixels of an image for this kernel.
+constexpr int64_t kPointwisePixels = 192;
+
+FC_INLINE bool pointwise_first(const TapProblem& p) {
+  TapProblem flat = p;
+  flatten_pointwise(flat);
+  return flat.flattened && flat.layout == Layout::channels_first && p.same_type && p.channels >= 8 && p.columns >= 8 &&
+         flat.axis[2].count >= kPointwisePixels;
+}
+
+// Tile rows that waste the fewest output channels.
+FC_INLINE int64_t pointwise_rows(int64_t columns) {
+  int64_t best = kTileRows;
+  for (int64_t rows = kTileRows; 2 * rows > kTileRows && rows > 1; rows--)
+    if (ceil_div(columns, rows) * rows < ceil_div(columns, best) * best) best = rows;
+  return best;
+}
+
+template <class A, int NV>
+void run_packed(int64_t rows, const A* a, const A* b, int64_t steps, A* c, int64_t stride, bool accumulate) {
+  constexpr int width = NV * kLanes<A>;
+  switch (rows) {
+#define FC_PACKED_CASE(n) \
+  case n: return tile_packed<A, n, NV>(a, n, b, width, steps, c, stride, accumulate);
+#if defined(__AVX512F__)
+    FC_PACKED_CASE(8)
+    FC_PACKED_CASE(9)
+    FC_PACKED_CASE(10)
+    FC_PACKED_CASE(11)
+    FC_PACKED_CASE(12)
+    FC_PACKED_CASE(13)
+    FC_PACKED_CASE(14)
+#else
+    FC_PACKED_CASE(4)
+    FC_PACKED_CASE(5)
+    FC_PACKED_CASE(6)
+#endif
+#undef FC_PACKED_CASE
+  }
+}
+
+// Scratch: packed weights of a pass, then per thread a pixel panel and, for panels or channels that end early, tiles.
+struct PointwiseBlocking {
+  int64_t rows, tiles, tiles_per_pass, tile_bytes, panel_bytes, edge_bytes, shared, total;
+  int threads;
+};
+
+template <class A> PointwiseBlocking pointwise_blocking(const TapProblem& p, int threads) {
+  PointwiseBlocking b{};
+  const int64_t item = sizeof(A);
+  b.rows = pointwise_rows(p.columns);
+  b.tiles = ceil_div(p.columns, b.rows);
+  b.tile_bytes = b.rows * p.channels * item;
+  b.tiles_per_pass = max_of(1, min_of(b.tiles, kPanelBytes / b.tile_bytes));
+  b.panel_bytes = min_of(kChunkSteps, p.channels) * kTileColumns<A> * item;
+  b.edge_bytes = b.tiles_per_pass * b.rows * kTileColumns<A> * item;
+  b.shared = round_up(b.tiles_per_pass * b.tile_bytes, 64);
+  const int64_t thread_bytes = b.panel_bytes + b.edge_bytes;
+  b.threads = int(max_of(1, min_of(threads, (kWorkspaceBytes - b.shared) / thread_bytes)));
+  b.total = b.shared + b.threads * thread_bytes;
+  return b;
+}
+
+template <class T>
+void solve_pointwise_first(const TapProblem& p, const T* x, const T* weights, const T* bias, T* y, int threads,
+                           Context& ctx) {
+  using A = Accumulator<T>;
+  constexpr int64_t width = kTileColumns<A>, half = kLanes<A>;
+  const int64_t pixels = p.axis[0].count * p.axis[1].count * p.axis[2].count;
+  const PointwiseBlocking b = pointwise_blocking<A>(p, threads);
+  char* base = static_cast<char*>(ctx.workspace(std::size_t(b.total)));
+  if (!base) return;
+  A* packed = reinterpret_cast<A*>(base);
+  const int64_t panels = ceil_div(pixels, width);
+
+  for (int64_t group = 0; group < p.groups; group++)
+    for (int64_t t0 = 0; t0 < b.tiles; t0 += b.tiles_per_pass) {
+      const int64_t t1 = min_of(t0 + b.tiles_per_pass, b.tiles);
+      const T* w = weights + group * p.columns * p.channels;
+      parallel_for(b.threads, t1 - t0, [&](int64_t i, int) {
+        A* tile = packed + i * b.rows * p.channels;
+        for (int64_t r = 0; r < b.rows; r++) {
+          const int64_t k = (t0 + i) * b.rows + r;
+          for (int64_t c = 0; c < p.channels; c++)
+            tile[c * b.rows + r] = k < p.columns ? A(to_accumulator(w[k * p.column_stride + c * p.channel_stride])) : A(0);
+        }
+      });
+      parallel_for(b.threads, p.N * panels, [&](int64_t task, int thread) {
+        char* own = base + b.shared + thread * (b.panel_bytes + b.edge_bytes);
+        A* panel = reinterpret_cast<A*>(own);
+        A* edge = reinterpret_cast<A*>(own + b.panel_bytes);
+        const int64_t n = task / panels, p0 = task % panels * width, valid = min_of(width, pixels - p0);
+        const bool narrow = valid <= half;
+        const int64_t panel_width = narrow ? half : width;
+        const T* xs = x + (n * p.groups + group) * p.channels * pixels + p0;
+        T* ys = y + (n * p.groups + group) * p.columns * pixels + p0;
+        for (int64_t c0 = 0; c0 < p.channels; c0 += kChunkSteps) {
+          const int64_t steps = min_of(kChunkSteps, p.channels - c0);
+          for (int64_t c = 0; c < steps; c++)
+            for (int64_t j = 0; j < panel_width; j += half)
+              store(panel + c * panel_width + j, load_up_to(xs + (c0 + c) * pixels + j, max_of(0, valid - j)));
+          const bool final = c0 + steps == p.channels;
+          for (int64_t t = t0; t < t1; t++) {
+            const int64_t k0 = t * b.rows, count = min_of(b.rows, p.columns - k0);
+            const bool whole = valid == width && count == b.rows && p.same_type;
+            A* out = whole ? reinterpret_cast<A*>(ys) + k0 * pixels : edge + (t - t0) * b.rows * width;
+            const int64_t stride = whole ? pixels : width;
+            const A* a = packed + ((t - t0) * p.channels + c0) * b.rows;
+            if (narrow) run_packed<A, 1>(b.rows, a, panel, steps, out, stride, c0 > 0);
+            else run_packed<A, 2>(b.rows, a, panel, steps, out, stride, c0 > 0);
+            if (!final || (whole && !bias)) continue;
+            for (int64_t r = 0; r < count; r++) {
+              const Vec<A> shift = broadcast(bias ? A(to_accumulator(bias[group * p.columns + k0 + r])) : A(0));
+              for (int64_t j = 0; j < valid; j += half) {
+                Vec<A> v = load(out + r * stride + j);
+                if (bias) v += shift;
+                store_up_to(ys + (k0 + r) * pixels + j, v, valid - j);
+              }
+            }
+          }
+        }
+      });
+    }
+}
+
+}  // namespace
+}  // namespace fastconv::cpu::FC_ISA

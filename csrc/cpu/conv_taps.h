@@ -1,0 +1,279 @@
+// The problem that the direct engine solves, and how it is cut into blocks.
+//
+//   y(n, k, g0, g1, g2) = bias(k) + sum over taps t and channels c of
+//                         x(n, c, g * unit + first + t * step) * weight(k, c, weight_first + t * weight_step)
+//
+// with grid points g on each of the three axes, x zero outside its bounds. A convolution is one such problem. Its input
+// gradient is one per phase (position modulo stride): every phase is a stride-1 problem on dy with the taps that hit it.
+//
+// Blocks: a task takes `images` images, one depth, `rows` x `cols` grid points. Their source pixels lie channels-last in
+// scratch (L2-sized, zero borders included), or stay in place where the array already is that. For each panel of
+// kTileColumns output channels and each chunk of the reduction (L1-sized), tiles of 2 x group_rows pixels run through.
+#pragma once
+#include "../ops.h"
+#include "gemm.h"
+
+namespace fastconv::cpu::FC_ISA {
+namespace {
+
+using std::int64_t;
+
+struct TapAxis {
+  int64_t count, unit;                       // grid points; source step between them
+  int64_t taps, first, step;                 // source shift of tap t: first + t * step, step >= 0
+  int64_t weight_first, weight_step;         // kernel index of tap t
+  int64_t source;                            // size of the source
+  int64_t out_start, out_step, out;          // output index of grid point i: out_start + i * out_step, of `out`
+  int64_t span(int64_t points) const { return (points - 1) * unit + (taps - 1) * step + 1; }
+};
+
+struct TapProblem {
+  TapAxis axis[3];
+  int64_t N, groups;
+  int64_t channels, columns;                 // reduction and output channels of one group
+  int64_t column_stride, channel_stride;     // of the weights
+  int64_t kernel[3];
+  Layout layout;
+  bool same_type;                            // storage type is the accumulator type: no conversion, may stay in place
+  bool flattened;                            // a matrix product: all pixels lie on axis 2
+
+  int64_t taps() const { return axis[0].taps * axis[1].taps * axis[2].taps; }
+  int64_t kernel_taps() const { return kernel[0] * kernel[1] * kernel[2]; }
+  int64_t depth() const { return taps() * channels; }   // of the reduction
+};
+
+// A scratch block of this size leaves room for a weight chunk and the output in a 2 MB L2 (cpu.md, design rule 2).
+constexpr int64_t kScratchBytes = int64_t(512) << 10;
+// Reduction steps of one chunk: 256 x 32 columns x 4 bytes = 32 KB of weights in a 48 KB L1.
+constexpr int64_t kChunkSteps = 256;
+// Packed weights of one pass; larger layers take several passes over the input.
+constexpr int64_t kPanelBytes = int64_t(12) << 20;
+// All scratch of one call stays below this, with fewer threads if need be.
+constexpr int64_t kWorkspaceBytes = int64_t(31) << 20;
+
+struct Blocking {
+  bool in_place;        // tiles read the caller's array
+  bool gathered;        // scratch holds a segment of pixels per tap, for kernels whose span would not fit
+  bool folded;          // taps along the width and channels form one contiguous run
+  int64_t images, rows, cols, group_rows;
+  int64_t pitch;                                        // between pixels, in elements
+  int64_t row_pitch, slice_pitch, image_pitch;          // of the source block
+  int64_t scratch_elements, pixels;
+  int64_t panel_columns, panels_per_group, panels_per_pass, parts;
+  int64_t run_capacity;
+  int64_t image_blocks, row_blocks, col_blocks;
+  int threads;
+};
+
+FC_INLINE int64_t best_group_rows(int64_t cols) {
+  int64_t best = 1, best_cost = 0;
+  for (int64_t g = 1; g <= kGroupRows; g++) {
+    // Rows computed, plus the loads of weights that narrow tiles repeat (about 1 / (2 g) of the work of a tile).
+    const int64_t cost = ceil_div(cols, g) * (8 * g + 4);
+    if (g == 1 || cost <= best_cost) {
+      best = g;
+      best_cost = cost;
+    }
+  }
+  return best;
+}
+
+// A 1x1 problem without padding is a matrix product: all pixels of an image (and, channels last, of the batch) become
+// one row.
+FC_INLINE void flatten_pointwise(TapProblem& p) {
+  for (const TapAxis& a : p.axis)
+    if (a.taps != 1 || a.unit != 1 || a.first != 0 || a.out_step != 1 || a.count != a.source || a.count != a.out) return;
+  int64_t pixels = p.axis[0].count * p.axis[1].count * p.axis[2].count;
+  if (pixels == 1) p.layout = Layout::channels_last;  // both layouts are the same memory
+  if (p.layout == Layout::channels_last) {
+    pixels *= p.N;
+    p.N = 1;
+  }
+  for (int d = 0; d < 2; d++) p.axis[d].count = p.axis[d].source = p.axis[d].out = 1;
+  p.axis[2].count = p.axis[2].source = p.axis[2].out = pixels;
+  p.flattened = true;
+}
+
+template <class A> Blocking choose_blocking(const TapProblem& p, int threads) {
+  const TapAxis &depth = p.axis[0], &high = p.axis[1], &wide = p.axis[2];
+  Blocking b{};
+  b.group_rows = best_group_rows(wide.count);
+  bool inside = true;
+  for (const TapAxis& a : p.axis) inside = inside && a.first >= 0 && a.first + a.span(a.count) <= a.source;
+  b.in_place = p.same_type && p.layout == Layout::channels_last && inside && wide.count % b.group_rows == 0;
+  b.folded = wide.step == 1 && wide.taps > 1 && p.channels < 128 && (!b.in_place || p.groups == 1);
+  b.images = 1;
+  b.rows = high.count;
+  b.cols = wide.count;
+  b.pitch = b.in_place ? p.groups * p.channels : p.channels;
+  // Pixels a multiple of 2 KB apart share two L1 sets; 64 bytes more spread them (cpu.md, design rule 6).
+  if (!b.in_place && !b.folded && p.channels * int64_t(sizeof(A)) % 2048 == 0) b.pitch += 64 / int64_t(sizeof(A));
+
+  const auto scratch = [&](int64_t rows, int64_t cols) {
+    return depth.taps * high.span(rows) * wide.span(cols) * b.pitch * int64_t(sizeof(A));
+  };
+  const auto segment = [&](int64_t cols) {
+    return p.taps() * ((cols - 1) * wide.unit + 1) * b.pitch * int64_t(sizeof(A));
+  };
+  // The block must leave a few tasks per thread, but not fewer pixels than weights are worth loading for.
+  const int64_t wanted = threads > 1 ? 4 * threads : 1;
+  const auto tasks = [&] { return p.N * depth.count * ceil_div(high.count, b.rows) * ceil_div(wide.count, b.cols); };
+  while (b.rows > 1 && (scratch(b.rows, b.cols) > kScratchBytes || (tasks() < wanted && b.rows * b.cols > 112)))
+    b.rows = (b.rows + 1) / 2;
+  const int64_t step = 2 * b.group_rows;
+  while (b.cols > step && (scratch(b.rows, b.cols) > kScratchBytes || (tasks() < wanted && b.cols > 112)))
+    b.cols = max_of(step, round_up((b.cols + 1) / 2, step));
+  if (!b.in_place && scratch(b.rows, b.cols) > 2 * kScratchBytes && segment(b.cols) < scratch(b.rows, b.cols)) {
+    b.gathered = true;
+    b.folded = false;
+    b.rows = 1;
+    b.cols = wide.count;
+    while (b.cols > 1 && segment(b.cols) > kScratchBytes) b.cols = (b.cols + 1) / 2;
+    b.group_rows = best_group_rows(b.cols);
+  }
+  // Small images: several per block, so that each load of the weights serves more pixels.
+  if (!b.in_place && !b.gathered && b.rows == high.count && b.cols == wide.count)
+    while (b.images < p.N && b.images * b.rows * b.cols < 56 &&
+           (b.images + 1) * scratch(b.rows, b.cols) <= kScratchBytes && ceil_div(p.N, b.images + 1) >= threads)
+      b.images++;
+
+  if (b.in_place) {
+    b.row_pitch = wide.source * b.pitch;
+    b.slice_pitch = high.source * b.row_pitch;
+    b.image_pitch = depth.source * b.slice_pitch;
+  } else if (b.gathered) {
+    b.row_pitch = ((b.cols - 1) * wide.unit + 1) * b.pitch;
+    b.slice_pitch = b.row_pitch * high.taps * wide.taps;
+    b.image_pitch = b.slice_pitch * depth.taps;
+  } else {
+    b.row_pitch = wide.span(b.cols) * b.pitch;
+    b.slice_pitch = high.span(b.rows) * b.row_pitch;
+    b.image_pitch = b.slice_pitch * depth.taps;
+  }
+  // The last group of a row may read up to group_rows - 1 pixels behind it.
+  b.scratch_elements = b.in_place ? 0 : b.images * b.image_pitch + b.group_rows * wide.unit * b.pitch;
+  b.pixels = b.images * b.rows * b.cols;
+  b.image_blocks = ceil_div(p.N, b.images);
+  b.row_blocks = ceil_div(high.count, b.rows);
+  b.col_blocks = ceil_div(wide.count, b.cols);
+
+  b.panel_columns = p.columns > kLanes<A> ? kTileColumns<A> : kLanes<A>;
+  b.panels_per_group = ceil_div(p.columns, b.panel_columns);
+  const int64_t panel_bytes = p.depth() * b.panel_columns * int64_t(sizeof(A));
+  b.panels_per_pass = max_of(1, min_of(kPanelBytes / panel_bytes, p.groups * b.panels_per_group));
+  const int64_t spatial = b.image_blocks * depth.count * b.row_blocks * b.col_blocks;
+  b.parts = max_of(1, min_of(b.panels_per_pass, ceil_div(wanted, spatial)));
+  const int64_t runs = depth.taps * high.taps * (b.folded ? 1 : wide.taps);
+  b.run_capacity = runs + ceil_div(p.depth(), kChunkSteps) + runs * ceil_div(b.folded ? wide.taps * p.channels : p.channels, kChunkSteps);
+  b.threads = threads;
+  return b;
+}
+
+// A group of pixels of a block: where it reads, its place among the block's pixels, and where it writes.
+struct Group {
+  int64_t source, pixel, out;
+  int valid;
+};
+
+// Scratch of one call: shared tables and panels first, then each thread's block.
+template <class A> struct Workspace {
+  A* panels;
+  A* bias;              // padded to whole panels
+  Run* runs;
+  int64_t* chunks;      // first run of each chunk, and the end
+  std::int32_t* slots;
+  char* threads;
+  int64_t thread_bytes, scratch_bytes, tile_bytes, total;
+};
+
+FC_INLINE int64_t aligned(int64_t bytes) { return round_up(bytes, 64); }
+
+template <class A> Workspace<A> lay_out(const TapProblem& p, Blocking& b, bool direct_store) {
+  Workspace<A> w{};
+  const int64_t item = sizeof(A);
+  const int64_t panels = aligned(b.panels_per_pass * p.depth() * b.panel_columns * item);
+  const int64_t bias = aligned(p.groups * b.panels_per_group * b.panel_columns * item);
+  const int64_t runs = aligned(b.run_capacity * int64_t(sizeof(Run))), chunks = aligned((b.run_capacity + 1) * 8);
+  const int64_t slots = aligned(p.kernel_taps() * 4);
+  w.scratch_bytes = aligned(b.scratch_elements * item);
+  w.tile_bytes = direct_store ? 0 : aligned((b.pixels + b.group_rows) * b.panel_columns * item);
+  w.thread_bytes = w.scratch_bytes + w.tile_bytes + aligned(b.pixels * int64_t(sizeof(Group)));
+  const int64_t shared = panels + bias + runs + chunks + slots;
+  b.threads = int(max_of(1, min_of(b.threads, (kWorkspaceBytes - shared) / w.thread_bytes)));
+  w.total = shared + b.threads * w.thread_bytes;
+  char* base = nullptr;
+  w.panels = reinterpret_cast<A*>(base);
+  w.bias = reinterpret_cast<A*>(base + panels);
+  w.runs = reinterpret_cast<Run*>(base + panels + bias);
+  w.chunks = reinterpret_cast<int64_t*>(base + panels + bias + runs);
+  w.slots = reinterpret_cast<std::int32_t*>(base + panels + bias + runs + chunks);
+  w.threads = base + shared;
+  return w;
+}
+
+FC_INLINE TapProblem forward_problem(const ConvShape& s) {
+  TapProblem p{};
+  for (int d = 0; d < 3; d++)
+    p.axis[d] = TapAxis{s.out[d], s.stride[d], s.kernel[d], -s.pad[d], s.dilation[d], 0, 1, s.in[d], 0, 1, s.out[d]};
+  p.N = s.N;
+  p.groups = s.G;
+  p.channels = s.group_in();
+  p.columns = s.group_out();
+  p.channel_stride = s.taps();
+  p.column_stride = p.channels * s.taps();
+  for (int d = 0; d < 3; d++) p.kernel[d] = s.kernel[d];
+  p.layout = s.layout;
+  p.same_type = s.dtype == DType::f32 || s.dtype == DType::f64;
+  return p;
+}
+
+FC_INLINE int64_t greatest_divisor(int64_t a, int64_t b) {
+  while (b) {
+    const int64_t r = a % b;
+    a = b;
+    b = r;
+  }
+  return a;
+}
+
+// Input positions i = phase (mod stride) are reached by taps r with phase + pad - r * dilation divisible by the stride:
+// every (stride / gcd)-th one. Taps are listed backwards so that their shifts in dy ascend.
+FC_INLINE TapAxis phase_axis(const ConvShape& s, int d, int64_t phase) {
+  const int64_t stride = s.stride[d], dilation = s.dilation[d], divisor = greatest_divisor(stride, dilation);
+  const int64_t every = stride / divisor;
+  int64_t lowest = 0;
+  while (lowest < min_of(every, s.kernel[d]) && (phase + s.pad[d] - lowest * dilation) % stride) lowest++;
+  TapAxis a{};
+  a.count = phase < s.in[d] ? (s.in[d] - 1 - phase) / stride + 1 : 0;
+  a.unit = 1;
+  a.source = s.out[d];
+  a.out_start = phase;
+  a.out_step = stride;
+  a.out = s.in[d];
+  if (lowest >= min_of(every, s.kernel[d])) return a;  // no tap reaches this phase
+  a.taps = (s.kernel[d] - 1 - lowest) / every + 1;
+  const int64_t highest = lowest + (a.taps - 1) * every;
+  a.first = (phase + s.pad[d] - highest * dilation) / stride;
+  a.step = dilation / divisor;
+  a.weight_first = highest;
+  a.weight_step = -every;
+  return a;
+}
+
+// The input gradient but for its axes, which phase_axis fills in.
+FC_INLINE TapProblem backward_problem(const ConvShape& s) {
+  TapProblem p{};
+  p.N = s.N;
+  p.groups = s.G;
+  p.channels = s.group_out();
+  p.columns = s.group_in();
+  p.column_stride = s.taps();
+  p.channel_stride = p.columns * s.taps();
+  for (int d = 0; d < 3; d++) p.kernel[d] = s.kernel[d];
+  p.layout = s.layout;
+  p.same_type = s.dtype == DType::f32 || s.dtype == DType::f64;
+  return p;
+}
+
+}  // namespace
+}  // namespace fastconv::cpu::FC_ISA
