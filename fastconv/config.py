@@ -33,7 +33,11 @@ def set_num_threads(n: int) -> None:
     Examples
     --------
     >>> import fastconv as fc
-    >>> fc.set_num_threads(1)               # doctest: +SKIP
+    >>> before = fc.get_num_threads()
+    >>> fc.set_num_threads(1)
+    >>> fc.get_num_threads()
+    1
+    >>> fc.set_num_threads(before)
     """
     if not isinstance(n, numbers.Integral) or isinstance(n, bool):
         raise TypeError(f"n must be an int, got {type(n).__name__}")
@@ -53,7 +57,7 @@ def get_num_threads() -> int:
     Examples
     --------
     >>> import fastconv as fc
-    >>> fc.get_num_threads() >= 1           # doctest: +SKIP
+    >>> fc.get_num_threads() >= 1
     True
     """
     return native().get_num_threads()
@@ -71,7 +75,7 @@ def num_threads(n: int) -> Iterator[None]:
     Examples
     --------
     >>> import fastconv as fc
-    >>> with fc.num_threads(1):             # doctest: +SKIP
+    >>> with fc.num_threads(1):
     ...     fc.get_num_threads()
     1
     """
@@ -102,7 +106,7 @@ def set_float32_precision(precision: str) -> None:
     Examples
     --------
     >>> import fastconv as fc
-    >>> fc.set_float32_precision("highest")  # doctest: +SKIP
+    >>> fc.set_float32_precision("highest")
     """
     if precision not in _PRECISIONS:
         raise ValueError(f"precision must be one of {', '.join(_PRECISIONS)}; got {precision!r}")
@@ -120,7 +124,7 @@ def get_float32_precision() -> str:
     Examples
     --------
     >>> import fastconv as fc
-    >>> fc.get_float32_precision()           # doctest: +SKIP
+    >>> fc.get_float32_precision()
     'highest'
     """
     return native().get_float32_precision()
