@@ -50,7 +50,7 @@ void backward(Activation kind, std::int64_t n, const T* dy, const T* ref, double
       return transform(n, dy, ref, dx, ctx, [=](Vec<A> g, Vec<A> y) { return select<A>(y <= zero, zero, g); });
     case Activation::hardtanh:
       return transform(n, dy, ref, dx, ctx,
-                       [=](Vec<A> g, Vec<A> x) { return select<A>((x <= low) | (x >= high), zero, g); });
+                       [=](Vec<A> g, Vec<A> x) { return select<A>((x > low) & (x < high), g, zero); });
     case Activation::leaky_relu:
       return transform(n, dy, ref, dx, ctx, [=](Vec<A> g, Vec<A> x) { return select<A>(x > zero, g, g * slope); });
   }

@@ -34,6 +34,7 @@ def relu_forward(x: np.ndarray, inplace: bool = False) -> np.ndarray:
     return x
 
 
+@np.errstate(all="ignore")
 def relu_backward(dy: np.ndarray, y: np.ndarray) -> np.ndarray:
     """dy where the output y was positive or NaN, 0 elsewhere."""
     dy, y = _pair(dy, "output", y)
