@@ -13,11 +13,19 @@ from .parameters import check_floating, check_same_dtype, compute_dtype
 def _linear_rule(wanted, x, w, b):
     ops = backend.ops
 
+    def bias_gradient(dy):
+        # A weight vector gives one number a row: its bias is a single value, of shape () or (1,).
+        return (
+            ops.linear_backward_bias(dy.reshape(-1, 1)).reshape(b.shape)
+            if w.ndim == 1
+            else ops.linear_backward_bias(dy)
+        )
+
     def pullback(dy):
         return (
             ops.linear_backward_input(dy, w) if wanted[0] else None,
             ops.linear_backward_weight(dy, x) if wanted[1] else None,
-            ops.linear_backward_bias(dy) if wanted[2] else None,
+            bias_gradient(dy) if wanted[2] else None,
         )
 
     return ops.linear_forward(x, w, b), pullback
