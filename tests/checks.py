@@ -147,8 +147,8 @@ def directional_derivative(
     assert len(gradients) == len(args), f"{len(gradients)} gradients for {len(args)} arguments"
     for a, g in zip(args, gradients, strict=True):
         assert g.shape == a.shape and g.dtype == np.float64, f"gradient {g.dtype}{g.shape} of an argument {a.shape}"
-    ahead = f(*(a + step * v for a, v in zip(args, directions, strict=True)))
-    behind = f(*(a - step * v for a, v in zip(args, directions, strict=True)))
+    ahead = f(*(np.asarray(a + step * v) for a, v in zip(args, directions, strict=True)))
+    behind = f(*(np.asarray(a - step * v) for a, v in zip(args, directions, strict=True)))
     numeric = float(np.sum(dy * (ahead - behind))) / (2 * step)
     analytic = float(sum(np.sum(g * v) for g, v in zip(gradients, directions, strict=True)))
     # Differences cancel: what is left is accurate to the rounding of f over the step.
