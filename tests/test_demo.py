@@ -14,7 +14,7 @@ from fastconv.cli import main
 pytest.importorskip("sklearn")
 pytest.importorskip("matplotlib")
 
-from fastconv.cli.demo import layers, picture, timing, training
+from fastconv.cli.demo import DEFAULT_EPOCHS, layers, picture, timing, training
 
 pytestmark = pytest.mark.skipif("cpu" not in fc.available_backends(), reason="the native module is not built")
 
@@ -59,7 +59,7 @@ def test_short_run(tmp_path, capsys):
 
 
 def test_accuracy_of_the_default_run(digits):
-    history = training.train(digits, 15, 0, lambda _: None, bar=False)
+    history = training.train(digits, DEFAULT_EPOCHS, 0, lambda _: None, bar=False)
     assert history.accuracies[-1] >= 0.97
 
 

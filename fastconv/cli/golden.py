@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from .output import progress
-from .verify import RANDOM_CASES, Row, Selection, compare, report, select
+from .verify import RANDOM_CASES, Row, Selection, attempt, report, row, select
 
 _FORMAT = "fastconv golden outputs 1"
 _HEADER = "header"
@@ -161,9 +161,10 @@ def check(arguments: argparse.Namespace) -> int:
         if count != len(exact.outputs):
             raise ValueError(f"{arguments.check}: {count} outputs of {case_name!r}, expected {len(exact.outputs)}")
         with backend.use_backend(name) as module:
-            stored = tuple(_stored(golden, f"{number}.{part}", y) for part, y in enumerate(case.run(module, values)))
-            against = Expected(stored, exact.magnitudes)
-            rows.append(compare(case, values, against, dtype_name, dtype, name, module, slack=2.0))
+            outputs = attempt(case, values, module)
+        computed = () if isinstance(outputs, str) else outputs
+        stored = tuple(_stored(golden, f"{number}.{part}", y) for part, y in enumerate(computed))
+        rows.append(row(case, outputs, Expected(stored, exact.magnitudes), dtype_name, name, slack=2.0))
     return report(rows, arguments, time.perf_counter() - started)
 
 

@@ -13,7 +13,7 @@ from .output import add_json, print_json, progress, table
 if TYPE_CHECKING:
     import numpy as np
 
-    from ..cases import Case
+    from ..cases import Case, Expected
 
 _EXAMPLES = """examples:
   fastconv verify                              everything this machine can compute, about a minute
@@ -160,37 +160,39 @@ def _matching(name: str, ops: set[str]) -> set[str]:
 
 
 def compare_all(selection: Selection, seed: int) -> Iterator[Row]:
-    """Every row of the selection; an exception of a kernel is a failed row, not the end."""
+    """Every row of the selection."""
     from .. import backend
 
     for case in selection.cases:
-        expected: dict[int, Any] = {}
+        expected: dict[int, Expected] = {}
         for name, dtype in selection.dtypes.items():
             width = 2 if dtype.itemsize == 2 else 4  # the dtypes of one width class share their values
             if width not in expected:
                 expected[width] = case.expected(seed, dtype)
             for backend_name in selection.backends:
                 with backend.use_backend(backend_name) as module:
-                    yield compare(case, case.arguments(seed, dtype), expected[width], name, dtype, backend_name, module)
+                    outputs = attempt(case, case.arguments(seed, dtype), module)
+                yield row(case, outputs, expected[width], name, backend_name)
 
 
-def compare(
-    case: Case,
-    values: Any,
-    expected: Any,
-    name: str,
-    dtype: np.dtype,
-    backend_name: str,
-    module: Any,
-    slack: float = 1.0,
-) -> Row:
-    """One row."""
+def attempt(case: Case, values: Any, module: Any) -> tuple[Any, ...] | str:
+    """The outputs of a case, or what went wrong: a kernel that raises is a failed row, not the end."""
     try:
-        outcome = case.compare(case.run(module, values), expected, dtype, slack)
+        return case.run(module, values)
     except Exception as error:
-        text = f"{type(error).__name__}: {error}".replace("\n", " ")
-        return Row(case.op, case.label, name, backend_name, float("inf"), 0.0, False, text)
-    return Row(case.op, case.label, name, backend_name, outcome.error, outcome.bound, outcome.passed, outcome.problem)
+        return f"{type(error).__name__}: {error}".replace("\n", " ")
+
+
+def row(
+    case: Case, outputs: tuple[Any, ...] | str, expected: Expected, dtype: str, backend: str, slack: float = 1.0
+) -> Row:
+    """One comparison of what `attempt` returned."""
+    if isinstance(outputs, str):
+        return Row(case.op, case.label, dtype, backend, float("inf"), 0.0, False, outputs)
+    from ..cases import available_dtypes
+
+    found = case.compare(outputs, expected, available_dtypes()[dtype], slack)
+    return Row(case.op, case.label, dtype, backend, found.error, found.bound, found.passed, found.problem)
 
 
 def report(rows: list[Row], arguments: argparse.Namespace, seconds: float) -> int:

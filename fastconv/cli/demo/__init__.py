@@ -14,7 +14,7 @@ _EXAMPLES = """examples:
   fastconv demo --data ~/mnist --epochs 2  MNIST's IDX files, plain or .gz
   fastconv demo --seed 3 --output digits.png --json
 """
-DEFAULT_EPOCHS = 15
+DEFAULT_EPOCHS = 12
 
 
 def add_parser(verbs: Any) -> None:
@@ -83,7 +83,7 @@ def run(arguments: argparse.Namespace) -> int:
     if timings:
         say(f"milliseconds for a batch of {timing.BATCH} images:")
         cells = [(row.backend, f"{row.forward_ms:.3f}", f"{row.step_ms:.3f}", row.note) for row in timings]
-        say(table(cells, ("backend", "forward", "training step", ""), "lrr"))
+        say(table(cells, ("backend", "forward", "training step", "step"), "lrr"))
     if not arguments.no_picture:
         picture.draw(arguments.output, history, dataset)
         say(f"\nlearned filters, activations and loss: {Path(arguments.output)}")
