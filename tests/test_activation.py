@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import checks
 import numpy as np
 import pytest
+
+import checks
 from fastconv import reference
 
 # Register tails, one value, more than one chunk of a task, no values.

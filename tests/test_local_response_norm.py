@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import checks
 import numpy as np
 import pytest
+
+import checks
 from fastconv import reference
 
 SHAPES = [(2, 7, 5), (1, 1, 9), (2, 20, 3, 7), (1, 3, 2, 3, 17), (1, 70, 5), (1, 5, 1100), (0, 3, 4), (2, 3, 0)]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import checks
 import numpy as np
 import pytest
+
+import checks
 from fastconv import reference
 
 # One value a plane, register tails, a channel more than a tile, planes longer than a block, rows of one channel.

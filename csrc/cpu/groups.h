@@ -10,8 +10,8 @@ namespace fastconv::cpu::FC_ISA {
 namespace {
 
 constexpr std::int64_t kPlaneBlock = 2048;  // elements: read twice from L1
-constexpr std::int64_t kRowBlock = 32768;   // elements: read twice from L2
-constexpr std::int64_t kRowTile = 512;      // channels that a task's accumulators hold
+constexpr std::int64_t kRowBlock = 65536;   // elements: read twice from L2
+constexpr std::int64_t kRowTile = 2048;     // channels that a task's accumulators hold: whole rows, which the prefetcher follows
 constexpr std::int64_t kMaxChunks = 64;     // a group's (planes) or instance's (rows) share of parallelism
 constexpr std::int64_t kFinishTogether = 256;  // groups a task: about 10 us
 constexpr double kTaskBytes = 64e3;         // least worth of one task

@@ -53,7 +53,7 @@ template <class T, bool use_input> struct NormForward {
   double eps;
   RunningUpdate running;
   A *mean_out, *invstd_out;
-  Partials<2> partials;            // mean and squares of a chunk
+  Partials<3> partials;            // mean, squares and count of a chunk
   double *group_mean, *group_var;  // instance_norm with running statistics: averaged at the end
   A *centre, *scale, *offset;      // y = (x - centre) * scale + offset
 
@@ -79,13 +79,18 @@ template <class T, bool use_input> struct NormForward {
     }
     *partials.at(g, t, 0) = m.mean;
     *partials.at(g, t, 1) = m.squares;
+    *partials.at(g, t, 2) = m.count;
   }
 
   void reduce_rows(std::int64_t instance, std::int64_t t, std::int64_t c, std::int64_t width) const {
-    double *mean = partials.at(instance * v.C + c, t, 0), *squares = partials.at(instance * v.C + c, t, 1);
+    double *mean = partials.at(instance * v.C + c, t, 0), *squares = partials.at(instance * v.C + c, t, 1),
+           *count = partials.at(instance * v.C + c, t, 2);
     alignas(64) A shift[1][kRowTile], deviations[2][kRowTile];
     const std::int64_t first = v.first_row(t), end = v.first_row(t + 1);
-    for (std::int64_t j = 0; j < width; j++) mean[j] = squares[j] = 0;
+    for (std::int64_t j = 0; j < width; j++) {
+      mean[j] = squares[j] = 0;
+      count[j] = double(end - first);
+    }
     for (std::int64_t r = first; r < end; r += v.block) {
       const std::int64_t rows = min_of(v.block, end - r), offset = v.row_offset(instance, r) + c;
       std::memset(shift, 0, sizeof shift);
@@ -112,16 +117,6 @@ template <class T, bool use_input> struct NormForward {
     }
   }
 
-  double values_in(std::int64_t t) const {
-    if (v.rows) return double(v.first_row(t + 1) - v.first_row(t));
-    double count = 0;
-    for (std::int64_t b = v.first_block(t); b < v.first_block(t + 1); b++) {
-      const Block block = v.plane_block(0, b);
-      count += double(block.planes * block.length);
-    }
-    return count;
-  }
-
   // Mean and variance in double throughout, for what the accumulator's range does not hold.
   void wide_moments(std::int64_t g, double* mean, double* var) const {
     const double count = double(v.count());
@@ -142,11 +137,14 @@ template <class T, bool use_input> struct NormForward {
       mean = read_parameter(running.mean, param_dtype, c);
       var = read_parameter(running.var, param_dtype, c);
     } else if (v.count()) {
-      Moments m{values_in(0), *partials.at(g, 0, 0), *partials.at(g, 0, 1)};
-      for (std::int64_t t = 1; t < v.chunks; t++)
-        m = combine(m, {values_in(t), *partials.at(g, t, 0), *partials.at(g, t, 1)});
-      mean = m.mean;
-      var = m.squares / m.count;
+      const double count = double(v.count());
+      for (std::int64_t t = 0; t < v.chunks; t++) mean += *partials.at(g, t, 2) * *partials.at(g, t, 0);
+      mean /= count;
+      for (std::int64_t t = 0; t < v.chunks; t++) {
+        const double delta = *partials.at(g, t, 0) - mean;
+        var += *partials.at(g, t, 1) + *partials.at(g, t, 2) * delta * delta;
+      }
+      var /= count;
       // Squares overflow or vanish in float; not-a-number (then of either kind) is told from infinity.
       if (!__builtin_isfinite(var) || var + eps < 1e-30) wide_moments(g, &mean, &var);
       if (running.mean && v.I == 1) running(c, mean, var);
@@ -192,7 +190,7 @@ void norm_forward(const NormShape& s, bool instances, const T* x, const void* we
   const GroupView v(s, instances);
   const std::int64_t groups = v.groups();
   const bool averages = use_input && running_mean && v.I > 1 && v.count();
-  const std::size_t partials = use_input ? Partials<2>::bytes(v) : 0, doubles = averages ? std::size_t(groups) * 16 : 0;
+  const std::size_t partials = use_input ? Partials<3>::bytes(v) : 0, doubles = averages ? std::size_t(groups) * 16 : 0;
   char* scratch = static_cast<char*>(ctx.workspace(partials + doubles + std::size_t(groups) * 3 * sizeof(A) + 1));
   if (!scratch) return;
   double* group_mean = averages ? reinterpret_cast<double*>(scratch + partials) : nullptr;
