@@ -18,7 +18,7 @@ constexpr int64_t kPanelValues = 256 << 10;   // of each packed operand of a tas
 constexpr int64_t kAccumulatorBytes = 14 << 20;
 constexpr int64_t kPartitionBytes = 4 << 20;  // accumulators of all partitions together, where there is a choice
 constexpr int64_t kWorkspaceBytes = 30 << 20;
-constexpr int64_t kTasks = 16;
+constexpr int64_t kTasks = 16, kMostPartitions = 8;
 constexpr double kTaskFlops = 1e6;
 
 struct Plan {
@@ -40,7 +40,9 @@ struct Plan {
   std::size_t thread_bytes(std::size_t item) const {
     return std::size_t(round_up((x_values + dy_values) * int64_t(item) + block_lines * int64_t(sizeof(int64_t)), 64));
   }
-  std::size_t bytes(std::size_t item) const { return std::size_t(sum_values) * item + std::size_t(team) * thread_bytes(item); }
+  std::size_t bytes(std::size_t item) const {
+    return std::size_t(sum_values) * item + std::size_t(team) * thread_bytes(item);
+  }
 };
 
 // A 1x1 filter sees no rows: the pixels of an image, and channels-last those of the batch, are one line.
@@ -109,13 +111,15 @@ Plan make_plan(const ConvShape& shape, int threads) {
   p.tap_columns = S / p.fold;
   p.taps = s.kernel[0] * R * p.tap_columns;
 
-  const int64_t row_bytes = p.width * item, pair_bytes_most = kAccumulatorBytes;
-  p.taps_chunk = min_of(p.taps, max_of(1, pair_bytes_most / (row_bytes * p.fold * (p.fold > 1 ? p.C : 1))));
-  p.rows_chunk = p.fold > 1 ? p.rows_of_tap : min_of(p.C, max_of(1, pair_bytes_most / row_bytes / p.taps_chunk));
+  const int64_t row_bytes = p.width * item, least_rows = p.fold > 1 ? p.rows_of_tap : 1;
+  p.taps_chunk = min_of(p.taps, max_of(1, kAccumulatorBytes / (row_bytes * least_rows)));
+  p.rows_chunk = min_of(p.rows_of_tap, max_of(least_rows, kAccumulatorBytes / row_bytes / p.taps_chunk));
   const int64_t pair_bytes = p.taps_chunk * p.rows_chunk * row_bytes;
   p.pairs_chunk = min_of(p.pairs, max_of(1, kAccumulatorBytes / pair_bytes));
-  const int64_t most_tasks = int64_t(max_of(1, min_of(kTasks, int64_t(min_of(int64_t(s.flops() / kTaskFlops), kTasks)))));
-  p.partitions = max_of(1, min_of(min_of(kPartitionBytes / (p.pairs_chunk * pair_bytes), 8), min_of(p.blocks, most_tasks)));
+  const double worth = s.flops() / kTaskFlops;
+  const int64_t most_tasks = worth < 1 ? 1 : worth < kTasks ? int64_t(worth) : kTasks;
+  const int64_t affordable = kPartitionBytes / (p.pairs_chunk * pair_bytes);
+  p.partitions = max_of(1, min_of(min_of(affordable, kMostPartitions), min_of(p.blocks, most_tasks)));
 
   p.rows_task = p.fold > 1 ? p.rows_chunk : min_of(p.rows_chunk, max_of(kTileRows, kPanelValues / p.panel_pixels()));
   p.pairs_task = min_of(p.pairs_chunk, max_of(1, kPanelValues / (p.block_pixels() * p.width)));
@@ -177,6 +181,8 @@ template <class T> class WeightGradient {
 
  private:
   static constexpr int64_t kStoreValues = 2048;
+  // Channels-last pixels are cut into panels a few at a time: panel by panel, each would miss L1 and the page tables.
+  static constexpr int64_t kPixelsAtOnce = 8;
 
   struct Panels {
     A *x, *dy;
@@ -194,7 +200,7 @@ template <class T> class WeightGradient {
   int64_t values_of_filter() const { return rows_ * taps_; }
 
   // All blocks of a partition, for pairs [pair, + pairs_task) and rows [row, + rows_task) of the chunk.
-  void accumulate(int64_t partition, int64_t pair, int64_t row, int thread) {
+  __attribute__((noinline)) void accumulate(int64_t partition, int64_t pair, int64_t row, int thread) {
     char* mine = scratch_ + std::size_t(thread) * p.thread_bytes(sizeof(A));
     Panels panels;
     panels.x = reinterpret_cast<A*>(mine);
@@ -211,8 +217,7 @@ template <class T> class WeightGradient {
       for (int64_t from = pair; from < pair_end;) {  // the pairs of one group at a time
         const int64_t group = (pair0_ + from) / p.k_tiles;
         const int64_t to = min_of(pair_end, (group + 1) * p.k_tiles - pair0_);
-        for (int64_t i = from; i < to; i++)
-          pack_dy(block, group, (pair0_ + i) % p.k_tiles, panels.dy + (i - from) * p.block_pixels() * p.width);
+        pack_dy(block, group, (pair0_ + from) % p.k_tiles, to - from, panels.dy);
         for (int64_t t = 0; t < s.kernel[0]; t++)
           for (int64_t r = 0; r < (p.joint_rows ? 1 : s.kernel[1]); r++)
             for (int64_t c = 0; c < (p.joint_cols ? 1 : p.tap_columns); c++)
@@ -255,22 +260,28 @@ template <class T> class WeightGradient {
     return panels.x + row * p.panel_pixels() + tile * 2 * L;
   }
 
-  void pack_dy(const Block& block, int64_t group, int64_t k_tile, A* panel) const {
-    const int64_t k = group * p.K + k_tile * p.width, outputs = min_of(p.width, p.K - k_tile * p.width);
-    const int64_t width = outputs > L ? 2 * L : L, space = s.out_space();
-    if (last_) {
-      for (int64_t l = block.line; l < block.line + block.lines; l++, panel += block.cols * width)
-        pack_pixels(dy_ + (l * s.out[2] + block.col) * s.K + k, s.K, dy_end_, block.cols, outputs, width, panel);
-      return;
-    }
-    // Whole lines of one image follow each other in its planes.
-    const int64_t lines_of_image = s.out[0] * s.out[1];
-    for (int64_t l = block.line; l < block.line + block.lines;) {
-      const int64_t n = l / lines_of_image, inside = l % lines_of_image;
-      const int64_t lines = p.col_blocks > 1 ? 1 : min_of(block.line + block.lines - l, lines_of_image - inside);
-      pack_planes(dy_ + (n * s.K + k) * space + inside * s.out[2] + block.col, space, 1, dy_end_, lines * block.cols,
-                  outputs, width, panel);
-      panel += lines * block.cols * width;
+  // k_tiles panels of the block, from panel k_tile of the group on, p.block_pixels() * p.width values apart.
+  void pack_dy(const Block& block, int64_t group, int64_t k_tile, int64_t k_tiles, A* panels) const {
+    const int64_t space = s.out_space(), lines_of_image = s.out[0] * s.out[1], end = block.line + block.lines;
+    int64_t pixel = 0;
+    for (int64_t l = block.line; l < end;) {
+      // Whole lines of one image (channels-last: of all images) follow each other.
+      int64_t lines = 1;
+      if (p.col_blocks == 1) lines = last_ ? end - l : min_of(end - l, lines_of_image - l % lines_of_image);
+      const int64_t first = l * s.out[2] + block.col, pixels = lines * block.cols;
+      const int64_t chunk = last_ ? kPixelsAtOnce : pixels;
+      for (int64_t j = 0; j < pixels; j += chunk)
+        for (int64_t i = 0; i < k_tiles; i++) {
+          const int64_t k = (k_tile + i) * p.width, outputs = min_of(p.width, p.K - k);
+          const int64_t n = min_of(chunk, pixels - j), width = outputs > L ? 2 * L : L;
+          A* to = panels + i * p.block_pixels() * p.width + (pixel + j) * width;
+          if (last_)
+            pack_pixels(dy_ + (first + j) * s.K + group * p.K + k, s.K, dy_end_, n, outputs, width, to);
+          else
+            pack_planes(dy_ + (l / lines_of_image * s.K + group * p.K + k) * space + first % space, space, 1, dy_end_,
+                        n, outputs, width, to);
+        }
+      pixel += pixels;
       l += lines;
     }
   }
@@ -295,38 +306,48 @@ template <class T> class WeightGradient {
     }
   }
 
-  void pack_line(const Panels& panels, int64_t n, int64_t depth, int64_t height, int64_t first_col, int64_t line,
-                 int64_t group, int64_t row, int64_t rows) const {
+  __attribute__((noinline)) void pack_line(const Panels& panels, int64_t n, int64_t depth, int64_t height,
+                                           int64_t first_col, int64_t line, int64_t group, int64_t row,
+                                           int64_t rows) const {
     const bool inside = depth >= 0 && depth < s.in[0] && height >= 0 && height < s.in[1];
     // Panel columns [left, right) lie inside the input.
     const int64_t left = min_of(p.panel_cols, first_col < 0 ? ceil_div(-first_col, p.col_step) : 0);
     const int64_t room = s.in[2] - first_col;
     const int64_t right = inside && room > 0 ? max_of(left, min_of(p.panel_cols, ceil_div(room, p.col_step))) : left;
     const int64_t tiles = p.fold > 1 ? 1 : ceil_div(rows, kTileRows);
-    for (int64_t tile = 0; tile < tiles; tile++) {
-      const int64_t from = rows * tile / tiles, m = p.fold > 1 ? p.C : rows * (tile + 1) / tiles - from;
-      A* panel = tile_panel(panels, from, tile) + line * p.panel_cols * m;
-      std::memset(panel, 0, std::size_t(left * m) * sizeof(A));
-      if (right > left) {
-        const int64_t channel = group * p.C + (p.fold > 1 ? 0 : row + from);
-        const int64_t col = first_col + left * p.col_step;
+    const auto each_tile = [&](auto f) {
+      for (int64_t tile = 0; tile < tiles; tile++) {
+        const int64_t from = rows * tile / tiles, m = p.fold > 1 ? p.C : rows * (tile + 1) / tiles - from;
+        f(tile_panel(panels, from, tile) + line * p.panel_cols * m, from, m);
+      }
+    };
+    if (left)
+      each_tile([&](A* panel, int64_t, int64_t m) { std::memset(panel, 0, std::size_t(left * m) * sizeof(A)); });
+    const int64_t chunk = last_ ? kPixelsAtOnce : right - left;
+    for (int64_t j = left; j < right; j += chunk)
+      each_tile([&](A* panel, int64_t from, int64_t m) {
+        const int64_t channel = group * p.C + (p.fold > 1 ? 0 : row + from), n_pixels = min_of(chunk, right - j);
+        const int64_t col = first_col + j * p.col_step;
         if (last_) {
           const int64_t pixel = ((n * s.in[0] + depth) * s.in[1] + height) * s.in[2] + col;
-          pack_pixels(x_ + pixel * s.C + channel, p.col_step * s.C, x_end_, right - left, m, m, panel + left * m);
+          pack_pixels(x_ + pixel * s.C + channel, p.col_step * s.C, x_end_, n_pixels, m, m, panel + j * m);
         } else {
           const int64_t plane = (n * s.C + channel) * s.in[0] + depth;
-          pack_planes(x_ + (plane * s.in[1] + height) * s.in[2] + col, s.in_space(), p.col_step, x_end_, right - left, m,
-                      m, panel + left * m);
+          pack_planes(x_ + (plane * s.in[1] + height) * s.in[2] + col, s.in_space(), p.col_step, x_end_, n_pixels, m, m,
+                      panel + j * m);
         }
-      }
-      std::memset(panel + right * m, 0, std::size_t((p.panel_cols - right) * m) * sizeof(A));
-    }
+      });
+    if (right < p.panel_cols)
+      each_tile([&](A* panel, int64_t, int64_t m) {
+        std::memset(panel + right * m, 0, std::size_t((p.panel_cols - right) * m) * sizeof(A));
+      });
   }
 
   // Adds up the partitions and writes values [start, + kStoreValues) of the filters of one pair's output channels.
-  void finish(int64_t pair, int64_t start) const {
+  __attribute__((noinline)) void finish(int64_t pair, int64_t start) const {
     const int64_t group = (pair0_ + pair) / p.k_tiles, k_tile = (pair0_ + pair) % p.k_tiles;
-    const int64_t outputs = min_of(p.width, p.K - k_tile * p.width), end = min_of(start + kStoreValues, values_of_filter());
+    const int64_t outputs = min_of(p.width, p.K - k_tile * p.width);
+    const int64_t end = min_of(start + kStoreValues, values_of_filter());
     const int64_t of_channel = taps_ * p.fold, filter_values = p.C * filter_;
     T* filters = dw_ + (group * p.K + k_tile * p.width) * filter_values;
     const int64_t c0 = p.fold > 1 ? 0 : row0_, next_partition = pairs_ * taps_ * rows_ * p.width;

@@ -26,8 +26,25 @@ struct Band {
   int64_t pitch;                 // of one remainder's columns
   int64_t results_pitch, values; // of a row of results of one phase; scratch of a thread in all
   bool fits;
+  // Tables, filled by tabulate(): the taps of each column phase, and where a row holds the column that a tap adds.
+  Taps* widths;
+  int64_t* columns;
+  std::size_t table_bytes;
 
   int64_t row_values(int64_t step) const { return pitch * step; }
+  std::size_t bytes(int team, std::size_t item) const { return table_bytes + std::size_t(values * team) * item; }
+  void tabulate(const Axis& w, char* memory) {
+    widths = reinterpret_cast<Taps*>(memory);
+    const int64_t phases = min_of(w.phases(), w.results);
+    columns = reinterpret_cast<int64_t*>(widths + phases);
+    for (int64_t a = 0; a < phases; a++) {
+      const Taps& t = widths[a] = w.taps(a);
+      for (int64_t u = 0; u < t.count; u++) {
+        const int64_t column = t.offset + u * t.offset_step - lowest_col;
+        columns[t.first + u * t.step] = column % w.step() * pitch + column / w.step();
+      }
+    }
+  }
 };
 
 int64_t floor_div(int64_t a, int64_t b) { return a / b - (a % b < 0); }
@@ -64,6 +81,7 @@ Band make_band(const ConvShape& s, bool gradient) {
   b.source_rows = b.rows * row_step + max_of(0, margin);
   if (gradient) b.rows *= h.stride;
   b.fits = row_values <= limit && b.source_rows * row_values <= limit && depth * b.source_rows * row_values <= limit;
+  b.table_bytes = std::size_t(round_up(phases * int64_t(sizeof(Taps)) + s.kernel[2] * int64_t(sizeof(int64_t)), 64));
   b.values = round_up(depth * b.source_rows * row_values + (gradient ? 4 * phases * b.results_pitch : 0) + lanes, 16);
   return b;
 }
@@ -143,7 +161,7 @@ template <class T> class Correlation {
     return gradient_ ? channel * multiplier_ + term : channel / multiplier_;
   }
 
-  A plain_value(int64_t n, int64_t channel, const int64_t* at, bool last) const {
+  __attribute__((noinline)) A plain_value(int64_t n, int64_t channel, const int64_t* at, bool last) const {
     Taps taps[3];
     int64_t base[3];
     for (int d = 0; d < 3; d++) {
@@ -179,9 +197,16 @@ template <class T> class Correlation {
     Taps depth, height, width;
     int64_t z, y;    // source position of the first depth and row tap
     const T* image;
+    int64_t columns; // results
+    T* out;          // the first of them
+    int64_t out_pitch;
+  };
+  // The taps along a row as compile-time numbers (0 taps: read them from Row): Count taps, `step` between results.
+  template <int Count, int Step, int Move> struct Along {
+    static constexpr int count = Count, step = Step, move = Move;
   };
 
-  void row_channels_last(int64_t row) {
+  __attribute__((noinline)) void row_channels_last(int64_t row) const {
     const Axis &d = axes_.dim[0], &h = axes_.dim[1], &w = axes_.dim[2];
     const int64_t p = row % h.results, o = row / h.results % d.results, n = row / h.results / d.results;
     Row at;
@@ -190,67 +215,98 @@ template <class T> class Correlation {
     at.z = o / d.phases() * d.step() + at.depth.offset;
     at.y = p / h.phases() * h.step() + at.height.offset;
     at.image = source_ + n * source_space_ * source_channels_;
+    at.out_pitch = w.phases() * channels_;
     for (int64_t phase = 0; phase < min_of(w.phases(), w.results); phase++) {
       at.width = w.taps(phase);
-      const int64_t results = w.results_of(phase), pitch = w.phases() * channels_;
-      T* out = result_ + (row * w.results + phase) * channels_;
-      // Results [inner, outer) read no padding to their left or right.
-      int64_t inner = 0, outer = results;
-      if (at.width.count) {
-        const int64_t room = w.source - 1 - at.width.highest();
-        if (at.width.lowest() < 0) inner = min_of(results, ceil_div(-at.width.lowest(), w.step()));
-        outer = room < 0 ? inner : max_of(inner, min_of(results, room / w.step() + 1));
-      }
-      int64_t q = 0;
-      for (; q < inner; q++) pixels<1, true>(at, q, out + q * pitch, pitch);
-      for (; q + 4 <= outer; q += 4) pixels<4, false>(at, q, out + q * pitch, pitch);
-      for (; q < outer; q++) pixels<1, false>(at, q, out + q * pitch, pitch);
-      for (; q < results; q++) pixels<1, true>(at, q, out + q * pitch, pitch);
+      at.columns = w.results_of(phase);
+      at.out = result_ + (row * w.results + phase) * channels_;
+      specialise(at);
     }
   }
 
-  template <int B, bool Edge> void pixels(const Row& at, int64_t q, T* out, int64_t out_pitch) const {
+  // The filters of well-known networks and the phases of their gradients get kernels of their own; float32 only, as
+  // each costs a second of compile time.
+  void specialise(const Row& at) const {
+    if constexpr (sizeof(T) == 4) {
+      const int64_t step = axes_.dim[2].step(), move = at.width.offset_step;
+      switch (step == 1 && move == 1 ? at.width.count : step == 1 && move == -1 ? -at.width.count
+              : step == 2 && move == 1 ? 10 * at.width.count : 0) {
+        case 3: return columns_channels_last(at, Along<3, 1, 1>());
+        case 5: return columns_channels_last(at, Along<5, 1, 1>());
+        case -1: return columns_channels_last(at, Along<1, 1, -1>());
+        case -2: return columns_channels_last(at, Along<2, 1, -1>());
+        case -3: return columns_channels_last(at, Along<3, 1, -1>());
+        case -5: return columns_channels_last(at, Along<5, 1, -1>());
+        case 30: return columns_channels_last(at, Along<3, 2, 1>());
+        case 50: return columns_channels_last(at, Along<5, 2, 1>());
+      }
+    }
+    columns_channels_last(at, Along<0, 0, 0>());
+  }
+
+  template <class Taps> void columns_channels_last(const Row& at, Taps) const {
+    const Axis& w = axes_.dim[2];
+    // Results [inner, outer) read no padding to their left or right.
+    int64_t inner = 0, outer = at.columns, q = 0;
+    if (at.width.count) {
+      const int64_t room = w.source - 1 - at.width.highest();
+      if (at.width.lowest() < 0) inner = min_of(at.columns, ceil_div(-at.width.lowest(), w.step()));
+      outer = room < 0 ? inner : max_of(inner, min_of(at.columns, room / w.step() + 1));
+    }
+    for (; q < inner; q++) pixels<Taps, 1, true>(at, q);
+    for (; q + 4 <= outer; q += 4) pixels<Taps, 4, false>(at, q);
+    for (; q < outer; q++) pixels<Taps, 1, false>(at, q);
+    for (; q < at.columns; q++) pixels<Taps, 1, true>(at, q);
+  }
+
+  template <class Taps, int B, bool Edge> __attribute__((noinline)) void pixels(const Row& at, int64_t q) const {
     int64_t c = 0;
     if (multiplier_ == 1 && packed_)
-      for (; c + L <= channels_; c += L) channels<B, Edge, true>(at, q, c, L, out, out_pitch);
-    for (; c < channels_; c += L) channels<B, Edge, false>(at, q, c, min_of(L, channels_ - c), out, out_pitch);
+      for (; c + L <= channels_; c += L) channels<Taps, B, Edge, true>(at, q, c, L);
+    for (; c < channels_; c += L) channels<Along<0, 0, 0>, B, Edge, false>(at, q, c, min_of(L, channels_ - c));
   }
 
   // B neighbouring results of one register of channels. Whole: all lanes exist and the sources of neighbours are
   // neighbours.
-  template <int B, bool Edge, bool Whole>
-  FC_INLINE void channels(const Row& at, int64_t q, int64_t c, int64_t n, T* out, int64_t out_pitch) const {
+  template <class Taps, int B, bool Edge, bool Whole>
+  FC_INLINE void channels(const Row& at, int64_t q, int64_t c, int64_t n) const {
     const Axis& w = axes_.dim[2];
-    const int64_t pixel = w.step() * source_channels_;
+    const int64_t between = (Taps::count ? Taps::step : w.step()) * source_channels_;
+    const int64_t move = Taps::count ? Taps::move : at.width.offset_step;
+    const int64_t first = q * w.step() + at.width.offset;
     Vec<A> sum[B];
+#pragma GCC unroll 4
     for (int i = 0; i < B; i++) sum[i] = Vec<A>{};
     for (int64_t j = 0; j < (Whole ? 1 : terms_); j++)
       for (int64_t t = 0; t < at.depth.count; t++)
         for (int64_t r = 0; r < at.height.count; r++) {
           const int64_t z = at.z + t * at.depth.offset_step, y = at.y + r * at.height.offset_step;
           const bool inside = within(z, axes_.dim[0].source) && within(y, axes_.dim[1].source);
-          const T* row = inside ? at.image + (z * axes_.dim[1].source + y) * w.source * source_channels_ : nullptr;
-          const int64_t tap0 =
-              ((at.depth.first + t * at.depth.step) * s.kernel[1] + at.height.first + r * at.height.step) * s.kernel[2];
-          for (int64_t u = 0; u < at.width.count; u++) {
-            const int64_t x = q * w.step() + at.width.offset + u * at.width.offset_step;
-            const int64_t tap = tap0 + at.width.first + u * at.width.step;
-            const Vec<A> k = Whole ? load(packed_ + tap * packed_pitch_ + c) : weights(c, n, j, tap);
-            if (!inside || (Edge && !within(x, w.source))) {
+          const T* row = at.image + ((z * axes_.dim[1].source + y) * w.source + first) * source_channels_;
+          const int64_t tap = ((at.depth.first + t * at.depth.step) * s.kernel[1] + at.height.first +
+                               r * at.height.step) * s.kernel[2] + at.width.first;
+          const A* k = Whole ? packed_ + tap * packed_pitch_ + c : nullptr;
+          const auto step = [&](int64_t u) {
+            const Vec<A> weight = Whole ? load(k + u * at.width.step * packed_pitch_)
+                                        : weights(c, n, j, tap + u * at.width.step);
+            const bool read = inside && (!Edge || within(first + u * move, w.source));
+            const T* from = row + u * move * source_channels_;
 #pragma GCC unroll 4
-              for (int i = 0; i < B; i++) sum[i] += k * Vec<A>{};
-              continue;
-            }
-            const T* from = row + x * source_channels_;
-#pragma GCC unroll 4
-            for (int i = 0; i < B; i++)
-              sum[i] += k * (Whole ? load(from + i * pixel + c) : sources(from + i * pixel, c, n, j));
+            for (int i = 0; i < B; i++, from += between)
+              sum[i] += weight * (!read ? Vec<A>{} : Whole ? load(from + c) : sources(from, c, n, j));
+          };
+          if (Taps::count) {
+#pragma GCC unroll 5
+            for (int64_t u = 0; u < Taps::count; u++) step(u);
+          } else {
+            for (int64_t u = 0; u < at.width.count; u++) step(u);
           }
         }
-    if (bias_)
-      for (int i = 0; i < B; i++) sum[i] += load_up_to(bias_ + c, n);
 #pragma GCC unroll 4
-    for (int i = 0; i < B; i++) store_up_to(out + i * out_pitch + c, sum[i], Whole ? L : n);
+    for (int i = 0; i < B; i++) {
+      if (bias_) sum[i] += load_up_to(bias_ + c, n);
+      store_up_to(at.out + (q + i) * at.out_pitch + c, sum[i], Whole ? L : n);
+    }
   }
 
   Vec<A> weights(int64_t c, int64_t n, int64_t term, int64_t tap) const {
@@ -276,7 +332,8 @@ template <class T> class Correlation {
   };
 
   // Result rows [row, + band.rows) x columns (of each phase) [col, + band.cols) of one plane at one depth.
-  void band_channels_first(const Band& band, int64_t plane, int64_t depth, int64_t row, int64_t col, A* scratch) const {
+  __attribute__((noinline)) void band_channels_first(const Band& band, int64_t plane, int64_t depth, int64_t row,
+                                                     int64_t col, A* scratch) const {
     const Axis &d = axes_.dim[0], &h = axes_.dim[1], &w = axes_.dim[2];
     const int64_t n = plane / channels_, channel = plane % channels_, pitch = band.row_values(w.step());
     const int64_t rows = min_of(band.rows, h.results - row), last = row + rows - 1, reach = (h.kernel - 1) * h.dilation;
@@ -292,42 +349,55 @@ template <class T> class Correlation {
         const int64_t z = depth / d.phases() * d.step() + packed.depth.offset + t * packed.depth.offset_step;
         A* to = scratch + (j * s.kernel[0] + t) * band.source_rows * pitch;
         for (int64_t y = packed.lowest_row; y <= highest_row; y++, to += pitch)
-          pack_row(within(z, d.source) && within(y, h.source) ? from + (z * h.source + y) * w.source : nullptr, w.source,
-                   source_end_, col * w.step() + band.lowest_col, band.width, w.step(), band.pitch, to);
+          pack_row(within(z, d.source) && within(y, h.source) ? from + (z * h.source + y) * w.source : nullptr,
+                   w.source, source_end_, col * w.step() + band.lowest_col, band.width, w.step(), band.pitch, to);
       }
     }
     T* out = result_ + plane * space_ + depth * h.results * w.results;
     for (int64_t phase = 0; phase < min_of(h.phases(), rows); phase++) {
+      const Taps height = h.taps((row + phase) % h.phases());
       int64_t p = row + phase;
-      for (; p + 3 * h.phases() <= last; p += 4 * h.phases()) rows_of_phase<4>(band, packed, channel, p, col, out);
-      for (; p <= last; p += h.phases()) rows_of_phase<1>(band, packed, channel, p, col, out);
+      while (p <= last) {
+        const int64_t left = (last - p) / h.phases() + 1;
+        if (left >= 4) rows_of_phase<4>(band, packed, height, channel, p, col, out);
+        else if (left == 3) rows_of_phase<3>(band, packed, height, channel, p, col, out);
+        else if (left == 2) rows_of_phase<2>(band, packed, height, channel, p, col, out);
+        else rows_of_phase<1>(band, packed, height, channel, p, col, out);
+        p += min_of(4, left) * h.phases();
+      }
     }
   }
 
   // B rows of results, p and every h.phases()-th from there.
   template <int B>
-  void rows_of_phase(const Band& band, const Packed& packed, int64_t channel, int64_t p, int64_t col, T* plane) const {
+  __attribute__((noinline)) void rows_of_phase(const Band& band, const Packed& packed, const Taps& height,
+                                               int64_t channel, int64_t p, int64_t col, T* plane) const {
     const Axis &h = axes_.dim[1], &w = axes_.dim[2];
-    const Taps height = h.taps(p % h.phases());
     const int64_t first = p / h.phases() * h.step() + height.offset - packed.lowest_row;
     const int64_t phases = min_of(w.phases(), w.results), row_pitch = h.phases() * w.results;
     T* out = plane + p * w.results;
     const Vec<A> bias = broadcast(bias_ ? to_accumulator(bias_[channel]) : A(0));
     for (int64_t a = 0; a < phases; a++) {
-      const Taps width = w.taps(a);
+      const Taps& width = band.widths[a];
       const int64_t cols = min_of(band.cols, w.results_of(a) - col);
-      for (int64_t q = 0; q < cols; q += L) {
-        Vec<A> sum[B];
-        columns<B>(band, packed, channel, height, first, width, q, sum);
+      const auto all = [&](auto count) {
+        for (int64_t q = 0; q < cols; q += L) {
+          Vec<A> sum[B];
+          columns<B, decltype(count)::count>(band, packed, channel, height, first, width, q, sum);
 #pragma GCC unroll 4
-        for (int i = 0; i < B; i++) {
-          if (bias_) sum[i] += bias;
-          if (w.phases() == 1)
-            store_up_to(out + i * row_pitch + col + q, sum[i], cols - q);
-          else
-            store(packed.phases + (i * phases + a) * band.results_pitch + q, sum[i]);
+          for (int i = 0; i < B; i++) {
+            if (bias_) sum[i] += bias;
+            if (w.phases() == 1)
+              store_up_to(out + i * row_pitch + col + q, sum[i], cols - q);
+            else
+              store(packed.phases + (i * phases + a) * band.results_pitch + q, sum[i]);
+          }
         }
-      }
+      };
+      const int64_t count = sizeof(T) == 4 ? width.count : 0;
+      if (count == 3) all(Along<sizeof(T) == 4 ? 3 : 0, 0, 0>());
+      else if (count == 5) all(Along<sizeof(T) == 4 ? 5 : 0, 0, 0>());
+      else all(Along<0, 0, 0>());
     }
     if (w.phases() == 1) return;
     const int64_t to = min_of(w.results, (col + band.cols) * w.phases());
@@ -336,10 +406,12 @@ template <class T> class Correlation {
                    out + i * row_pitch + col * w.phases(), to - col * w.phases());
   }
 
-  template <int B>
+  // Count: the taps along a row, 0: width.count.
+  template <int B, int Count>
   FC_INLINE void columns(const Band& band, const Packed& packed, int64_t channel, const Taps& height, int64_t first,
                          const Taps& width, int64_t q, Vec<A>* sum) const {
     const int64_t step = axes_.dim[2].step(), pitch = band.row_values(step), next = axes_.dim[1].step() * pitch;
+    const int64_t* at = band.columns + width.first;
 #pragma GCC unroll 4
     for (int i = 0; i < B; i++) sum[i] = Vec<A>{};
     for (int64_t j = 0; j < terms_; j++)
@@ -350,22 +422,17 @@ template <class T> class Correlation {
           const int64_t tap = ((packed.depth.first + t * packed.depth.step) * s.kernel[1] + height.first +
                                r * height.step) * s.kernel[2] + width.first;
           const T* k = weight_ + (channel * terms_ + j) * taps_ + tap;
-          // Column of the tap, as remainder and quotient by the step (which is 1 where offsets may fall).
-          const int64_t start = width.offset - band.lowest_col;
-          int64_t rest = step == 1 ? 0 : start % step, at = step == 1 ? start : start / step;
-          const int64_t rest_step = step == 1 ? 0 : width.offset_step % step;
-          const int64_t at_step = step == 1 ? width.offset_step : width.offset_step / step;
-          for (int64_t u = 0; u < width.count; u++, k += width.step) {
-            const Vec<A> weight = broadcast(to_accumulator(*k));
-            const A* from = row + rest * band.pitch + at;
+          const auto add = [&](int64_t u) {
+            const Vec<A> weight = broadcast(to_accumulator(k[u * width.step]));
+            const A* from = row + at[u * width.step];
 #pragma GCC unroll 4
             for (int i = 0; i < B; i++) sum[i] += weight * load(from + i * next);
-            at += at_step;
-            rest += rest_step;
-            if (rest >= step) {
-              rest -= step;
-              at++;
-            }
+          };
+          if (Count) {
+#pragma GCC unroll 5
+            for (int64_t u = 0; u < Count; u++) add(u);
+          } else {
+            for (int64_t u = 0; u < width.count; u++) add(u);
           }
         }
   }
@@ -418,11 +485,13 @@ void correlate(const ConvShape& s, bool gradient, const void* source, const void
       c.run_channels_last(packed, threads);
       return;
     }
-    const Band band = make_band(s, gradient);
+    Band band = make_band(s, gradient);
     if (!band.fits) return c.run_plain(threads);
     const int team = band_team(band, threads, sizeof(A));
-    A* scratch = static_cast<A*>(ctx.workspace(std::size_t(band.values) * sizeof(A) * std::size_t(team)));
-    if (scratch) c.run_channels_first(band, scratch, team);
+    char* memory = static_cast<char*>(ctx.workspace(band.bytes(team, sizeof(A))));
+    if (!memory) return;
+    band.tabulate(Axes(s, gradient).dim[2], memory);
+    c.run_channels_first(band, reinterpret_cast<A*>(memory + band.table_bytes), team);
   });
 }
 
@@ -433,14 +502,15 @@ std::size_t depthwise_workspace(const ConvShape& s, ConvOp op, int threads) {
   if (op == ConvOp::backward_weight) return depthwise_weight_workspace(s, threads);
   if (s.layout == Layout::channels_last) return weight_bytes(s) <= std::size_t(kWeightBytes) ? weight_bytes(s) : 0;
   const Band band = make_band(s, op == ConvOp::backward_input);
-  return band.fits ? std::size_t(band.values) * item * std::size_t(band_team(band, threads, item)) : 0;
+  return band.fits ? band.bytes(band_team(band, threads, item), item) : 0;
 }
 
 void depthwise_forward(const ConvShape& s, const void* x, const void* w, const void* b, void* y, Context& ctx) {
   correlate(s, false, x, w, b, y, ctx);
 }
 
-void depthwise_backward_input(const ConvShape& s, const void* dy, const void* w, const void* b, void* dx, Context& ctx) {
+void depthwise_backward_input(const ConvShape& s, const void* dy, const void* w, const void* b, void* dx,
+                              Context& ctx) {
   correlate(s, true, dy, w, b, dx, ctx);
 }
 

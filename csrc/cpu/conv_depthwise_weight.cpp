@@ -78,7 +78,8 @@ template <class T> class WeightGradient {
     const int64_t registers = p.channels / L;
     parallel_for(min_of(threads, p.team), p.partitions * p.channel_blocks, [&](int64_t task, int thread) {
       const int64_t part = task / p.channel_blocks, block = task % p.channel_blocks;
-      const int64_t from = registers * block / p.channel_blocks * L, to = registers * (block + 1) / p.channel_blocks * L;
+      const int64_t from = registers * block / p.channel_blocks * L;
+      const int64_t to = registers * (block + 1) / p.channel_blocks * L;
       A* packed = reinterpret_cast<A*>(workspace + p.sum_bytes + std::size_t(thread) * p.thread_bytes);
       if (last) partition_channels_last(part, from, min_of(s.K, to));
       else partition_channels_first(part, from, min_of(s.K, to), packed);
@@ -165,7 +166,7 @@ template <class T> class WeightGradient {
   }
 
   // ---- channels-last: vectors over channels -------------------------------------------------------------------------
-  void partition_channels_last(int64_t part, int64_t from, int64_t to) const {
+  __attribute__((noinline)) void partition_channels_last(int64_t part, int64_t from, int64_t to) const {
     bands_of(part, [&](const Band& band, bool first) {
       for (int64_t t = 0; t < s.kernel[0]; t++)
         for (int64_t r = 0; r < s.kernel[1]; r++)
@@ -183,8 +184,8 @@ template <class T> class WeightGradient {
 
   // Taps (t, r, u .. u + S - 1) of B registers of channels. Whole: all lanes exist and neighbours have neighbouring x.
   template <int S, int B, bool Whole>
-  void band_channels_last(const Band& band, int64_t t, int64_t r, int64_t u, int64_t k, int64_t n, int64_t part,
-                          bool first) const {
+  __attribute__((noinline)) void band_channels_last(const Band& band, int64_t t, int64_t r, int64_t u, int64_t k,
+                                                    int64_t n, int64_t part, bool first) const {
     Vec<A> sum[S][B];
 #pragma GCC unroll 5
     for (int i = 0; i < S; i++)
@@ -241,7 +242,7 @@ template <class T> class WeightGradient {
   }
 
   // ---- channels-first: vectors over columns -------------------------------------------------------------------------
-  void partition_channels_first(int64_t part, int64_t from, int64_t to, A* packed) const {
+  __attribute__((noinline)) void partition_channels_first(int64_t part, int64_t from, int64_t to, A* packed) const {
     for (int64_t k = from; k < to; k++)
       bands_of(part, [&](const Band& band, bool first) {
         for (int64_t t = 0; t < s.kernel[0]; t++)

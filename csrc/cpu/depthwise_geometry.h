@@ -75,8 +75,8 @@ template <class T> FC_INLINE Vec<Accumulator<T>> load_before(const T* p, int64_t
 // Copies `width` columns of a row from column `first` (which may lie outside [0, size): zeros) to dst, column i to
 // dst[i % step * pitch + i / step]. A null row is all zeros. One register behind each part may be overwritten.
 template <class T>
-void pack_row(const T* row, int64_t size, const T* end, int64_t first, int64_t width, int64_t step, int64_t pitch,
-              Accumulator<T>* dst) {
+__attribute__((noinline)) void pack_row(const T* row, int64_t size, const T* end, int64_t first, int64_t width,
+                                        int64_t step, int64_t pitch, Accumulator<T>* dst) {
   typedef Accumulator<T> A;
   constexpr int L = kLanes<A>;
   const int64_t left = row ? min_of(width, max_of(0, -first)) : width;

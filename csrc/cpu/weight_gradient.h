@@ -75,18 +75,31 @@ template <class T> FC_INLINE Vec<Accumulator<T>> load_before(const T* p, int64_t
 // Copies `pixels` groups of m values, `src_pitch` apart, into a panel of pitch m. m values are stored as whole
 // registers, in ascending order: what spills over is overwritten by the next pixel, at the end it falls into slack.
 template <class T>
-void pack_pixels(const T* src, int64_t src_pitch, const T* end, int64_t pixels, int64_t m, int64_t dst_pitch,
-                 Accumulator<T>* dst) {
+__attribute__((noinline)) void pack_pixels(const T* src, int64_t src_pitch, const T* end, int64_t pixels, int64_t m,
+                                           int64_t dst_pitch, Accumulator<T>* dst) {
   constexpr int L = kLanes<Accumulator<T>>;
-  for (int64_t j = 0; j < pixels; j++, src += src_pitch, dst += dst_pitch)
+  int64_t j = 0;
+  if (m <= 2 * L) {
+    const int64_t reach = m > L ? 2 * L : L, safe = (end - src - reach) / src_pitch + (end - src >= reach);
+    const int64_t whole = min_of(pixels, safe);
+    if (m <= L)
+      for (; j < whole; j++, src += src_pitch, dst += dst_pitch) store(dst, load(src));
+    else
+      for (; j < whole; j++, src += src_pitch, dst += dst_pitch) {
+        const auto low = load(src), high = load(src + L);
+        store(dst, low);
+        store(dst + L, high);
+      }
+  }
+  for (; j < pixels; j++, src += src_pitch, dst += dst_pitch)
     for (int64_t v = 0; v < m; v += L) store(dst + v, load_before(src + v, m - v, end));
 }
 
 // The same from planes: value i of a pixel lies at src + i * plane, pixels `src_step` apart. m <= kTileRows or two
 // registers.
 template <class T>
-void pack_planes(const T* src, int64_t plane, int64_t src_step, const T* end, int64_t pixels, int64_t m,
-                 int64_t dst_pitch, Accumulator<T>* dst) {
+__attribute__((noinline)) void pack_planes(const T* src, int64_t plane, int64_t src_step, const T* end,
+                                           int64_t pixels, int64_t m, int64_t dst_pitch, Accumulator<T>* dst) {
   typedef Accumulator<T> A;
   constexpr int L = kLanes<A>, kParts = kTileRows > 2 * L ? (kTileRows + L - 1) / L : 2;
   const int64_t parts = ceil_div(m, L);
