@@ -206,9 +206,13 @@ template <int K> struct Partials {
     return v.rows ? data + ((group / v.C * v.chunks + chunk) * K + k) * v.C + group % v.C
                   : data + (group * v.chunks + chunk) * K + k;
   }
+  std::int64_t next_sum() const { return v.rows ? v.C : 1; }  // distances between the sums of a group
+  std::int64_t next_chunk() const { return K * next_sum(); }
   double total(std::int64_t group, int k) const {
+    const double* p = at(group, 0, k);
+    const std::int64_t step = next_chunk();
     double sum = 0;
-    for (std::int64_t t = 0; t < v.chunks; t++) sum += *at(group, t, k);
+    for (std::int64_t t = 0; t < v.chunks; t++) sum += p[t * step];
     return sum;
   }
 };

@@ -138,11 +138,13 @@ template <class T, bool use_input> struct NormForward {
       var = read_parameter(running.var, param_dtype, c);
     } else if (v.count()) {
       const double count = double(v.count());
-      for (std::int64_t t = 0; t < v.chunks; t++) mean += *partials.at(g, t, 2) * *partials.at(g, t, 0);
+      const std::int64_t step = partials.next_chunk(), next = partials.next_sum();
+      const double *means = partials.at(g, 0, 0), *squares = means + next, *counts = squares + next;
+      for (std::int64_t t = 0; t < v.chunks; t++) mean += counts[t * step] * means[t * step];
       mean /= count;
       for (std::int64_t t = 0; t < v.chunks; t++) {
-        const double delta = *partials.at(g, t, 0) - mean;
-        var += *partials.at(g, t, 1) + *partials.at(g, t, 2) * delta * delta;
+        const double delta = means[t * step] - mean;
+        var += squares[t * step] + counts[t * step] * delta * delta;
       }
       var /= count;
       // Squares overflow or vanish in float; not-a-number (then of either kind) is told from infinity.
