@@ -13,6 +13,7 @@ import numpy as np
 from .backend import available_backends, get_backend, native
 
 _PRECISIONS = ("highest", "high", "medium")
+_MOST_THREADS = 4095  # the native module's limit
 
 
 def set_num_threads(n: int) -> None:
@@ -26,7 +27,7 @@ def set_num_threads(n: int) -> None:
     Raises
     ------
     TypeError, ValueError
-        `n` is not an integer, or below 1.
+        `n` is not an integer, below 1 or above 4095.
     ImportError
         The native module is not built.
 
@@ -41,8 +42,8 @@ def set_num_threads(n: int) -> None:
     """
     if not isinstance(n, numbers.Integral) or isinstance(n, bool):
         raise TypeError(f"n must be an int, got {type(n).__name__}")
-    if n < 1:
-        raise ValueError(f"n must be at least 1, got {n}")
+    if not 1 <= n <= _MOST_THREADS:
+        raise ValueError(f"n must be from 1 to {_MOST_THREADS}, got {n}")
     native().set_num_threads(int(n))
 
 
