@@ -8,158 +8,158 @@ from typing import Any, Literal, TypeAlias
 
 from numpy import ndarray
 
-Array: TypeAlias = ndarray[Any, Any]
-Ints: TypeAlias = int | Sequence[int]
-Padding: TypeAlias = int | str | Sequence[int | Sequence[int]]
-Shape: TypeAlias = tuple[int, ...]
-Indices: TypeAlias = Literal["none", "flat", "window"]
+_Array: TypeAlias = ndarray[Any, Any]
+_Ints: TypeAlias = int | Sequence[int]
+_Padding: TypeAlias = int | str | Sequence[int | Sequence[int]]
+_Shape: TypeAlias = tuple[int, ...]
+_Indices: TypeAlias = Literal["none", "flat", "window"]
 
 def conv_forward(
-    x: Array, w: Array, b: Array | None, stride: Ints, padding: Padding, dilation: Ints, groups: int, nd: int
-) -> Array: ...
+    x: _Array, w: _Array, b: _Array | None, stride: _Ints, padding: _Padding, dilation: _Ints, groups: int, nd: int
+) -> _Array: ...
 def conv_backward_input(
-    dy: Array, w: Array, x_shape: Shape, stride: Ints, padding: Padding, dilation: Ints, groups: int, nd: int
-) -> Array: ...
+    dy: _Array, w: _Array, x_shape: _Shape, stride: _Ints, padding: _Padding, dilation: _Ints, groups: int, nd: int
+) -> _Array: ...
 def conv_backward_weight(
-    dy: Array, x: Array, w_shape: Shape, stride: Ints, padding: Padding, dilation: Ints, groups: int, nd: int
-) -> Array: ...
-def conv_backward_bias(dy: Array, nd: int) -> Array: ...
+    dy: _Array, x: _Array, w_shape: _Shape, stride: _Ints, padding: _Padding, dilation: _Ints, groups: int, nd: int
+) -> _Array: ...
+def conv_backward_bias(dy: _Array, nd: int) -> _Array: ...
 def conv_transpose_forward(
-    x: Array,
-    w: Array,
-    b: Array | None,
-    stride: Ints,
-    padding: Padding,
-    output_padding: Ints,
+    x: _Array,
+    w: _Array,
+    b: _Array | None,
+    stride: _Ints,
+    padding: _Padding,
+    output_padding: _Ints,
     groups: int,
-    dilation: Ints,
+    dilation: _Ints,
     nd: int,
-) -> Array: ...
+) -> _Array: ...
 def conv_transpose_backward_input(
-    dy: Array,
-    w: Array,
-    x_shape: Shape,
-    stride: Ints,
-    padding: Padding,
-    output_padding: Ints,
+    dy: _Array,
+    w: _Array,
+    x_shape: _Shape,
+    stride: _Ints,
+    padding: _Padding,
+    output_padding: _Ints,
     groups: int,
-    dilation: Ints,
+    dilation: _Ints,
     nd: int,
-) -> Array: ...
+) -> _Array: ...
 def conv_transpose_backward_weight(
-    dy: Array,
-    x: Array,
-    w_shape: Shape,
-    stride: Ints,
-    padding: Padding,
-    output_padding: Ints,
+    dy: _Array,
+    x: _Array,
+    w_shape: _Shape,
+    stride: _Ints,
+    padding: _Padding,
+    output_padding: _Ints,
     groups: int,
-    dilation: Ints,
+    dilation: _Ints,
     nd: int,
-) -> Array: ...
-def linear_forward(x: Array, w: Array, b: Array | None) -> Array: ...
-def linear_backward_input(dy: Array, w: Array) -> Array: ...
-def linear_backward_weight(dy: Array, x: Array) -> Array: ...
-def linear_backward_bias(dy: Array) -> Array: ...
+) -> _Array: ...
+def linear_forward(x: _Array, w: _Array, b: _Array | None) -> _Array: ...
+def linear_backward_input(dy: _Array, w: _Array) -> _Array: ...
+def linear_backward_weight(dy: _Array, x: _Array) -> _Array: ...
+def linear_backward_bias(dy: _Array) -> _Array: ...
 def max_pool_forward(
-    x: Array,
-    kernel: Ints,
-    stride: Ints | None,
-    padding: Ints,
-    dilation: Ints,
+    x: _Array,
+    kernel: _Ints,
+    stride: _Ints | None,
+    padding: _Ints,
+    dilation: _Ints,
     ceil_mode: bool,
     nd: int,
-    indices: Indices,
+    indices: _Indices,
 ) -> Any: ...
 def max_pool_backward(
-    dy: Array,
-    saved: Array,
-    x_shape: Shape,
-    kernel: Ints,
-    stride: Ints | None,
-    padding: Ints,
-    dilation: Ints,
+    dy: _Array,
+    saved: _Array,
+    x_shape: _Shape,
+    kernel: _Ints,
+    stride: _Ints | None,
+    padding: _Ints,
+    dilation: _Ints,
     ceil_mode: bool,
     nd: int,
-) -> Array: ...
-def max_unpool_forward(x: Array, indices: Array, output_size: Sequence[int], nd: int) -> Array: ...
-def max_unpool_backward(dy: Array, indices: Array, nd: int) -> Array: ...
+) -> _Array: ...
+def max_unpool_forward(x: _Array, indices: _Array, output_size: Sequence[int], nd: int) -> _Array: ...
+def max_unpool_backward(dy: _Array, indices: _Array, nd: int) -> _Array: ...
 def avg_pool_forward(
-    x: Array,
-    kernel: Ints,
-    stride: Ints | None,
-    padding: Ints,
+    x: _Array,
+    kernel: _Ints,
+    stride: _Ints | None,
+    padding: _Ints,
     ceil_mode: bool,
     count_include_pad: bool,
     divisor_override: int | None,
     nd: int,
-) -> Array: ...
+) -> _Array: ...
 def avg_pool_backward(
-    dy: Array,
-    x_shape: Shape,
-    kernel: Ints,
-    stride: Ints | None,
-    padding: Ints,
+    dy: _Array,
+    x_shape: _Shape,
+    kernel: _Ints,
+    stride: _Ints | None,
+    padding: _Ints,
     ceil_mode: bool,
     count_include_pad: bool,
     divisor_override: int | None,
     nd: int,
-) -> Array: ...
+) -> _Array: ...
 def lp_pool_forward(
-    x: Array, norm_type: float, kernel: Ints, stride: Ints | None, ceil_mode: bool, nd: int
-) -> Array: ...
+    x: _Array, norm_type: float, kernel: _Ints, stride: _Ints | None, ceil_mode: bool, nd: int
+) -> _Array: ...
 def lp_pool_backward(
-    dy: Array, x: Array, y: Array, norm_type: float, kernel: Ints, stride: Ints | None, ceil_mode: bool, nd: int
-) -> Array: ...
-def adaptive_avg_pool_forward(x: Array, output_size: int | Sequence[int | None] | None, nd: int) -> Array: ...
-def adaptive_avg_pool_backward(dy: Array, x_shape: Shape, nd: int) -> Array: ...
+    dy: _Array, x: _Array, y: _Array, norm_type: float, kernel: _Ints, stride: _Ints | None, ceil_mode: bool, nd: int
+) -> _Array: ...
+def adaptive_avg_pool_forward(x: _Array, output_size: int | Sequence[int | None] | None, nd: int) -> _Array: ...
+def adaptive_avg_pool_backward(dy: _Array, x_shape: _Shape, nd: int) -> _Array: ...
 def adaptive_max_pool_forward(
-    x: Array, output_size: int | Sequence[int | None] | None, nd: int, indices: Indices
+    x: _Array, output_size: int | Sequence[int | None] | None, nd: int, indices: _Indices
 ) -> Any: ...
-def adaptive_max_pool_backward(dy: Array, saved: Array, x_shape: Shape, nd: int) -> Array: ...
+def adaptive_max_pool_backward(dy: _Array, saved: _Array, x_shape: _Shape, nd: int) -> _Array: ...
 def batch_norm_forward(
-    x: Array,
-    weight: Array | None,
-    bias: Array | None,
-    running_mean: Array | None,
-    running_var: Array | None,
+    x: _Array,
+    weight: _Array | None,
+    bias: _Array | None,
+    running_mean: _Array | None,
+    running_var: _Array | None,
     training: bool,
     momentum: float,
     eps: float,
-) -> tuple[Array, Array, Array]: ...
+) -> tuple[_Array, _Array, _Array]: ...
 def batch_norm_backward(
-    dy: Array, x: Array, weight: Array | None, mean: Array, invstd: Array, training: bool
-) -> tuple[Array, Array, Array]: ...
+    dy: _Array, x: _Array, weight: _Array | None, mean: _Array, invstd: _Array, training: bool
+) -> tuple[_Array, _Array, _Array]: ...
 def instance_norm_forward(
-    x: Array,
-    weight: Array | None,
-    bias: Array | None,
-    running_mean: Array | None,
-    running_var: Array | None,
+    x: _Array,
+    weight: _Array | None,
+    bias: _Array | None,
+    running_mean: _Array | None,
+    running_var: _Array | None,
     use_input_stats: bool,
     momentum: float,
     eps: float,
-) -> tuple[Array, Array, Array]: ...
+) -> tuple[_Array, _Array, _Array]: ...
 def instance_norm_backward(
-    dy: Array, x: Array, weight: Array | None, mean: Array, invstd: Array, use_input_stats: bool
-) -> tuple[Array, Array, Array]: ...
-def local_response_norm_forward(x: Array, size: int, alpha: float, beta: float, k: float) -> Array: ...
-def local_response_norm_backward(dy: Array, x: Array, size: int, alpha: float, beta: float, k: float) -> Array: ...
-def relu_forward(x: Array, inplace: bool = False) -> Array: ...
-def relu_backward(dy: Array, y: Array) -> Array: ...
-def hardtanh_forward(x: Array, min_val: float, max_val: float) -> Array: ...
-def hardtanh_backward(dy: Array, x: Array, min_val: float, max_val: float) -> Array: ...
-def leaky_relu_forward(x: Array, negative_slope: float) -> Array: ...
-def leaky_relu_backward(dy: Array, x: Array, negative_slope: float) -> Array: ...
-def prelu_forward(x: Array, weight: Array) -> Array: ...
-def prelu_backward(dy: Array, x: Array, weight: Array) -> tuple[Array, Array]: ...
+    dy: _Array, x: _Array, weight: _Array | None, mean: _Array, invstd: _Array, use_input_stats: bool
+) -> tuple[_Array, _Array, _Array]: ...
+def local_response_norm_forward(x: _Array, size: int, alpha: float, beta: float, k: float) -> _Array: ...
+def local_response_norm_backward(dy: _Array, x: _Array, size: int, alpha: float, beta: float, k: float) -> _Array: ...
+def relu_forward(x: _Array, inplace: bool = False) -> _Array: ...
+def relu_backward(dy: _Array, y: _Array) -> _Array: ...
+def hardtanh_forward(x: _Array, min_val: float, max_val: float) -> _Array: ...
+def hardtanh_backward(dy: _Array, x: _Array, min_val: float, max_val: float) -> _Array: ...
+def leaky_relu_forward(x: _Array, negative_slope: float) -> _Array: ...
+def leaky_relu_backward(dy: _Array, x: _Array, negative_slope: float) -> _Array: ...
+def prelu_forward(x: _Array, weight: _Array) -> _Array: ...
+def prelu_backward(dy: _Array, x: _Array, weight: _Array) -> tuple[_Array, _Array]: ...
 def conv_plan(
     op: str,
-    x_shape: Shape,
-    w_shape: Shape,
-    stride: Ints = 1,
-    padding: Padding = 0,
-    dilation: Ints = 1,
+    x_shape: _Shape,
+    w_shape: _Shape,
+    stride: _Ints = 1,
+    padding: _Padding = 0,
+    dilation: _Ints = 1,
     groups: int = 1,
     dtype: str = "float32",
     channels_last: bool = False,
