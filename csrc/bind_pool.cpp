@@ -221,7 +221,12 @@ double take_norm_type(handle norm_type) {
   if (PyBool_Check(norm_type.ptr()) || !PyNumber_Check(norm_type.ptr()))
     throw py::type_error("norm_type must be a number, got " + string(py::repr(norm_type)));
   const double p = PyFloat_AsDouble(norm_type.ptr());
-  if (p == -1 && PyErr_Occurred()) throw py::error_already_set();
+  if (p == -1 && PyErr_Occurred()) {
+    const bool too_large = PyErr_ExceptionMatches(PyExc_OverflowError);
+    PyErr_Clear();
+    if (too_large) throw py::value_error("norm_type must be within the range of float64");
+    throw py::type_error("norm_type must be a real number, got " + string(py::repr(norm_type)));
+  }
   if (!std::isfinite(p) || p == 0)
     throw py::value_error("norm_type must be finite and not zero, got " + string(py::repr(norm_type)));
   return p;
