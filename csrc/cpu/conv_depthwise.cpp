@@ -263,7 +263,13 @@ template <class T> class Correlation {
     int64_t c = 0;
     if (multiplier_ == 1 && packed_)
       for (; c + L <= channels_; c += L) channels<Taps, B, Edge, true>(at, q, c, L);
-    for (; c < channels_; c += L) channels<Along<0, 0, 0>, B, Edge, false>(at, q, c, min_of(L, channels_ - c));
+    if (c < channels_)
+      for (int i = 0; i < B; i++) channels_from(at, q + i, c);
+  }
+
+  // Channels from c on, of any multiplier, one result at a time.
+  __attribute__((noinline)) void channels_from(const Row& at, int64_t q, int64_t c) const {
+    for (; c < channels_; c += L) channels<Along<0, 0, 0>, 1, true, false>(at, q, c, min_of(L, channels_ - c));
   }
 
   // B neighbouring results of one register of channels. Whole: all lanes exist and the sources of neighbours are

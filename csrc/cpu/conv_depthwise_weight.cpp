@@ -177,7 +177,9 @@ template <class T> class WeightGradient {
               for (; k + 2 * L <= to; k += 2 * L) band_channels_last<S, 2, true>(band, t, r, u, k, L, part, first);
               for (; k + L <= to; k += L) band_channels_last<S, 1, true>(band, t, r, u, k, L, part, first);
             }
-            for (; k < to; k += L) band_channels_last<S, 1, false>(band, t, r, u, k, min_of(L, to - k), part, first);
+            for (; k < to; k += L)
+              for (int64_t i = u; i < u + S; i++)
+                band_channels_last<1, 1, false>(band, t, r, i, k, min_of(L, to - k), part, first);
           });
     });
   }

@@ -105,26 +105,22 @@ __attribute__((noinline)) void pack_planes(const T* src, int64_t plane, int64_t 
   const int64_t parts = ceil_div(m, L);
   for (int64_t j = 0; j < pixels; j += L) {
     const int64_t n = min_of(L, pixels - j);
-    const auto read = [&](const T* p) {
-      if (src_step == 1) return load_before(p + j, n, end);
-      A lane[L] = {};
-      for (int64_t i = 0; i < n; i++) lane[i] = to_accumulator(p[(j + i) * src_step]);
-      return load(lane);
-    };
     Vec<A> r[kParts][L];
+    if (src_step == 1 && end - (src + (m - 1) * plane + j) >= L) {
 #pragma GCC unroll 3
-    for (int part = 0; part < kParts; part++) {
-      if (part >= parts) break;
-      const int64_t values = m - part * L;
-      const T* from = src + part * L * plane;
-      if (values >= L) {
+      for (int part = 0; part < kParts; part++) {
+        if (part >= parts) break;
+        // A register of values that is not full repeats the last one: what spills over is overwritten anyway.
 #pragma GCC unroll 16
-        for (int i = 0; i < L; i++) r[part][i] = read(from + i * plane);
-      } else {
-#pragma GCC unroll 16
-        for (int i = 0; i < L; i++) r[part][i] = i < values ? read(from + i * plane) : Vec<A>{};
+        for (int i = 0; i < L; i++) r[part][i] = load(src + min_of(part * L + i, m - 1) * plane + j);
+        transpose<A>(r[part]);
       }
-      transpose<A>(r[part]);
+    } else {
+      A lane[L][kParts * L] = {};
+      for (int64_t i = 0; i < n; i++)
+        for (int64_t v = 0; v < m; v++) lane[i][v] = to_accumulator(src[v * plane + (j + i) * src_step]);
+      for (int i = 0; i < n; i++)
+        for (int part = 0; part < parts; part++) r[part][i] = load(lane[i] + part * L);
     }
     for (int64_t i = 0; i < n; i++)
       for (int64_t part = 0; part < parts; part++) store(dst + (j + i) * dst_pitch + part * L, r[part][i]);
