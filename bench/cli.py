@@ -1,0 +1,220 @@
+"""The command line: run the benchmark, compare two result files, or make the README's table of one."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import re
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import fastconv as fc
+from fastconv import backend
+from fastconv.cases import available_dtypes
+
+from . import compare, goals, markdown, peers, report
+from .conv_tasks import REPRESENTATIVE
+from .measure import Effort
+from .run import OPERATIONS, Settings, ceilings, environment, row, set_threads, tasks
+from .shapes import BATCH, CONVS, NORMS, POOLS, ConvCase, NormCase, PoolCase
+from .task import LAYOUTS, Task
+
+_QUICK = Effort(rounds=3, block_seconds=0.005)
+_EPILOG = """\
+Every row is checked before it is timed. Without --layer, --network or --all the convolutions are a selection of each
+network's kinds of layers. Also: `bench compare BEFORE.json AFTER.json`, `bench table FILE.json [--insert README.md]`.
+Exit status: 0 all is well, 1 a result was wrong, 2 bad usage or input."""
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
+    return value
+
+
+def _threads(text: str) -> list[int]:
+    return [_positive(part) for part in text.split(",")]
+
+
+def _layouts(text: str) -> list[str]:
+    names = text.split(",")
+    if not set(names) <= set(LAYOUTS):
+        raise argparse.ArgumentTypeError(f"must be of {', '.join(LAYOUTS)}; got {text!r}")
+    return [name for name in LAYOUTS if name in names]
+
+
+def _expression(text: str) -> re.Pattern[str]:
+    try:
+        return re.compile(text)
+    except re.error as error:
+        raise argparse.ArgumentTypeError(f"is no regular expression: {error}") from error
+
+
+def _run_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="bench",
+        description="Time the layers of well-known networks, against torch where it is installed.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    cases: tuple[ConvCase | PoolCase | NormCase, ...] = (*CONVS, *POOLS, *NORMS)
+    networks = sorted({case.network for case in cases})
+    parser.add_argument("--op", choices=(*OPERATIONS, "all"), default="all", help="default: all")
+    parser.add_argument("--network", choices=networks, help="all layers of one network")
+    parser.add_argument("--layer", type=_expression, metavar="REGEX", help="all layers whose name has a match")
+    parser.add_argument("--all", action="store_true", help="all layers of all networks")
+    parser.add_argument("--batch", type=_positive, default=BATCH, help=f"images in a call (default {BATCH})")
+    parser.add_argument("--threads", type=_threads, metavar="N,...", help="default: the library's")
+    parser.add_argument("--layout", type=_layouts, default=list(LAYOUTS), metavar="nchw,nhwc", help="default: both")
+    parser.add_argument("--against", choices=("torch", "none"), default="torch", help="default: torch, if installed")
+    parser.add_argument("--isa", help="instruction set of the kernels (default: the best)")
+    parser.add_argument("--dtype", choices=tuple(available_dtypes()), default="float32", help="default: float32")
+    parser.add_argument("--quick", action="store_true", help="every fourth row, short blocks: a first impression")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all measurements")
+    parser.add_argument("--roofline", type=Path, metavar="FILE", help="write the roofline plot (PNG, needs matplotlib)")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the benchmark's command line; returns the exit status (see ``--help``)."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if argv[:1] == ["compare"]:
+        return _compare(argv[1:])
+    if argv[:1] == ["table"]:
+        return _table(argv[1:])
+    return _run(_run_parser().parse_args(argv))
+
+
+def _selected(options: argparse.Namespace) -> list[Task]:
+    operations = OPERATIONS if options.op == "all" else (options.op,)
+    chosen: list[Task] = []
+    for operation in operations:
+        found = [task for task in tasks(operation, options.batch) if _wanted(task, options)]
+        named = options.layer or options.network
+        chosen += found[::4] if options.quick and not named and operation != "call" else found
+    if not chosen:
+        raise ValueError("no layer is chosen by --op, --network and --layer together")
+    return chosen
+
+
+def _wanted(task: Task, options: argparse.Namespace) -> bool:
+    if options.layer is not None and not options.layer.search(task.layer):
+        return False
+    if options.network is not None:
+        return task.layer.startswith(f"{options.network}-")
+    if options.layer is not None or options.all or task.op not in ("conv", "conv_backward"):
+        return True
+    return task.layer in REPRESENTATIVE
+
+
+def _destination(path: Path | None) -> None:
+    """Notice before the measurement that its result could not be written after it."""
+    if path is not None and not path.parent.is_dir():
+        raise FileNotFoundError(f"no such directory: {path.parent}")
+
+
+@contextlib.contextmanager
+def _backend(isa: str | None) -> Iterator[None]:
+    if isa is None:
+        yield
+        return
+    with fc.use_backend(f"cpu:{isa}"):
+        yield
+
+
+def _run(options: argparse.Namespace) -> int:
+    for path in (options.json, options.roofline):
+        _destination(path)
+    chosen = _selected(options)
+    torch = peers.load() if options.against == "torch" else None
+    with _backend(options.isa), contextlib.ExitStack() as restore:
+        native = backend.get_backend() != "reference"
+        if native:
+            restore.callback(fc.set_num_threads, fc.get_num_threads())
+        if torch is not None:
+            restore.callback(torch.set_threads, torch.module.get_num_threads())
+            restore.enter_context(torch.module.no_grad())
+        threads = options.threads or [fc.get_num_threads() if native else 1]
+        result = _measure(options, chosen, threads, torch)
+    if options.json is not None:
+        options.json.write_text(json.dumps(result, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    limits = result["ceilings"][str(threads[-1])]
+    if options.roofline is not None and limits is not None:
+        from .picture import roofline
+
+        last = [r for r in result["rows"] if r["threads"] == threads[-1]]
+        title = f"{result['environment']['processor']}, {threads[-1]} threads, {options.dtype}"
+        roofline(last, limits, title, options.roofline)
+    return 0 if all(r["check"]["passed"] for r in result["rows"]) else 1
+
+
+def _measure(options: argparse.Namespace, chosen: list[Task], threads: list[int], torch: Any) -> dict[str, Any]:
+    effort = _QUICK if options.quick else Effort()
+    dtype = np.dtype(available_dtypes()[options.dtype])
+    where, start = environment(torch), time.monotonic()
+    print(f"{where['processor']}, {where['isa'] or where['backend']}, against {where['peer'] or 'nothing'}")
+    print("x NCHW, x NHWC, x best: how many times as fast as torch in this layout, and in its better one")
+    rows: list[report.Row] = []
+    limits: dict[str, Any] = {}
+    for count in threads:
+        set_threads(count, torch)
+        limits[str(count)] = ceiling = ceilings(count, dtype, torch, effort)
+        settings = Settings(options.layout, dtype, count, options.batch, effort, torch)
+        if ceiling is not None:
+            print(f"ceilings: {ceiling['flops'] / 1e9:.0f} GFLOP/s, copies {ceiling['bandwidth'] / 1e9:.1f} GB/s")
+        for number, task in enumerate(chosen):
+            if number == 0 or chosen[number - 1].op != task.op:
+                print(f"\n{task.op}, {dtype.name}, batch {options.batch}, {count} threads\n{report.HEADER}")
+            rows.append(row(task, settings))
+            print("\n".join(report.lines(rows[-1], ceiling)), flush=True)
+    print("\n" + "\n".join(report.means(rows)))
+    last = [r for r in rows if r["threads"] == threads[-1]]
+    reached = goals.results(last, limits[str(threads[-1])])
+    if reached:
+        print(f"\n{threads[-1]} threads\n" + "\n".join(goals.lines(reached)))
+    print(f"\n{len(rows)} rows in {time.monotonic() - start:.0f} s")
+    run = {"dtype": dtype.name, "batch": options.batch, "threads": threads, "quick": options.quick}
+    return {"environment": where, "run": run, "ceilings": limits, "rows": rows, "goals": reached}
+
+
+def _load(path: Path) -> dict[str, Any]:
+    try:
+        result = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not JSON: {error}") from error
+    if not isinstance(result, dict) or not {"rows", "environment", "run", "ceilings"} <= result.keys():
+        raise ValueError(f"{path} is not a result file of bench --json")
+    return result
+
+
+def _compare(argv: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(prog="bench compare", description=compare.__doc__)
+    parser.add_argument("before", type=Path)
+    parser.add_argument("after", type=Path)
+    parser.add_argument("--relative", action="store_true", help="compare times over torch's of the same file")
+    options = parser.parse_args(argv)
+    compared = compare.compare(_load(options.before), _load(options.after), options.relative)
+    if not compared:
+        raise ValueError("the two files have no row in common")
+    print("\n".join(compare.lines(compared, options.relative)))
+    return 0
+
+
+def _table(argv: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(prog="bench table", description=markdown.__doc__)
+    parser.add_argument("result", type=Path)
+    parser.add_argument("--insert", type=Path, metavar="FILE.md", help="write it between the markers of this file")
+    options = parser.parse_args(argv)
+    text = markdown.table(_load(options.result))
+    if options.insert is None:
+        print(text, end="")
+    else:
+        markdown.insert(options.insert, text)
+    return 0
