@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 from collections.abc import Iterator
 from importlib import import_module
 from types import ModuleType
@@ -32,10 +33,31 @@ ops: Any = _FirstUse()
 _name = "cpu"
 
 
+@contextlib.contextmanager
+def _brief_spinning() -> Iterator[None]:
+    """Let libgomp, which reads its environment once when it is loaded, spin briefly before a waiting thread sleeps.
+
+    Its default spins for milliseconds. With one other busy process on the machine a small convolution then takes 12 ms
+    instead of 0.5 (2 cores, medians of 400 calls); alone the two are equal. What the user has set is left as it is.
+    """
+    name = "GOMP_SPINCOUNT"
+    if name in os.environ or "OMP_WAIT_POLICY" in os.environ:
+        yield
+        return
+    os.environ[name] = "2000"
+    try:
+        yield
+    finally:
+        del os.environ[name]
+
+
 def native() -> ModuleType:
     """The native module ``fastconv._cpu``; ImportError that says how to build it where there is none."""
     try:
-        return import_module("fastconv._cpu")
+        if "fastconv._cpu" in sys.modules:
+            return sys.modules["fastconv._cpu"]
+        with _brief_spinning():
+            return import_module("fastconv._cpu")
     except ModuleNotFoundError as error:
         raise ImportError(
             f"the native module fastconv._cpu is not built ({error}). Build it with `pip install .` in the source tree "

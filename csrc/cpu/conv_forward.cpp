@@ -244,15 +244,20 @@ void solve(TapProblem p, const T* x, const T* weights, const T* bias, T* y, Cont
   }
 }
 
-template <class T>
-void fill_channels(const ConvShape& s, const T* bias, T* dx, Context& ctx) {
-  const int64_t space = s.in_space();
-  parallel_for<KeepDenormals>(ctx.threads_for(0, double(s.N * s.C * space) * sizeof(T)), s.N * s.C, [&](int64_t i, int) {
-    const int64_t n = i / s.C, c = i % s.C;
-    const T value = bias ? bias[c] : T{};
-    const bool last = s.layout == Layout::channels_last;
-    T* p = last ? dx + n * space * s.C + c : dx + i * space;
-    for (int64_t m = 0; m < space; m++) p[m * (last ? s.C : 1)] = value;
+// dx = bias (or zero) everywhere, for the positions that no tap reaches.
+template <class T> void fill_channels(const ConvShape& s, const T* bias, T* dx, Context& ctx) {
+  const bool last = s.layout == Layout::channels_last;
+  const int64_t space = s.in_space(), rows = s.in[0] * s.in[1], width = s.in[2];
+  const int64_t tasks = last ? s.N * rows : s.N * s.C, length = last ? width * s.C : space;
+  parallel_for<KeepDenormals>(ctx.threads_for(0, double(tasks * length) * sizeof(T)), tasks, [&](int64_t i, int) {
+    T* p = dx + i * length;
+    if (!bias) {
+      std::memset(p, 0, std::size_t(length) * sizeof(T));
+    } else if (last) {
+      for (int64_t w = 0; w < width; w++) std::memcpy(p + w * s.C, bias, std::size_t(s.C) * sizeof(T));
+    } else {
+      for (int64_t m = 0; m < space; m++) p[m] = bias[i % s.C];
+    }
   });
 }
 

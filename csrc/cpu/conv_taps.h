@@ -100,7 +100,9 @@ template <class A> Blocking choose_blocking(const TapProblem& p, int threads) {
   b.group_rows = best_group_rows(wide.count);
   bool inside = true;
   for (const TapAxis& a : p.axis) inside = inside && a.first >= 0 && a.first + a.span(a.count) <= a.source;
-  b.in_place = p.same_type && p.layout == Layout::channels_last && inside && wide.count % b.group_rows == 0;
+  // Pixels a multiple of 4 KB apart share one L1 set, which holds fewer lines than a tile has rows: copied, they do not.
+  const bool spread = p.groups * p.channels * int64_t(sizeof(A)) % 4096 != 0;
+  b.in_place = p.same_type && p.layout == Layout::channels_last && inside && spread && wide.count % b.group_rows == 0;
   b.folded = wide.step == 1 && wide.taps > 1 && p.channels < 128 && (!b.in_place || p.groups == 1);
   b.images = 1;
   b.rows = high.count;
