@@ -13,7 +13,7 @@ constexpr int64_t kBandPixels = 1024;
 constexpr int64_t kBandColumns = 1024;
 constexpr int64_t kMostTaps = 1 << 12;            // filters of more taps are summed one value at a time
 constexpr int64_t kSumBytes = 8 << 20;            // accumulators of all partitions
-constexpr int64_t kMostRowValues = 64 << 10;
+constexpr int64_t kMostRowValues = 64 << 10, kMostPackedValues = 256 << 10;
 constexpr int64_t kPartitions = 16;
 
 // Filter columns whose sums are kept in registers together.
@@ -25,7 +25,8 @@ struct Plan {
   int64_t rows, band_rows, band_cols, col_bands, bands;  // rows and columns of the output
   int64_t partitions;
   int64_t channels, channel_blocks;                      // of the output: padded, and tasks they are split over
-  int64_t width, pitch, row_values;                      // packed input row (channels-first)
+  int64_t width, pitch, row_values, packed_rows;         // packed input rows (channels-first)
+  bool joint_rows;                                       // whether they serve all filter rows
   std::size_t sum_bytes, thread_bytes;
   int team;
   bool fits;
@@ -41,20 +42,33 @@ Plan make_plan(const ConvShape& s, int threads) {
   p.band_cols = min_of(Q, kBandColumns);
   p.col_bands = ceil_div(Q, p.band_cols);
   p.band_rows = max_of(1, min_of(p.rows, kBandPixels / p.band_cols));
-  p.bands = ceil_div(p.rows, p.band_rows) * p.col_bands;
   p.channels = round_up(s.K, lanes);
   if (s.taps() > kMostTaps || s.stride[2] > kMostRowValues || window > kMostRowValues) return p;
   p.width = (p.band_cols - 1) * s.stride[2] + window;
   p.pitch = round_up(ceil_div(p.width, s.stride[2]) + lanes, lanes);
   p.row_values = p.pitch * s.stride[2];
+  if (p.row_values > kMostPackedValues) return p;
+  p.band_rows = min_of(p.band_rows, kMostPackedValues / p.row_values);
+  p.bands = ceil_div(p.rows, p.band_rows) * p.col_bands;
   const int64_t sums = p.channels * s.taps() * item;
-  p.fits = sums <= 2 * kSumBytes && p.row_values <= 2 * kMostRowValues;
+  p.fits = sums <= 2 * kSumBytes;
   if (!p.fits) return p;
   p.partitions = max_of(1, min_of(min_of(p.bands, kPartitions), kSumBytes / sums));
   p.channel_blocks = min_of(p.channels / lanes, ceil_div(kPartitions, p.partitions));
   p.sum_bytes = std::size_t(round_up(p.partitions * sums, 64));
-  const int64_t packed = s.layout == Layout::channels_first ? p.band_rows * p.row_values + lanes : 0;
-  p.thread_bytes = std::size_t(round_up(packed * item, 64));
+  // One packed row serves all filter rows that read it, unless dilation spreads them too far.
+  const int64_t window_rows = (s.kernel[1] - 1) * s.dilation[1] + 1;
+  p.packed_rows = p.band_rows;
+  if (s.kernel[1] > 1 && window_rows < kMostRowValues && s.stride[1] < kMostRowValues) {
+    const int64_t images = min_of(p.band_rows, ceil_div(p.band_rows, s.out[1]) + 1);
+    const int64_t rows = p.band_rows * s.stride[1] + images * window_rows;
+    p.joint_rows = rows <= 2 * s.kernel[1] * p.band_rows && rows <= kMostPackedValues / p.row_values;
+    if (p.joint_rows) p.packed_rows = rows;
+  }
+  const bool packs = s.layout == Layout::channels_first;
+  const int64_t packed = packs ? round_up(p.packed_rows * p.row_values + lanes, 16) * item : 0;
+  const int64_t tables = packs ? (2 * p.band_rows + p.packed_rows) * int64_t(sizeof(int64_t)) : 0;
+  p.thread_bytes = std::size_t(round_up(packed + tables, 64));
   const int64_t left = (int64_t(30) << 20) - int64_t(p.sum_bytes);
   p.team = int(packed ? max_of(1, min_of(threads, left / int64_t(p.thread_bytes))) : threads);
   p.fits = p.bytes() <= std::size_t(32) << 20;
@@ -80,9 +94,9 @@ template <class T> class WeightGradient {
       const int64_t part = task / p.channel_blocks, block = task % p.channel_blocks;
       const int64_t from = registers * block / p.channel_blocks * L;
       const int64_t to = registers * (block + 1) / p.channel_blocks * L;
-      A* packed = reinterpret_cast<A*>(workspace + p.sum_bytes + std::size_t(thread) * p.thread_bytes);
+      char* memory = workspace + p.sum_bytes + std::size_t(thread) * p.thread_bytes;
       if (last) partition_channels_last(part, from, min_of(s.K, to));
-      else partition_channels_first(part, from, min_of(s.K, to), packed);
+      else partition_channels_first(part, from, min_of(s.K, to), memory);
     });
     for (int64_t k = 0; k < s.K; k++)
       for (int64_t tap = 0; tap < taps_; tap++) {
@@ -244,57 +258,117 @@ template <class T> class WeightGradient {
   }
 
   // ---- channels-first: vectors over columns -------------------------------------------------------------------------
-  __attribute__((noinline)) void partition_channels_first(int64_t part, int64_t from, int64_t to, A* packed) const {
-    for (int64_t k = from; k < to; k++)
-      bands_of(part, [&](const Band& band, bool first) {
-        for (int64_t t = 0; t < s.kernel[0]; t++)
-          for (int64_t r = 0; r < s.kernel[1]; r++) {
-            for (int64_t i = 0; i < band.rows; i++) {
-              const Line line = line_of(band.row + i, t, r);
-              const int64_t plane = (line.n * s.C + k / multiplier_) * s.in[0] + line.z;
-              pack_row(line.inside ? x_ + (plane * s.in[1] + line.y) * s.in[2] : nullptr, s.in[2], x_end_,
-                       band.col * s.stride[2] - s.pad[2], p.width, s.stride[2], p.pitch, packed + i * p.row_values);
-            }
-            column_groups([&](auto columns, int64_t u) {
-              band_channels_first<decltype(columns)::n>(band, t, r, u, k, part, first, packed);
-            });
-          }
+  // The rows of a band: the same for all channels but for the offset of the plane.
+  struct Rows {
+    A* packed;        // input rows of one channel
+    int64_t* dy;      // where each output row lies in its plane of dy, image included
+    int64_t* start;   // where its input rows start in `packed`
+    int64_t* source;  // where each packed row lies in its plane of x, image included; -1: outside, zeros
+    int64_t count;    // of packed rows
+  };
+
+  Rows rows_at(char* memory) const {
+    Rows rows{};
+    rows.packed = reinterpret_cast<A*>(memory);
+    rows.dy = reinterpret_cast<int64_t*>(rows.packed + round_up(p.packed_rows * p.row_values + L, 16));
+    rows.start = rows.dy + p.band_rows;
+    rows.source = rows.start + p.band_rows;
+    return rows;
+  }
+
+  // For filter rows from (t, r) on.
+  void find_rows(const Band& band, int64_t t, int64_t r, Rows& rows) const {
+    rows.count = 0;
+    for (int64_t i = 0; i < band.rows;) {
+      const Line line = line_of(band.row + i, t, r);
+      const int64_t lines = p.joint_rows ? min_of(band.rows - i, s.out[1] - line.p) : 1;
+      const int64_t span = p.joint_rows ? (lines - 1) * s.stride[1] + (s.kernel[1] - 1) * s.dilation[1] + 1 : 1;
+      for (int64_t j = 0; j < lines; j++) {
+        rows.dy[i + j] = line.n * s.K * s.out_space() + (line.o * s.out[1] + line.p + j) * s.out[2] + band.col;
+        rows.start[i + j] = (rows.count + j * s.stride[1]) * p.row_values;
+      }
+      for (int64_t j = 0; j < span; j++) {
+        const bool inside = within(line.z, s.in[0]) && within(line.y + j, s.in[1]);
+        const int64_t row = line.n * s.C * s.in_space() + (line.z * s.in[1] + line.y + j) * s.in[2];
+        rows.source[rows.count++] = inside ? row : -1;
+      }
+      i += lines;
+    }
+  }
+
+  __attribute__((noinline)) void partition_channels_first(int64_t part, int64_t from, int64_t to, char* memory) const {
+    Rows rows = rows_at(memory);
+    bands_of(part, [&](const Band& band, bool first) {
+      for (int64_t t = 0; t < s.kernel[0]; t++)
+        for (int64_t r = 0; r < s.kernel[1]; r += p.joint_rows ? s.kernel[1] : 1) {
+          find_rows(band, t, r, rows);
+          for (int64_t k = from; k < to; k++) channel_channels_first(band, t, r, k, rows, part, first);
+        }
+    });
+  }
+
+  void channel_channels_first(const Band& band, int64_t t, int64_t r, int64_t k, const Rows& rows, int64_t part,
+                              bool first) const {
+    for (int64_t i = 0; i < rows.count; i++) {
+      const int64_t row = rows.source[i];
+      pack_row(row < 0 ? nullptr : x_ + row + k / multiplier_ * s.in_space(), s.in[2], x_end_,
+               band.col * s.stride[2] - s.pad[2], p.width, s.stride[2], p.pitch, rows.packed + i * p.row_values);
+    }
+    const T* dy = dy_ + k * s.out_space();
+    if (p.joint_rows && s.kernel[1] == 3 && s.kernel[2] == 3)
+      return band_channels_first<3, 3>(band, t, 0, 0, 0, k, dy, rows, part, first);
+    for (int64_t i = 0; i < (p.joint_rows ? s.kernel[1] : 1); i++)
+      column_groups([&](auto columns, int64_t u) {
+        const int64_t below = i * s.dilation[1] * p.row_values;
+        band_channels_first<1, decltype(columns)::n>(band, t, r + i, u, below, k, dy, rows, part, first);
       });
   }
 
-  template <int S>
-  void band_channels_first(const Band& band, int64_t t, int64_t r, int64_t u, int64_t k, int64_t part, bool first,
-                           const A* packed) const {
-    Vec<A> sum[S];
+  // Taps (t, r .. r + R - 1, u .. u + S - 1); `below`: packed values between a row's start and that of tap row r.
+  template <int R, int S>
+  __attribute__((noinline)) void band_channels_first(const Band& band, int64_t t, int64_t r, int64_t u, int64_t below,
+                                                     int64_t k, const T* dy, const Rows& rows, int64_t part,
+                                                     bool first) const {
+    Vec<A> sum[R][S];
     const A* x[S];
-    for (int i = 0; i < S; i++) {
-      const int64_t column = (u + i) * s.dilation[2];
-      sum[i] = Vec<A>{};
-      x[i] = packed + column % s.stride[2] * p.pitch + column / s.stride[2];
+#pragma GCC unroll 3
+    for (int i = 0; i < R; i++)
+#pragma GCC unroll 5
+      for (int j = 0; j < S; j++) sum[i][j] = Vec<A>{};
+#pragma GCC unroll 5
+    for (int j = 0; j < S; j++) {
+      const int64_t column = (u + j) * s.dilation[2];
+      x[j] = rows.packed + below + column % s.stride[2] * p.pitch + column / s.stride[2];
     }
     Mask<A> keep;  // lanes of the last register of a row: what x and dy hold behind them must not take part
-    const int64_t whole = band.cols / L * L;
+    const int64_t whole = band.cols / L * L, next = s.dilation[1] * p.row_values;
     for (int l = 0; l < L; l++) keep[l] = l < band.cols - whole ? -1 : 0;
-    const int64_t images = s.out[0] * s.out[1];
-    for (int64_t i = 0; i < band.rows; i++) {
-      const int64_t row = band.row + i;
-      const T* dy = dy_ + ((row / images * s.K + k) * images + row % images) * s.out[2] + band.col;
-      const int64_t at = i * p.row_values;
+    for (int64_t row = 0; row < band.rows; row++) {
+      const T* g_row = dy + rows.dy[row];
+      const int64_t at = rows.start[row];
       for (int64_t q = 0; q < whole; q += L) {
-        const Vec<A> g = load(dy + q);
+        const Vec<A> g = load(g_row + q);
+#pragma GCC unroll 3
+        for (int i = 0; i < R; i++)
 #pragma GCC unroll 5
-        for (int j = 0; j < S; j++) sum[j] += g * load(x[j] + at + q);
+          for (int j = 0; j < S; j++) sum[i][j] += g * load(x[j] + at + i * next + q);
       }
       if (whole == band.cols) continue;
-      const Vec<A> g = select<A>(keep, load_before(dy + whole, band.cols - whole, dy_end_), Vec<A>{});
+      const Vec<A> g = select<A>(keep, load_before(g_row + whole, band.cols - whole, dy_end_), Vec<A>{});
+#pragma GCC unroll 3
+      for (int i = 0; i < R; i++)
 #pragma GCC unroll 5
-      for (int j = 0; j < S; j++) sum[j] += g * select<A>(keep, load(x[j] + at + whole), Vec<A>{});
+        for (int j = 0; j < S; j++)
+          sum[i][j] += g * select<A>(keep, load(x[j] + at + i * next + whole), Vec<A>{});
     }
-    for (int j = 0; j < S; j++) {
-      A* to = sum_of(part, (t * s.kernel[1] + r) * s.kernel[2] + u + j, k);
-      const A v = sum_lanes<A>(sum[j]);
-      *to = first ? v : *to + v;
-    }
+#pragma GCC unroll 3
+    for (int i = 0; i < R; i++)
+#pragma GCC unroll 5
+      for (int j = 0; j < S; j++) {
+        A* to = sum_of(part, (t * s.kernel[1] + r + i) * s.kernel[2] + u + j, k);
+        const A v = sum_lanes<A>(sum[i][j]);
+        *to = first ? v : *to + v;
+      }
   }
 
   const ConvShape& s;
