@@ -144,7 +144,7 @@ def _run(options: argparse.Namespace) -> int:
         threads = options.threads or [fc.get_num_threads() if native else 1]
         result = _measure(options, chosen, threads, torch)
     if options.json is not None:
-        options.json.write_text(json.dumps(result, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        options.json.write_text(_as_json(result), encoding="utf-8")
     limits = result["ceilings"][str(threads[-1])]
     if options.roofline is not None and limits is not None:
         from .picture import roofline
@@ -153,6 +153,13 @@ def _run(options: argparse.Namespace) -> int:
         title = f"{result['environment']['processor']}, {threads[-1]} threads, {options.dtype}"
         roofline(last, limits, title, options.roofline)
     return 0 if all(r["check"]["passed"] for r in result["rows"]) else 1
+
+
+def _as_json(result: dict[str, Any]) -> str:
+    """JSON with a line for each row, so that result files can be read, searched and compared as text."""
+    frame = json.dumps({**result, "rows": []}, indent=1, allow_nan=False)
+    rows = ",\n  ".join(json.dumps(row, allow_nan=False) for row in result["rows"])
+    return frame.replace('"rows": []', f'"rows": [\n  {rows}\n ]') + "\n"
 
 
 def _measure(options: argparse.Namespace, chosen: list[Task], threads: list[int], torch: Any) -> dict[str, Any]:

@@ -50,13 +50,13 @@ def bound_ms(row: Row, ceilings: Ceilings) -> tuple[float, str] | None:
     return (compute, "FMA") if compute > memory else (memory, "copy")
 
 
-def number(value: float | None, digits: int = 3) -> str:
-    """`value` to `digits` significant digits, at most 4 of them behind the point; "-" for None."""
+def number(value: float | None, digits: int = 3, most_places: int = 4) -> str:
+    """`value` to `digits` significant digits, at most `most_places` behind the point; "-" for None."""
     if value is None:
         return "-"
     if value == 0 or not math.isfinite(value):
         return str(value)
-    places = min(4, max(0, digits - 1 - math.floor(math.log10(abs(value)))))
+    places = min(most_places, max(0, digits - 1 - math.floor(math.log10(abs(value)))))
     return f"{value:.{places}f}"
 
 
@@ -77,7 +77,7 @@ def lines(row: Row, ceilings: Ceilings) -> list[str]:
         spread = f"{100 * row['times'][layout]['spread']:.0f}%"
         rates = f"{number(row['flops'] / ms / 1e6):>9}{number(row['bytes'] / ms / 1e6):>8}"
         ratios = "".join(f"{number(ratio(ms, peer)):>8}" for peer in peers)
-        text.append(f"{label}{layout:<7}{number(ms):>9}{spread:>6}{rates}{share:>12}{ratios}")
+        text.append(f"{label}{layout:<7}{number(ms, most_places=6):>9}{spread:>6}{rates}{share:>12}{ratios}")
         label = " " * len(label)
     return text
 

@@ -62,6 +62,11 @@ def set_threads(threads: int, torch: Torch | None) -> None:
         torch.set_threads(threads)
 
 
+def _rounded(value: float) -> float:
+    """Six digits are more than a clock gives, and keep result files short."""
+    return float(f"{value:.6g}")
+
+
 def row(task: Task, settings: Settings) -> Row:
     """Check one task, and time it if every layout passed."""
     native = backend.native() if backend.get_backend() != "reference" else None
@@ -97,7 +102,11 @@ def row(task: Task, settings: Settings) -> Row:
         "workspace": workspace,
         "check": {"passed": passed, "error over bound": error if np.isfinite(error) else None},
         "times": {
-            name: {"ms": 1e3 * t.seconds, "spread": t.spread, "blocks": [1e3 * s for s in t.blocks]}
+            name: {
+                "ms": _rounded(1e3 * t.seconds),
+                "spread": _rounded(t.spread),
+                "blocks": [_rounded(1e3 * s) for s in t.blocks],
+            }
             for name, t in timings.items()
         },
     }
