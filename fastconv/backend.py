@@ -54,8 +54,8 @@ def _brief_spinning() -> Iterator[None]:
 def native() -> ModuleType:
     """The native module ``fastconv._cpu``; ImportError that says how to build it where there is none."""
     try:
-        if "fastconv._cpu" in sys.modules:
-            return sys.modules["fastconv._cpu"]
+        if loaded := sys.modules.get("fastconv._cpu"):
+            return loaded
         with _brief_spinning():
             return import_module("fastconv._cpu")
     except ModuleNotFoundError as error:
