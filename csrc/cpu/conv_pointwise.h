@@ -22,11 +22,12 @@ FC_INLINE bool pointwise_first(const TapProblem& p) {
          flat.axis[2].count >= kPointwisePixels;
 }
 
-// Tile rows that waste the fewest output channels.
+// Tile rows for this many output channels: few wasted rows, but tall tiles, which share each load of the pixels.
 FC_INLINE int64_t pointwise_rows(int64_t columns) {
+  const auto cost = [&](int64_t rows) { return ceil_div(columns, rows) * (2 * rows + 3); };
   int64_t best = kTileRows;
   for (int64_t rows = kTileRows; 2 * rows > kTileRows && rows > 1; rows--)
-    if (ceil_div(columns, rows) * rows < ceil_div(columns, best) * best) best = rows;
+    if (cost(rows) < cost(best)) best = rows;
   return best;
 }
 
