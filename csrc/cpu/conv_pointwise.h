@@ -12,6 +12,9 @@
 namespace fastconv::cpu::FC_ISA {
 namespace {
 
+// Consecutive panels of one task: their rows share pages and cache lines' neighbours. 64 -> 64 channels at 56x56: 1.6
+// times the speed of single panels on two threads, 64 -> 256: 1.1 times.
+constexpr int64_t kPanelRun = 12;
 // Fewest pixels of an image for this kernel.
 constexpr int64_t kPointwisePixels = 192;
 
@@ -100,36 +103,46 @@ void solve_pointwise_first(const TapProblem& p, const T* x, const T* weights, co
             tile[c * b.rows + r] = k < p.columns ? A(to_accumulator(w[k * p.column_stride + c * p.channel_stride])) : A(0);
         }
       });
-      parallel_for(b.threads, p.N * panels, [&](int64_t task, int thread) {
+      const int64_t run = max_of(1, min_of(kPanelRun, p.N * panels / (4 * b.threads))), runs = ceil_div(panels, run);
+      parallel_for(b.threads, p.N * runs, [&](int64_t task, int thread) {
         char* own = base + b.shared + thread * (b.panel_bytes + b.edge_bytes);
         A* panel = reinterpret_cast<A*>(own);
         A* edge = reinterpret_cast<A*>(own + b.panel_bytes);
-        const int64_t n = task / panels, p0 = task % panels * width, valid = min_of(width, pixels - p0);
-        const bool narrow = valid <= half;
-        const int64_t panel_width = narrow ? half : width;
-        const T* xs = x + (n * p.groups + group) * p.channels * pixels + p0;
-        T* ys = y + (n * p.groups + group) * p.columns * pixels + p0;
-        for (int64_t c0 = 0; c0 < p.channels; c0 += kChunkSteps) {
-          const int64_t steps = min_of(kChunkSteps, p.channels - c0);
-          for (int64_t c = 0; c < steps; c++)
-            for (int64_t j = 0; j < panel_width; j += half)
-              store(panel + c * panel_width + j, load_up_to(xs + (c0 + c) * pixels + j, max_of(0, valid - j)));
-          const bool final = c0 + steps == p.channels;
-          for (int64_t t = t0; t < t1; t++) {
-            const int64_t k0 = t * b.rows, count = min_of(b.rows, p.columns - k0);
-            const bool whole = valid == width && count == b.rows && p.same_type;
-            A* out = whole ? reinterpret_cast<A*>(ys) + k0 * pixels : edge + (t - t0) * b.rows * width;
-            const int64_t stride = whole ? pixels : width;
-            const A* a = packed + ((t - t0) * p.channels + c0) * b.rows;
-            if (narrow) run_packed<A, 1>(b.rows, a, panel, steps, out, stride, c0 > 0);
-            else run_packed<A, 2>(b.rows, a, panel, steps, out, stride, c0 > 0);
-            if (!final || (whole && !bias)) continue;
-            for (int64_t r = 0; r < count; r++) {
-              const Vec<A> shift = broadcast(bias ? A(to_accumulator(bias[group * p.columns + k0 + r])) : A(0));
-              for (int64_t j = 0; j < valid; j += half) {
-                Vec<A> v = load(out + r * stride + j);
-                if (bias) v += shift;
-                store_up_to(ys + (k0 + r) * pixels + j, v, valid - j);
+        const int64_t n = task / runs, p1 = min_of((task % runs + 1) * run * width, pixels);
+        for (int64_t p0 = task % runs * run * width; p0 < p1; p0 += width) {
+          const int64_t valid = min_of(width, pixels - p0);
+          const bool narrow = valid <= half;
+          const int64_t panel_width = narrow ? half : width;
+          const T* xs = x + (n * p.groups + group) * p.channels * pixels + p0;
+          T* ys = y + (n * p.groups + group) * p.columns * pixels + p0;
+          for (int64_t c0 = 0; c0 < p.channels; c0 += kChunkSteps) {
+            const int64_t steps = min_of(kChunkSteps, p.channels - c0);
+            for (int64_t c = 0; c < steps; c++)
+              for (int64_t j = 0; j < panel_width; j += half)
+                store(panel + c * panel_width + j, load_up_to(xs + (c0 + c) * pixels + j, max_of(0, valid - j)));
+            const bool final = c0 + steps == p.channels;
+            for (int64_t t = t0; t < t1; t++) {
+              const int64_t k0 = t * b.rows, count = min_of(b.rows, p.columns - k0);
+              const bool whole = valid == width && count == b.rows && p.same_type;
+              A* out = whole ? reinterpret_cast<A*>(ys) + k0 * pixels : edge + (t - t0) * b.rows * width;
+              const int64_t stride = whole ? pixels : width;
+              // The next tile's rows lie a plane apart, which no hardware prefetcher follows: 1.1 times at 64 -> 256.
+              if (c0 == 0 && t + 1 < t1)
+                for (int64_t r = 0; r < b.rows; r++) {
+                  __builtin_prefetch(ys + (k0 + b.rows + r) * pixels, 1);
+                  __builtin_prefetch(ys + (k0 + b.rows + r) * pixels + half, 1);
+                }
+              const A* a = packed + ((t - t0) * p.channels + c0) * b.rows;
+              if (narrow) run_packed<A, 1>(b.rows, a, panel, steps, out, stride, c0 > 0);
+              else run_packed<A, 2>(b.rows, a, panel, steps, out, stride, c0 > 0);
+              if (!final || (whole && !bias)) continue;
+              for (int64_t r = 0; r < count; r++) {
+                const Vec<A> shift = broadcast(bias ? A(to_accumulator(bias[group * p.columns + k0 + r])) : A(0));
+                for (int64_t j = 0; j < valid; j += half) {
+                  Vec<A> v = load(out + r * stride + j);
+                  if (bias) v += shift;
+                  store_up_to(ys + (k0 + r) * pixels + j, v, valid - j);
+                }
               }
             }
           }
