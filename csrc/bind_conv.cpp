@@ -199,8 +199,13 @@ py::object linear_forward(py::handle x_object, py::handle w_object, py::handle b
   const Array y = new_rows(x, x.ndim - 1, out, vector);
   if (rows * out == 0) return y.owner;
   if (in == 0) {
-    zero(y);
-    if (b) throw py::value_error("weight must have at least one input feature where a bias is given");
+    // An empty sum: the bias alone.
+    const std::size_t row = std::size_t(out) * item_size(y.dtype);
+    for (int64_t i = 0; i < rows; i++) {
+      char* to = static_cast<char*>(y.data) + std::size_t(i) * row;
+      if (b) std::memcpy(to, b.data, row);
+      else std::memset(to, 0, row);
+    }
     return y.owner;
   }
   const ConvShape s = ConvShape::make_linear(rows, in, out, x.dtype);
