@@ -47,6 +47,15 @@ def _pads(*pairs: int | tuple[int, int]) -> tuple[tuple[int, int], ...]:
 
 
 PLANE = [*map(Conv.of, shapes.AWKWARD), *_networks()]
+# Depthwise 3x3: an odd row and overlapping columns at the end of the tiles, a last register of three channels, padding
+# beyond a tile, and planes of several bands.
+DEPTHWISE_TILES = [
+    Conv("depthwise_tiles", (2, 19, 9, 8), (19, 1, 3, 3), (1, 1), _pads(1, 1), (1, 1), 19),
+    Conv("depthwise_tiles_s2", (2, 19, 9, 15), (19, 1, 3, 3), (2, 2), _pads(1, 1), (1, 1), 19),
+    Conv("depthwise_tiles_wide_padding", (1, 16, 1, 9), (16, 1, 3, 3), (1, 1), _pads((3, 9), (4, 1)), (1, 1), 16),
+    Conv("depthwise_bands", (1, 17, 61, 30), (17, 1, 3, 3), (1, 1), _pads(1, 1), (1, 1), 17),
+    Conv("depthwise_bands_s2", (1, 17, 75, 42), (17, 1, 3, 3), (2, 2), _pads(1, (0, 2)), (1, 1), 17),
+]
 OTHER_RANKS = [
     Conv("line", (2, 3, 17), (5, 3, 3), (1,), _pads(1), (1,)),
     Conv("line_audio", (1, 2, 90), (4, 2, 16), (8,), _pads(4), (1,)),
@@ -57,11 +66,12 @@ OTHER_RANKS = [
     Conv("volume", (2, 3, 4, 5, 6), (5, 3, 3, 3, 3), (1, 1, 1), _pads(1, 1, 1), (1, 1, 1)),
     Conv("volume_strided", (1, 4, 5, 7, 6), (3, 4, 2, 3, 1), (2, 3, 1), _pads((0, 1), 2, 0), (1, 2, 1)),
     Conv("volume_depthwise", (2, 17, 4, 5, 5), (17, 1, 3, 3, 3), (1, 2, 1), _pads(1, 1, 1), (1, 1, 1), 17),
+    Conv("volume_depthwise_tiles", (2, 17, 3, 4, 9), (17, 1, 1, 3, 3), (1, 1, 1), _pads(0, 1, 1), (1, 1, 1), 17),
     Conv("volume_grouped", (1, 4, 3, 4, 5), (6, 2, 2, 2, 2), (1, 1, 1), _pads(0, 1, 0), (1, 1, 1), 2),
     Conv("volume_pointwise", (2, 7, 3, 3, 5), (9, 7, 1, 1, 1), (1, 1, 1), _pads(0, 0, 0), (1, 1, 1)),
     Conv("volume_empty_batch", (0, 2, 3, 3, 3), (4, 2, 2, 2, 2), (1, 1, 1), _pads(0, 0, 0), (1, 1, 1)),
 ]
-CASES = [*PLANE, *OTHER_RANKS]
+CASES = [*PLANE, *DEPTHWISE_TILES, *OTHER_RANKS]
 # What the tests below run that are about something else than shapes: one case for each kind of kernel.
 KINDS = [
     c
