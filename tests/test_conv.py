@@ -53,8 +53,8 @@ DEPTHWISE_TILES = [
     Conv("depthwise_tiles", (2, 19, 9, 8), (19, 1, 3, 3), (1, 1), _pads(1, 1), (1, 1), 19),
     Conv("depthwise_tiles_s2", (2, 19, 9, 15), (19, 1, 3, 3), (2, 2), _pads(1, 1), (1, 1), 19),
     Conv("depthwise_tiles_wide_padding", (1, 16, 1, 9), (16, 1, 3, 3), (1, 1), _pads((3, 9), (4, 1)), (1, 1), 16),
-    Conv("depthwise_bands", (1, 17, 61, 30), (17, 1, 3, 3), (1, 1), _pads(1, 1), (1, 1), 17),
-    Conv("depthwise_bands_s2", (1, 17, 75, 42), (17, 1, 3, 3), (2, 2), _pads(1, (0, 2)), (1, 1), 17),
+    Conv("depthwise_bands", (1, 17, 131, 30), (17, 1, 3, 3), (1, 1), _pads(1, 1), (1, 1), 17),
+    Conv("depthwise_bands_s2", (1, 17, 141, 42), (17, 1, 3, 3), (2, 2), _pads(1, (0, 2)), (1, 1), 17),
 ]
 OTHER_RANKS = [
     Conv("line", (2, 3, 17), (5, 3, 3), (1,), _pads(1), (1,)),

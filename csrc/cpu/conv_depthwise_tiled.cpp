@@ -17,7 +17,7 @@ using std::int64_t;
 constexpr int kTaps = 3;                                 // a side of the filter
 constexpr int kColumns = FC_VECTOR_BYTES == 64 ? 7 : 4;  // results of a tile's row: two rows and the filter fit
 constexpr int64_t kTaskValues = 64 << 10;                // results a task
-constexpr int64_t kBandValues = 48 << 10;                // transposed rows of a thread: far less than an L2
+constexpr int64_t kBandPixels = 7 << 10;                 // transposed at once: sources and results, 448 KB of an L2
 constexpr int64_t kMostBandValues = 512 << 10;
 
 template <int... I, class F> FC_INLINE void each(std::integer_sequence<int, I...>, F&& f) {
@@ -101,7 +101,7 @@ struct Bands {
   int64_t width, rows, count, source_values, values;  // columns of sources, rows of results
   Bands(const Plane& plane, int64_t lanes) {
     width = max_of(plane.pad_w + plane.W, reach(1, 1) + (plane.Q - 1) * plane.step);
-    const int64_t row = (width * plane.step + plane.Q) * lanes, fit = kBandValues / row - kTaps;
+    const int64_t fit = kBandPixels / (width * plane.step + plane.Q) - kTaps;
     rows = min_of(plane.P, max_of(8, fit / 2 * 2));
     count = ceil_div(plane.P, rows);
     source_values = width * ((rows - 1) * plane.step + kTaps) * lanes;
@@ -193,14 +193,14 @@ template <class T> class Tiled {
     const T* from = source_ + ((n * C_ + c) * D_ + d) * a.H * a.W + (a.backwards ? a.H - high : low) * a.W;
     A* first = sources + (a.backwards ? (high - 1 - top) * bands.width + a.pad_w + a.W - 1
                                       : (low - top) * bands.width + a.pad_w) * L;
-    const int64_t plane = D_ * a.H * a.W, ahead = bands.count > 1 ? bands.rows * a.step * a.W : L * plane;
+    const int64_t plane = D_ * a.H * a.W, ahead = bands.count > 1 ? 0 : L * plane;
     gather(from, plane, count, (high - low) * a.W, ahead, first, bands.width);
 
     const int64_t size = rows * a.Q, out_plane = D_ * a.P * a.Q;
     T* to = result_ + ((n * C_ + c) * D_ + d) * a.P * a.Q + (a.backwards ? a.P - p - rows : p) * a.Q;
-    // The lines that the results go to, while the arithmetic runs.
-    for (int64_t l = 0; l < count; l++)
-      for (int64_t i = 0; i < size; i += 64 / int64_t(sizeof(T))) __builtin_prefetch(to + l * out_plane + i, 0, 2);
+    // The lines that the results of small planes go to, while the arithmetic runs.
+    for (int64_t l = 0; l < (bands.count > 1 ? 0 : count); l++)
+      for (int64_t i = 0; i < size; i += 64 / int64_t(sizeof(T))) __builtin_prefetch(to + l * out_plane + i);
     A* results = sources + bands.source_values;
     A* out = results + (a.backwards ? (size - 1) * L : 0);
     for (int64_t i = 0; i < rows; i += 2) {
@@ -237,7 +237,7 @@ template <class T> class Tiled {
         const T* at = from + min_of(l, count - 1) * plane + i;
         r[l] = load_up_to(at, lanes);
         // Sixteen short runs are too many for the processor's own prefetching: fetch what comes next.
-        __builtin_prefetch(at + ahead, 0, 2);
+        __builtin_prefetch(at + ahead);
       }
       transpose<A>(r);
       for (int l = 0; l < L && l < lanes; l++) {
