@@ -107,7 +107,8 @@ py::object max_pool_forward(handle x, handle kernel, handle stride, handle paddi
   if (kind == Indices::flat) saved = new_indices(nd, s.N, s.C, s.out, s.layout, in.unbatched);
   if (kind == Indices::window)
     saved = new_window_indices(window_index_size(s), nd, s.N, s.C, s.out, s.layout, in.unbatched);
-  run_kernel(bytes(s), [&](Context& ctx) { cpu::active().max_pool_forward(s, in.data, y.data, kind, saved.data, ctx); });
+  run_kernel(bytes(s),
+             [&](Context& ctx) { cpu::active().max_pool_forward(s, in.data, y.data, kind, saved.data, ctx); });
   if (kind == Indices::none) return std::move(y.owner);
   return py::make_tuple(std::move(y.owner), std::move(saved.owner));
 }
@@ -270,8 +271,9 @@ PoolShape adaptive_shape(const Array& in, handle output_size, int nd) {
   const bool sequence = PyTuple_Check(output_size.ptr()) || PyList_Check(output_size.ptr());
   if (output_size.is_none() || (sequence && PySequence_Size(output_size.ptr()) == nd)) {
     for (int i = 0; i < nd; i++) {
-      const auto entry = output_size.is_none() ? py::object(py::none())
-                                               : py::reinterpret_steal<py::object>(PySequence_GetItem(output_size.ptr(), i));
+      const auto entry = output_size.is_none()
+                             ? py::object(py::none())
+                             : py::reinterpret_steal<py::object>(PySequence_GetItem(output_size.ptr(), i));
       size[i] = entry.is_none() ? in.shape[2 + i] : take_int("output_size", entry);
     }
   } else {

@@ -1,5 +1,5 @@
 // Average and power-average (Lp) pooling, forward and backward.
-#include "pool_windows.h"
+#include "pool_rows.h"
 
 namespace fastconv::cpu::FC_ISA {
 namespace {
@@ -41,7 +41,9 @@ FC_INLINE void window_sums(const PoolShape& s, const T* x, T* y, Context& ctx, V
   const Steps from(s.layout, s.C, s.in), to(s.layout, s.C, s.out);
   const double taps = double(depth.inputs(0).size() * height.inputs(0).size() * width.inputs(0).size());
   const double work = double(s.out[2]) * taps;
-  for_row_blocks<FlushDenormals>(ctx, s.N * s.C * s.out[0] * s.out[1], work, work * sizeof(T), [&](int64_t first, int64_t last, int) {
+  for_row_blocks<FlushDenormals>(
+      ctx, s.N * s.C * s.out[0] * s.out[1], work, work * sizeof(T),
+      [&](int64_t first, int64_t last, int) {
     for (int64_t row = first; row < last; row++) {
       const RowPosition at(row, s.C, s.out);
       const T* plane = x + at.n * from.n + at.c * from.c;
@@ -70,7 +72,9 @@ FC_INLINE void spread_sums(const PoolShape& s, T* dx, Context& ctx, Value&& valu
   const Axis depth = axis_of(s, 0), height = axis_of(s, 1), width = axis_of(s, 2);
   const Steps from(s.layout, s.C, s.out), to(s.layout, s.C, s.in);
   const double work = double(s.in[2]) * double(ceil_div(s.kernel[2], s.stride[2]));
-  for_row_blocks<FlushDenormals>(ctx, s.N * s.C * s.in[0] * s.in[1], work, work * sizeof(T), [&](int64_t first, int64_t last, int) {
+  for_row_blocks<FlushDenormals>(
+      ctx, s.N * s.C * s.in[0] * s.in[1], work, work * sizeof(T),
+      [&](int64_t first, int64_t last, int) {
     for (int64_t row = first; row < last; row++) {
       const RowPosition at(row, s.C, s.in);
       const int64_t plane = at.n * from.n + at.c * from.c;
@@ -94,11 +98,233 @@ FC_INLINE void spread_sums(const PoolShape& s, T* dx, Context& ctx, Value&& valu
 struct Share {
   Axis depth, height, width;
   explicit Share(const PoolShape& s) : depth(axis_of(s, 0)), height(axis_of(s, 1)), width(axis_of(s, 2)) {}
+  static double share(const Axis& a, int64_t i) { return double(a.kernel) / double(a.inputs(i).size()); }
   double operator()(int64_t o, int64_t p, int64_t q) const {
-    return double(depth.kernel) / double(depth.inputs(o).size()) * (double(height.kernel) / double(height.inputs(p).size())) *
-           (double(width.kernel) / double(width.inputs(q).size()));
+    return share(depth, o) * share(height, p) * share(width, q);
   }
 };
+
+// ---- vectors -------------------------------------------------------------------------------------------------------
+
+// Divisors of the windows q, q + 1, ...: `rows` (depth and height) times the factor along the width.
+template <class A> FC_INLINE Vec<A> divisors(const Divisor& divisor, double rows, int64_t q) {
+  const int64_t last = min_of(q + kLanes<A>, divisor.axis[2].out) - 1;
+  const double factor = divisor.factor(2, q);
+  // Windows are cut off at the ends of a row only.
+  if (factor == divisor.factor(2, last) && (divisor.override_value || factor == double(divisor.axis[2].kernel)))
+    return broadcast<A>(A(rows * factor));
+  Vec<A> v = broadcast<A>(1);
+  for (int64_t i = q; i <= last; i++) v[i - q] = A(rows * divisor.factor(2, i));
+  return v;
+}
+
+// What is made of the sum of a window.
+enum class Mean { average, power_1, power_2 };
+
+template <class T, Mean mean> struct WindowSum {
+  using A = Accumulator<T>;
+  using State = Vec<A>;
+  PoolShape s;
+  T* y;
+  Divisor divisor;
+  A taps;  // of a whole window
+
+  static State start() { return State{}; }
+  static FC_INLINE Vec<A> value(Vec<A> v) { return mean == Mean::power_2 ? v * v : v; }
+  static FC_INLINE void add(State& state, Vec<A> values, int64_t, int64_t, int64_t) { state += value(values); }
+  static FC_INLINE void merge(State& state, const State& row, int64_t) { state += row; }
+  FC_INLINE Vec<A> finish(Vec<A> sum, Vec<A> by) const {
+    if (mean == Mean::average) return sum / by;
+    sum *= taps / by;
+    if (mean == Mean::power_1) return sum;
+    A lane[kLanes<A>];
+    std::memcpy(lane, &sum, sizeof sum);
+    for (int i = 0; i < kLanes<A>; i++) lane[i] = root(lane[i], A(2));
+    return load(lane);
+  }
+  FC_INLINE double rows(const OutputRow& row) const { return divisor.factor(0, row.o) * divisor.factor(1, row.p); }
+  FC_INLINE void put(const OutputRow& row, int64_t q, const State& state) const {
+    store_up_to(y + row.start + q, finish(state, divisors<A>(divisor, rows(row), q)), s.out[2] - q);
+  }
+  FC_INLINE void put(const OutputRow& row, int64_t q, Range, int64_t c, const State& state) const {
+    const A by = A(rows(row) * divisor.factor(2, q));
+    store_up_to(y + row.start + q * s.C + c, finish(state, broadcast<A>(by)), s.C - c);
+  }
+};
+template <class T, Mean mean, int stride, int taps> struct WindowSumInRows : WindowSum<T, mean> {
+  using A = Accumulator<T>;
+  Axis width;
+  struct Block : RowTaps<A, stride, taps> {
+    Block(const WindowSumInRows& op, int64_t q) : RowTaps<A, stride, taps>(op.width, q) {}
+  };
+  static FC_INLINE int64_t code(int64_t, int64_t) { return 0; }
+  static FC_INLINE Vec<A> row(const T* line, const Block& block) {
+    Vec<A> sum{};
+    block.each(line, sum, [&](int64_t, Vec<A> v) { sum += WindowSum<T, mean>::value(v); });
+    return sum;
+  }
+};
+
+template <Mean mean, class T>
+void sum_vectors(const PoolShape& s, const T* x, T* y, const Divisor& divisor, Context& ctx) {
+  using A = Accumulator<T>;
+  const WindowSum<T, mean> sum{s, y, divisor, A(double(s.kernel[0]) * double(s.kernel[1]) * double(s.kernel[2]))};
+  if (s.layout == Layout::channels_last) {
+    pool_channels_last<T, FlushDenormals>(s, x, sum, ctx);
+  } else if constexpr (mean == Mean::average) {
+    with_form<T>(s, [&](auto form) {
+      using F = decltype(form);
+      pool_channels_first<T, FlushDenormals>(
+          s, x, WindowSumInRows<T, mean, F::stride, F::taps>{sum, axis_of(s, 2)}, ctx);
+    });
+  } else {
+    pool_channels_first<T, FlushDenormals>(s, x, WindowSumInRows<T, mean, 0, 0>{sum, axis_of(s, 2)}, ctx);
+  }
+}
+
+// The windows o, p that hold the inputs of one row, and whether one division can follow their sum.
+struct Covering {
+  Range o, p;
+  bool uniform;
+  double rows;  // the factor of the first
+};
+FC_INLINE Covering covering(const Divisor& divisor, int64_t d, int64_t h) {
+  Covering c{divisor.axis[0].windows(d), divisor.axis[1].windows(h), true, 1};
+  if (c.o.size() < 1 || c.p.size() < 1) return c;
+  c.rows = divisor.factor(0, c.o.lo) * divisor.factor(1, c.p.lo);
+  for (int64_t o = c.o.lo; o < c.o.hi; o++)
+    for (int64_t p = c.p.lo; p < c.p.hi; p++) c.uniform &= divisor.factor(0, o) * divisor.factor(1, p) == c.rows;
+  return c;
+}
+
+// Each input of `count` rows gathers from its row's line of window gradients.
+template <int stride, class T, class A>
+FC_INLINE void spread_lines(const Axis& width, const A* lines, int64_t pitch, int64_t count, T* out) {
+  constexpr int64_t lanes = kLanes<A>, group = 4;
+  for (int64_t w = 0; w < width.in; w += stride * lanes) {
+    const int64_t n = width.in - w;
+    // The taps that lie on these inputs at all, for a window may be far larger than the input.
+    const int64_t top = min_of(width.kernel - 1, w + stride * lanes - 1 + width.pad);
+    const int64_t low = max_of(0, w + width.pad - (width.out - 1) * stride);
+    for (int64_t first = 0; first < count; first += group) {
+      Vec<A> sum[stride][group] = {};  // of the taps top, top - stride, ...; of top - 1, ...
+      const A* line[group];            // the last one again where there are fewer
+      for (int64_t i = 0; i < group; i++) line[i] = lines + min_of(first + i, count - 1) * pitch;
+#pragma GCC unroll 2
+      for (int e = 0; e < stride; e++)
+        for (int64_t tap = top - e; tap >= low; tap -= stride) {
+          // Input w + odd lies on this tap of window (w + odd + pad - tap) / stride.
+          const int64_t odd = stride == 1 ? 0 : (tap - width.pad) & 1;
+          const Span<A> span((w + odd + width.pad - tap) / stride, width.out);
+#pragma GCC unroll 4
+          for (int64_t i = 0; i < group; i++) sum[e][i] += load_span<A>(line[i], span, Vec<A>{});
+        }
+#pragma GCC unroll 4
+      for (int64_t i = 0; i < group; i++) {
+        if (first + i >= count) break;
+        T* to = out + (first + i) * width.in + w;
+        if constexpr (stride == 1) {
+          store_up_to(to, sum[0][i], n);
+        } else {
+          const bool swap = (top - width.pad) & 1;  // sum[0] is that of the odd inputs
+          const Vec<A> even = swap ? sum[1][i] : sum[0][i], odd = swap ? sum[0][i] : sum[1][i];
+          store_up_to(to, interleave_low<A>(even, odd), n);
+          if (n > lanes) store_up_to(to + lanes, interleave_high<A>(even, odd), n - lanes);
+        }
+      }
+    }
+  }
+}
+
+// Rows of dy that cover a row of inputs are divided and added to one line, which then spreads along the width.
+template <class T>
+void average_backward_channels_first(const PoolShape& shape, const T* dy, T* dx, const Divisor& by, Context& ctx) {
+  using A = Accumulator<T>;
+  constexpr int64_t lanes = kLanes<A>, rows_at_once = 8;
+  const int64_t pitch = round_up(shape.out[2], lanes);
+  A* const scratch =
+      static_cast<A*>(ctx.workspace(std::size_t(ctx.threads()) * std::size_t(rows_at_once * pitch) * sizeof(A)));
+  if (!scratch) return;
+  const double bytes = double(shape.in[2] + shape.out[2]) * sizeof(T);
+  for_row_blocks<FlushDenormals>(
+      ctx, shape.N * shape.C * shape.in[0] * shape.in[1], 0, bytes,
+      [&](int64_t first, int64_t last, int thread) __attribute__((noinline)) {
+    const PoolShape s = shape;  // copies: the compiler need not assume that a store changes them
+    const Divisor divisor = by;
+    const Axis width = axis_of(s, 2);
+    A* const lines = scratch + thread * rows_at_once * pitch;
+    for (int64_t row = first; row < last; row += rows_at_once) {
+      const int64_t count = min_of(rows_at_once, last - row);
+      for (int64_t k = 0; k < count; k++) {
+        const RowPosition at(row + k, 1, s.in);
+        const Covering rows = covering(divisor, at.o, at.p);
+        const T* plane = dy + at.n * s.out_space();
+        for (int64_t q = 0; q < width.out; q += lanes) {
+          Vec<A> sum{};
+          for (int64_t o = rows.o.lo; o < rows.o.hi; o++)
+            for (int64_t p = rows.p.lo; p < rows.p.hi; p++) {
+              const Vec<A> v = load_up_to(plane + (o * s.out[1] + p) * width.out + q, width.out - q);
+              sum += rows.uniform ? v : v / divisors<A>(divisor, divisor.factor(0, o) * divisor.factor(1, p), q);
+            }
+          store(lines + k * pitch + q, rows.uniform ? sum / divisors<A>(divisor, rows.rows, q) : sum);
+        }
+      }
+      T* out = dx + row * width.in;
+      if (width.stride > 2) {
+        for (int64_t w = 0; w < width.in; w++) {
+          const Range q = width.windows(w);
+          for (int64_t k = 0; k < count; k++) {
+            A sum = 0;
+            for (int64_t i = q.lo; i < q.hi; i++) sum += lines[k * pitch + i];
+            out[k * width.in + w] = from_accumulator<T>(sum);
+          }
+        }
+      } else if (width.stride == 1) {
+        spread_lines<1>(width, lines, pitch, count, out);
+      } else {
+        spread_lines<2>(width, lines, pitch, count, out);
+      }
+    }
+  });
+}
+
+template <class T>
+void average_backward_channels_last(const PoolShape& shape, const T* dy, T* dx, const Divisor& by, Context& ctx) {
+  using A = Accumulator<T>;
+  constexpr int64_t lanes = kLanes<A>;
+  const double bytes = double(shape.in[2] + shape.out[2]) * double(shape.C) * sizeof(T);
+  for_row_blocks<FlushDenormals>(
+      ctx, shape.N * shape.in[0] * shape.in[1], 0, bytes,
+      [&](int64_t first, int64_t last, int) __attribute__((noinline)) {
+    const PoolShape s = shape;
+    const Divisor divisor = by;
+    const Axis width = axis_of(s, 2);
+    for (int64_t row = first; row < last; row++) {
+      const RowPosition at(row, 1, s.in);
+      const Covering rows = covering(divisor, at.o, at.p);
+      const T* image = dy + at.n * s.out_space() * s.C;
+      for (int64_t w = 0; w < width.in; w++) {
+        const Range q = width.windows(w);
+        double factor = 1;
+        bool uniform = rows.uniform;
+        if (q.size() > 0) factor = divisor.factor(2, q.lo);
+        for (int64_t i = q.lo; i < q.hi; i++) uniform &= divisor.factor(2, i) == factor;
+        const Vec<A> all = broadcast<A>(A(rows.rows * factor));
+        T* out = dx + (row * width.in + w) * s.C;
+        for (int64_t c = 0; c < s.C; c += lanes) {
+          Vec<A> sum{};
+          for (int64_t o = rows.o.lo; o < rows.o.hi; o++)
+            for (int64_t p = rows.p.lo; p < rows.p.hi; p++)
+              for (int64_t i = q.lo; i < q.hi; i++) {
+                const Vec<A> v = load_up_to(image + ((o * s.out[1] + p) * width.out + i) * s.C + c, s.C - c);
+                sum += uniform ? v : v / A(divisor.factor(0, o) * divisor.factor(1, p) * divisor.factor(2, i));
+              }
+          store_up_to(out + c, uniform ? sum / all : sum, s.C - c);
+        }
+      }
+    }
+  });
+}
 
 }  // namespace
 
@@ -107,8 +333,11 @@ void avg_pool_forward(const PoolShape& s, const void* x, void* y, Context& ctx) 
   with_type(s.dtype, [&](auto zero) {
     using T = decltype(zero);
     using A = Accumulator<T>;
+    const T* from = static_cast<const T*>(x);
+    T* to = static_cast<T*>(y);
+    if (vector_loops_fit(s)) return sum_vectors<Mean::average>(s, from, to, divisor, ctx);
     window_sums<T>(
-        s, static_cast<const T*>(x), static_cast<T*>(y), ctx, [](A v) { return v; },
+        s, from, to, ctx, [](A v) { return v; },
         [&](A sum, int64_t o, int64_t p, int64_t q) {
           return sum / A(divisor.factor(0, o) * divisor.factor(1, p) * divisor.factor(2, q));
         });
@@ -119,25 +348,26 @@ void avg_pool_backward(const PoolShape& s, const void* dy, void* dx, Context& ct
   const Divisor divisor(s);
   with_type(s.dtype, [&](auto zero) {
     using T = decltype(zero);
-    using A = Accumulator<T>;
-    spread_sums<T>(
-        s, static_cast<T*>(dx), ctx,
-        [&](int64_t i, int64_t o, int64_t p, int64_t q) {
-          return to_accumulator(static_cast<const T*>(dy)[i]) /
-                 A(divisor.factor(0, o) * divisor.factor(1, p) * divisor.factor(2, q));
-        },
-        [](A sum, int64_t) { return sum; });
+    const T* from = static_cast<const T*>(dy);
+    T* to = static_cast<T*>(dx);
+    if (s.layout == Layout::channels_last) average_backward_channels_last<T>(s, from, to, divisor, ctx);
+    else average_backward_channels_first<T>(s, from, to, divisor, ctx);
   });
 }
 
 void lp_pool_forward(const PoolShape& s, const void* x, void* y, Context& ctx) {
   const Share share(s);
+  const Divisor clipped(s);  // padding is 0: what is left of a window is all in the input
   with_type(s.dtype, [&](auto zero) {
     using T = decltype(zero);
     using A = Accumulator<T>;
     const A norm = A(s.norm_type);
+    const T* from = static_cast<const T*>(x);
+    T* to = static_cast<T*>(y);
+    if (vector_loops_fit(s) && s.norm_type == 2) return sum_vectors<Mean::power_2>(s, from, to, clipped, ctx);
+    if (vector_loops_fit(s) && s.norm_type == 1) return sum_vectors<Mean::power_1>(s, from, to, clipped, ctx);
     window_sums<T>(
-        s, static_cast<const T*>(x), static_cast<T*>(y), ctx, [=](A v) { return power(v, norm); },
+        s, from, to, ctx, [=](A v) { return power(v, norm); },
         [&](A sum, int64_t o, int64_t p, int64_t q) { return root(sum * A(share(o, p, q)), norm); });
   });
 }

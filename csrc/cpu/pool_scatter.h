@@ -6,8 +6,8 @@ namespace fastconv::cpu::FC_ISA {
 namespace {
 
 // place(element of dy, o, p, q) is the place in the plane that the window chose, or -1. One task is a plane or, in
-// channels-last arrays, kScatterChannels of them, so that no two threads write to one place. float16 and bfloat16 add up
-// in a float plane and are rounded once.
+// channels-last arrays, kScatterChannels of them, so that no two threads write to one place. float16 and bfloat16 add
+// up in a float plane and are rounded once.
 constexpr int64_t kScatterChannels = 16;
 template <class T, class Place>
 FC_INLINE void scatter_maxima(const PoolShape& s, const T* dy, T* dx, Context& ctx, Place&& place) {
@@ -16,8 +16,8 @@ FC_INLINE void scatter_maxima(const PoolShape& s, const T* dy, T* dx, Context& c
   const int64_t chunk = s.layout == Layout::channels_last ? min_of(kScatterChannels, s.C) : 1;
   const int64_t chunks = ceil_div(s.C, chunk), tasks = s.N * chunks, plane = s.in_space();
   const Steps from(s.layout, s.C, s.out), to(s.layout, s.C, s.in);
-  const int threads =
-      ctx.threads_for(0, double(s.N) * double(s.C) * (double(s.out_space()) * (sizeof(T) + 2) + double(plane) * sizeof(T)));
+  const double bytes = double(s.out_space()) * (sizeof(T) + 2) + double(plane) * sizeof(T);
+  const int threads = ctx.threads_for(0, double(s.N) * double(s.C) * bytes);
   A* scratch = nullptr;
   if (!direct) {
     scratch = static_cast<A*>(ctx.workspace(std::size_t(threads) * std::size_t(chunk * plane) * sizeof(A)));

@@ -17,7 +17,9 @@ struct Axis {
   int64_t origin(int64_t i) const { return i * stride - pad; }  // of window i; the tap k lies at origin + k * dilation
   // The taps of window i that lie in the input.
   Range taps(int64_t i) const {
-    const int64_t start = origin(i), lo = start < 0 ? ceil_div(-start, dilation) : 0;
+    const int64_t start = origin(i);
+    if (start >= 0 && start + (kernel - 1) * dilation < in) return {0, kernel};  // the usual one, without a division
+    const int64_t lo = start < 0 ? ceil_div(-start, dilation) : 0;
     const int64_t hi = start >= in ? 0 : min_of(kernel, (in - 1 - start) / dilation + 1);
     return {lo, max_of(lo, hi)};
   }

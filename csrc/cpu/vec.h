@@ -38,6 +38,9 @@ template <> struct VecOf<double> {
 };
 template <class A> using Vec = typename VecOf<A>::type;
 template <class A> using Mask = typename VecOf<A>::mask;          // all ones or zero per lane
+template <class A> struct LaneOf { typedef std::int32_t type; };
+template <> struct LaneOf<double> { typedef std::int64_t type; };
+template <class A> using Lane = typename LaneOf<A>::type;         // the integer type of a mask's lanes
 template <class A> constexpr int kLanes = FC_VECTOR_BYTES / int(sizeof(A));
 
 // The type that values of storage type T are computed in.
@@ -149,9 +152,9 @@ FC_INLINE void store_partial(double* p, Vec<double> v, std::int64_t n) {
 }
 // IEEE maximum of pooling: NaN in either operand gives NaN; equal operands give a.
 FC_INLINE Vec<float> max_nan(Vec<float> a, Vec<float> b) {
-  const __mmask16 take = _mm512_cmp_ps_mask((__m512)a, (__m512)b, _CMP_NGE_UQ);  // a < b or unordered
-  const __mmask16 keep = _mm512_cmp_ps_mask((__m512)a, (__m512)a, _CMP_UNORD_Q);
-  return (Vec<float>)_mm512_mask_blend_ps(_kandn_mask16(keep, take), (__m512)a, (__m512)b);
+  // vmaxps gives its second operand for equal zeros and where one is NaN; what remains is a NaN in b.
+  const __mmask16 nan = _mm512_cmp_ps_mask((__m512)b, (__m512)b, _CMP_UNORD_Q);
+  return (Vec<float>)_mm512_mask_mov_ps(_mm512_max_ps((__m512)b, (__m512)a), nan, (__m512)b);
 }
 #else
 #if defined(__AVX2__)
@@ -193,14 +196,40 @@ FC_INLINE Vec<double> load_partial(const double* p, std::int64_t n) { return loa
 FC_INLINE void store_partial(float* p, Vec<float> v, std::int64_t n) { store_lanes(p, v, n); }
 FC_INLINE void store_partial(double* p, Vec<double> v, std::int64_t n) { store_lanes(p, v, n); }
 FC_INLINE Vec<float> max_nan(Vec<float> a, Vec<float> b) {
+#if defined(__AVX2__)
+  const __m256 larger = _mm256_max_ps((__m256)b, (__m256)a);
+  return (Vec<float>)_mm256_blendv_ps(larger, (__m256)b, _mm256_cmp_ps((__m256)b, (__m256)b, _CMP_UNORD_Q));
+#else
   const Mask<float> keep = (a >= b) | (a != a);
   return keep ? a : b;
+#endif
 }
 #endif
 FC_INLINE Vec<double> max_nan(Vec<double> a, Vec<double> b) {
   const Mask<double> keep = (a >= b) | (a != a);
   return keep ? a : b;
 }
+// Where b is larger than a, or the first NaN: a = b and its code with it.
+#if defined(__AVX512F__)
+FC_INLINE void take_larger(Vec<float>& a, Mask<float>& code, Vec<float> b, Mask<float> b_code) {
+  const __mmask16 number = _mm512_cmp_ps_mask((__m512)a, (__m512)a, _CMP_ORD_Q);
+  const __mmask16 take = _mm512_mask_cmp_ps_mask(number, (__m512)b, (__m512)a, _CMP_NLE_UQ);  // greater or unordered
+  a = (Vec<float>)_mm512_mask_mov_ps((__m512)a, take, (__m512)b);
+  code = (Mask<float>)_mm512_mask_mov_epi32((__m512i)code, take, (__m512i)b_code);
+}
+FC_INLINE void take_larger(Vec<double>& a, Mask<double>& code, Vec<double> b, Mask<double> b_code) {
+  const __mmask8 number = _mm512_cmp_pd_mask((__m512d)a, (__m512d)a, _CMP_ORD_Q);
+  const __mmask8 take = _mm512_mask_cmp_pd_mask(number, (__m512d)b, (__m512d)a, _CMP_NLE_UQ);
+  a = (Vec<double>)_mm512_mask_mov_pd((__m512d)a, take, (__m512d)b);
+  code = (Mask<double>)_mm512_mask_mov_epi64((__m512i)code, take, (__m512i)b_code);
+}
+#else
+template <class V, class M> FC_INLINE void take_larger(V& a, M& code, V b, M b_code) {
+  const M take = (b > a) | ((b != b) & (a == a));
+  a = take ? b : a;
+  code = take ? b_code : code;
+}
+#endif
 FC_INLINE Vec<float> load_partial(const f16* p, std::int64_t n) {
   f16 buffer[kLanes<float>] = {};
   std::memcpy(buffer, p, std::size_t(n) * 2);
@@ -244,6 +273,109 @@ template <class A> FC_INLINE Vec<A> keep(Vec<A> v, Part part) {
   Mask<A> lane;
   for (int i = 0; i < kLanes<A>; i++) lane[i] = i;
   return select<A>(lane < Mask<A>{} + decltype(lane[0] + 0)(part.n), v, Vec<A>{});
+}
+
+// The lanes i with 0 <= w + i < n: found once, used for many rows of n values.
+template <class A> struct Span {
+  std::int64_t w;
+  std::int64_t lo, hi;  // lo <= i < hi
+  Span() {}
+  Span(std::int64_t w, std::int64_t n) : w(w) {
+    lo = w < 0 ? (-w < kLanes<A> ? -w : kLanes<A>) : 0;
+    hi = n - w > kLanes<A> ? kLanes<A> : n - w > lo ? n - w : lo;
+  }
+  unsigned mask() const { return ((1u << hi) - 1) & ~((1u << lo) - 1); }
+};
+// row[w + i] in the lanes of the span; the others are `fill` and touch no memory.
+template <class T>
+FC_INLINE Vec<Accumulator<T>> load_span(const T* row, const Span<Accumulator<T>>& span, Vec<Accumulator<T>> fill) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(T) == 4)
+    return (Vec<float>)_mm512_mask_loadu_ps((__m512)fill, __mmask16(span.mask()), row + span.w);
+  else if constexpr (sizeof(T) == 8)
+    return (Vec<double>)_mm512_mask_loadu_pd((__m512d)fill, __mmask8(span.mask()), row + span.w);
+  else {
+    T values[kLanes<float>];
+    const __mmask16 mask = __mmask16(span.mask());
+    _mm256_storeu_si256((__m256i*)values, _mm256_maskz_loadu_epi16(mask, row + span.w));
+    return (Vec<float>)_mm512_mask_mov_ps((__m512)fill, mask, (__m512)load(values));
+  }
+#else
+  if (span.hi - span.lo == kLanes<Accumulator<T>>) return load(row + span.w);
+  Accumulator<T> values[kLanes<Accumulator<T>>];
+  std::memcpy(values, &fill, sizeof fill);
+  for (std::int64_t i = span.lo; i < span.hi; i++) values[i] = to_accumulator(row[span.w + i]);
+  return load(values);
+#endif
+}
+template <class T>
+FC_INLINE Vec<Accumulator<T>> load_within(const T* row, std::int64_t w, std::int64_t n, Vec<Accumulator<T>> fill) {
+  if (w >= 0 && w + kLanes<Accumulator<T>> <= n) return load(row + w);
+  return load_span(row, Span<Accumulator<T>>(w, n), fill);
+}
+
+// Bytes as lane numbers. GCC expands the same in vector extensions to one scalar move a lane.
+template <class A> FC_INLINE Mask<A> load_bytes(const std::uint8_t* p) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(A) == 4) return (Mask<A>)_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i*)p));
+  else return (Mask<A>)_mm512_cvtepu8_epi64(_mm_loadl_epi64((const __m128i*)p));
+#elif defined(__AVX2__)
+  if constexpr (sizeof(A) == 4) return (Mask<A>)_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i*)p));
+  else {
+    int four;
+    std::memcpy(&four, p, 4);
+    return (Mask<A>)_mm256_cvtepu8_epi64(_mm_cvtsi32_si128(four));
+  }
+#else
+  Mask<A> v;
+  for (int i = 0; i < kLanes<A>; i++) v[i] = p[i];
+  return v;
+#endif
+}
+template <class A> FC_INLINE Mask<A> load_bytes_span(const std::uint8_t* row, const Span<A>& span) {
+#if defined(__AVX512F__)
+  const __m128i bytes = _mm_maskz_loadu_epi8(__mmask16(span.mask()), row + span.w);
+  if constexpr (sizeof(A) == 4) return (Mask<A>)_mm512_cvtepu8_epi32(bytes);
+  else return (Mask<A>)_mm512_cvtepu8_epi64(bytes);
+#else
+  if (span.hi - span.lo == kLanes<A>) return load_bytes<A>(row + span.w);
+  std::uint8_t bytes[kLanes<A>] = {};
+  for (std::int64_t i = span.lo; i < span.hi; i++) bytes[i] = row[span.w + i];
+  return load_bytes<A>(bytes);
+#endif
+}
+// As load_within, with 0 outside.
+template <class A> FC_INLINE Mask<A> load_bytes_within(const std::uint8_t* row, std::int64_t w, std::int64_t n) {
+  if (w >= 0 && w + kLanes<A> <= n) return load_bytes<A>(row + w);
+  return load_bytes_span<A>(row, Span<A>(w, n));
+}
+// The low bytes of the first n lanes.
+template <class A> FC_INLINE void store_bytes(std::uint8_t* p, Mask<A> v, std::int64_t n) {
+#if defined(__AVX512F__)
+  const __mmask16 mask = __mmask16((1u << n) - 1);
+  if constexpr (sizeof(A) == 4) _mm512_mask_cvtepi32_storeu_epi8(p, mask, (__m512i)v);
+  else _mm512_mask_cvtepi64_storeu_epi8(p, __mmask8(mask), (__m512i)v);
+#else
+  for (std::int64_t i = 0; i < n; i++) p[i] = std::uint8_t(v[i]);
+#endif
+}
+
+// Every second lane of a and b in a row, from the first or from the second on.
+template <class A> FC_INLINE Vec<A> even_lanes(Vec<A> a, Vec<A> b) {
+  Mask<A> m;
+  for (int i = 0; i < kLanes<A>; i++) m[i] = 2 * i;
+  return __builtin_shuffle(a, b, m);
+}
+// Lanes 1, 2, ... of a, then `last`.
+template <class A> FC_INLINE Vec<A> shift_in(Vec<A> a, A last) {
+  Mask<A> m;
+  for (int i = 0; i < kLanes<A>; i++) m[i] = i + 1;
+  return __builtin_shuffle(a, broadcast(last), m);
+}
+template <class A> FC_INLINE Vec<A> odd_lanes(Vec<A> a, Vec<A> b) {
+  Mask<A> m;
+  for (int i = 0; i < kLanes<A>; i++) m[i] = 2 * i + 1;
+  return __builtin_shuffle(a, b, m);
 }
 
 // Sum of all lanes in a fixed order (halves, then quarters, ...), the same on every call.
