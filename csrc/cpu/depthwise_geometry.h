@@ -56,17 +56,6 @@ struct Axes {
 
 FC_INLINE bool within(int64_t i, int64_t size) { return i >= 0 && i < size; }
 
-template <class A> FC_INLINE Vec<A> even_lanes(Vec<A> a, Vec<A> b) {
-  Mask<A> m;
-  for (int i = 0; i < kLanes<A>; i++) m[i] = 2 * i;
-  return __builtin_shuffle(a, b, m);
-}
-template <class A> FC_INLINE Vec<A> odd_lanes(Vec<A> a, Vec<A> b) {
-  Mask<A> m;
-  for (int i = 0; i < kLanes<A>; i++) m[i] = 2 * i + 1;
-  return __builtin_shuffle(a, b, m);
-}
-
 // n >= 1 values that exist; the lanes behind them are anything that can be read before `end`.
 template <class T> FC_INLINE Vec<Accumulator<T>> load_before(const T* p, int64_t n, const T* end) {
   return end - p >= kLanes<Accumulator<T>> ? load(p) : load_partial(p, min_of(n, end - p));
