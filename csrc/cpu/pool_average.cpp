@@ -253,10 +253,10 @@ void average_backward_channels_first(const PoolShape& shape, const T* dy, T* dx,
     const Divisor divisor = by;
     const Axis width = axis_of(s, 2);
     A* const lines = scratch + thread * rows_at_once * pitch;
+    RowPosition at(first, 1, s.in);
     for (int64_t row = first; row < last; row += rows_at_once) {
       const int64_t count = min_of(rows_at_once, last - row);
-      for (int64_t k = 0; k < count; k++) {
-        const RowPosition at(row + k, 1, s.in);
+      for (int64_t k = 0; k < count; k++, at.next(s.in)) {
         const Covering rows = covering(divisor, at.o, at.p);
         const T* plane = dy + at.n * s.out_space();
         for (int64_t q = 0; q < width.out; q += lanes) {
@@ -299,8 +299,8 @@ void average_backward_channels_last(const PoolShape& shape, const T* dy, T* dx, 
     const PoolShape s = shape;
     const Divisor divisor = by;
     const Axis width = axis_of(s, 2);
-    for (int64_t row = first; row < last; row++) {
-      const RowPosition at(row, 1, s.in);
+    RowPosition at(first, 1, s.in);
+    for (int64_t row = first; row < last; row++, at.next(s.in)) {
       const Covering rows = covering(divisor, at.o, at.p);
       const T* image = dy + at.n * s.out_space() * s.C;
       for (int64_t w = 0; w < width.in; w++) {

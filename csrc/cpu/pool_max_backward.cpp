@@ -27,7 +27,9 @@ void scatter_windows(const PoolShape& s, const T* dy, const I* taps, T* dx, Cont
 // The window that has tap k on input x along one dimension, or -1.
 FC_INLINE int64_t window_of(const Axis& a, int64_t x, int64_t k) {
   const int64_t start = x + a.pad - k * a.dilation;
-  return start >= 0 && start % a.stride == 0 && start / a.stride < a.out ? start / a.stride : -1;
+  if (start < 0) return -1;
+  const int64_t i = a.over_stride(start);
+  return i * a.stride == start && i < a.out ? i : -1;
 }
 
 struct True {
@@ -97,6 +99,49 @@ void gather_same_size(const PoolShape& s, const T* dy, const std::uint8_t* taps,
   });
 }
 
+// Windows of 2 x 2 side by side: each row of dy fills its two rows of dx, zeros included.
+FC_INLINE bool are_tiles(const PoolShape& s) {
+  bool fit = s.layout == Layout::channels_first && s.kernel[0] == 1 && s.in[0] == s.out[0] && s.stride[0] == 1;
+  for (int d = 1; d < 3; d++)
+    fit &= s.kernel[d] == 2 && s.stride[d] == 2 && s.pad[d] == 0 && s.dilation[d] == 1 && s.in[d] >= 2 * s.out[d];
+  return fit;
+}
+template <class T>
+void scatter_tiles(const PoolShape& shape, const T* dy, const std::uint8_t* taps, T* dx, Context& ctx) {
+  using A = Accumulator<T>;
+  constexpr int64_t lanes = kLanes<A>;
+  const double bytes = double(shape.out[2]) * (5 * sizeof(T) + 1);
+  for_row_blocks<KeepDenormals>(
+      ctx, shape.N * shape.C * shape.out[0] * shape.out[1], 0, bytes,
+      [&](int64_t first, int64_t last, int) __attribute__((noinline)) {
+    const int64_t height = shape.in[1], width = shape.in[2], rows = shape.out[1], windows = shape.out[2];
+    int64_t plane = first / rows, p = first % rows;
+    const T* from = dy + first * windows;
+    const std::uint8_t* chosen = taps + first * windows;
+    for (int64_t row = first; row < last; row++, from += windows, chosen += windows) {
+      T* to = dx + (plane * height + 2 * p) * width;
+      for (int64_t q = 0; q < windows; q += lanes) {
+        const Vec<A> v = load_up_to(from + q, windows - q);
+        const Mask<A> tap = load_bytes_within<A>(chosen, q, windows);
+#pragma GCC unroll 2
+        for (int r = 0; r < 2; r++) {
+          const Vec<A> left = tap == Mask<A>{} + Lane<A>(2 * r) ? v : Vec<A>{};
+          const Vec<A> right = tap == Mask<A>{} + Lane<A>(2 * r + 1) ? v : Vec<A>{};
+          const int64_t n = 2 * (windows - q);
+          store_up_to(to + r * width + 2 * q, interleave_low<A>(left, right), n);
+          if (n > lanes) store_up_to(to + r * width + 2 * q + lanes, interleave_high<A>(left, right), n - lanes);
+        }
+      }
+      for (int64_t r = 0; r < 2; r++) fill_zero(to + r * width + 2 * windows, width - 2 * windows);
+      if (++p == rows) {
+        fill_zero(to + 2 * width, (height - 2 * rows) * width);
+        p = 0;
+        plane++;
+      }
+    }
+  });
+}
+
 template <int stride, class T>
 void gather_channels_first(const PoolShape& shape, const T* dy, const std::uint8_t* taps, T* dx, Context& ctx) {
   using A = Accumulator<T>;
@@ -114,10 +159,10 @@ void gather_channels_first(const PoolShape& shape, const T* dy, const std::uint8
     T* const out = dx;
     Source source[kMaxSources];
     int sources[rows_at_once + 1] = {0};
+    RowPosition at(first, 1, s.in);
     for (int64_t row = first; row < last; row += together) {
       const int64_t count = min_of(together, last - row);
-      for (int64_t i = 0; i < count; i++) {
-        const RowPosition at(row + i, 1, s.in);
+      for (int64_t i = 0; i < count; i++, at.next(s.in)) {
         Source* mine = source + sources[i];
         const int found = source_rows(depth, height, width.kernel, at.o, at.p, mine);
         for (int k = 0; k < found; k++) mine[k].at = (mine[k].at + at.n * s.out[0] * s.out[1]) * width.out;
@@ -168,8 +213,8 @@ void gather_channels_last(const PoolShape& shape, const T* dy, const std::uint8_
     const PoolShape s = shape;  // a copy: the compiler need not assume that a store changes it
     const Axis depth = axis_of(s, 0), height = axis_of(s, 1), width = axis_of(s, 2);
     const int64_t channels = s.C;
-    for (int64_t row = first; row < last; row++) {
-      const RowPosition at(row, 1, s.in);
+    RowPosition at(first, 1, s.in);
+    for (int64_t row = first; row < last; row++, at.next(s.in)) {
       const int64_t image = at.n * depth.out * height.out * width.out;
       Source line[kMaxSources], source[kMaxSources];
       const int lines = source_rows(depth, height, width.kernel, at.o, at.p, line);
@@ -201,6 +246,7 @@ void max_pool_backward_taps(const PoolShape& s, const T* dy, const std::uint8_t*
   bool same = true;
   for (int d = 0; d < 3; d++) same &= s.stride[d] == 1 && s.in[d] == s.out[d];
   if (same) gather_same_size<T>(s, dy, taps, dx, ctx);
+  else if (are_tiles(s)) scatter_tiles<T>(s, dy, taps, dx, ctx);
   else if (s.layout == Layout::channels_last) gather_channels_last<T>(s, dy, taps, dx, ctx);
   else if (s.dilation[2] > 1 || s.stride[2] > 2) scatter_windows(s, dy, taps, dx, ctx);
   else if (s.stride[2] == 1) gather_channels_first<1, T>(s, dy, taps, dx, ctx);

@@ -14,6 +14,8 @@ struct Range {
 struct Axis {
   int64_t in, out, kernel, stride, pad, dilation;
 
+  // x / stride for x >= 0: the common strides without a division, which would cost more than the work of a short row.
+  int64_t over_stride(int64_t x) const { return stride == 1 ? x : stride == 2 ? x >> 1 : x / stride; }
   int64_t origin(int64_t i) const { return i * stride - pad; }  // of window i; the tap k lies at origin + k * dilation
   // The taps of window i that lie in the input.
   Range taps(int64_t i) const {
@@ -31,7 +33,7 @@ struct Axis {
   // The windows, without dilation, that hold input x.
   Range windows(int64_t x) const {
     const int64_t end = x + pad;
-    return {end < kernel ? 0 : (end - kernel) / stride + 1, min_of(end / stride + 1, out)};
+    return {end < kernel ? 0 : over_stride(end - kernel) + 1, min_of(over_stride(end) + 1, out)};
   }
 };
 
@@ -65,6 +67,14 @@ struct Steps {
 // Row number -> image, channel, depth and height of an array with O x P rows a channel.
 struct RowPosition {
   int64_t n, c, o, p;
+  // Of the next row, where there is one channel (or c counts as part of n).
+  void next(const int64_t size[3]) {
+    if (++p < size[1]) return;
+    p = 0;
+    if (++o < size[0]) return;
+    o = 0;
+    n++;
+  }
   RowPosition(int64_t row, int64_t channels, const int64_t size[3]) {
     p = row % size[1];
     row /= size[1];

@@ -278,25 +278,34 @@ template <class A> FC_INLINE Vec<A> keep(Vec<A> v, Part part) {
 // The lanes i with 0 <= w + i < n: found once, used for many rows of n values.
 template <class A> struct Span {
   std::int64_t w;
-  std::int64_t lo, hi;  // lo <= i < hi
+#if defined(__AVX512F__)
+  unsigned mask;
+#else
+  int lo, hi;  // lo <= i < hi
+#endif
   Span() {}
   Span(std::int64_t w, std::int64_t n) : w(w) {
-    lo = w < 0 ? (-w < kLanes<A> ? -w : kLanes<A>) : 0;
-    hi = n - w > kLanes<A> ? kLanes<A> : n - w > lo ? n - w : lo;
+    const std::int64_t from = w < 0 ? (-w < kLanes<A> ? -w : kLanes<A>) : 0;
+    const std::int64_t to = n - w > kLanes<A> ? kLanes<A> : n - w > from ? n - w : from;
+#if defined(__AVX512F__)
+    mask = ((1u << to) - 1) & ~((1u << from) - 1);
+#else
+    lo = int(from);
+    hi = int(to);
+#endif
   }
-  unsigned mask() const { return ((1u << hi) - 1) & ~((1u << lo) - 1); }
 };
 // row[w + i] in the lanes of the span; the others are `fill` and touch no memory.
 template <class T>
 FC_INLINE Vec<Accumulator<T>> load_span(const T* row, const Span<Accumulator<T>>& span, Vec<Accumulator<T>> fill) {
 #if defined(__AVX512F__)
   if constexpr (sizeof(T) == 4)
-    return (Vec<float>)_mm512_mask_loadu_ps((__m512)fill, __mmask16(span.mask()), row + span.w);
+    return (Vec<float>)_mm512_mask_loadu_ps((__m512)fill, __mmask16(span.mask), row + span.w);
   else if constexpr (sizeof(T) == 8)
-    return (Vec<double>)_mm512_mask_loadu_pd((__m512d)fill, __mmask8(span.mask()), row + span.w);
+    return (Vec<double>)_mm512_mask_loadu_pd((__m512d)fill, __mmask8(span.mask), row + span.w);
   else {
     T values[kLanes<float>];
-    const __mmask16 mask = __mmask16(span.mask());
+    const __mmask16 mask = __mmask16(span.mask);
     _mm256_storeu_si256((__m256i*)values, _mm256_maskz_loadu_epi16(mask, row + span.w));
     return (Vec<float>)_mm512_mask_mov_ps((__m512)fill, mask, (__m512)load(values));
   }
@@ -334,7 +343,7 @@ template <class A> FC_INLINE Mask<A> load_bytes(const std::uint8_t* p) {
 }
 template <class A> FC_INLINE Mask<A> load_bytes_span(const std::uint8_t* row, const Span<A>& span) {
 #if defined(__AVX512F__)
-  const __m128i bytes = _mm_maskz_loadu_epi8(__mmask16(span.mask()), row + span.w);
+  const __m128i bytes = _mm_maskz_loadu_epi8(__mmask16(span.mask), row + span.w);
   if constexpr (sizeof(A) == 4) return (Mask<A>)_mm512_cvtepu8_epi32(bytes);
   else return (Mask<A>)_mm512_cvtepu8_epi64(bytes);
 #else
