@@ -58,6 +58,7 @@ from fastconv.nn.modules.loss import (
     NLLLoss,
     SmoothL1Loss,
 )
+from fastconv.nn.modules.margin_loss import MultiMarginLoss, OneVsAllHingeLoss
 from fastconv.nn.modules.module import Module
 from fastconv.nn.modules.normalization import (
     BatchNorm1d,
@@ -165,7 +166,9 @@ __all__ = [
     "Module",
     "ModuleDict",
     "ModuleList",
+    "MultiMarginLoss",
     "NLLLoss",
+    "OneVsAllHingeLoss",
     "PReLU",
     "Parameter",
     "ReLU",

@@ -28,6 +28,7 @@ from .conv import conv1d, conv2d, conv3d, conv_transpose1d, conv_transpose2d, co
 from .dropout import dropout, dropout1d, dropout2d, dropout3d
 from .exponential import log_softmax, softmax
 from .linear import bilinear, linear
+from .margin_loss import multi_margin_loss, one_vs_all_hinge_loss
 from .max_pooling import (
     max_pool1d,
     max_pool1d_with_indices,
@@ -103,7 +104,9 @@ __all__ = [
     "max_unpool2d",
     "max_unpool3d",
     "mse_loss",
+    "multi_margin_loss",
     "nll_loss",
+    "one_vs_all_hinge_loss",
     "pad",
     "prelu",
     "relu",
