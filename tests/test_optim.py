@@ -20,7 +20,18 @@ OPTIONS = [
     ("Adam", {"lr": 0.05, "amsgrad": True, "maximize": True}),
     ("AdamW", {"lr": 0.05}),
     ("AdamW", {"lr": 0.05, "weight_decay": 0.5, "amsgrad": True}),
+    ("Adagrad", {"lr": 0.05}),
+    (
+        "Adagrad",
+        {"lr": 0.05, "lr_decay": 0.1, "weight_decay": 0.2, "initial_accumulator_value": 0.3, "eps": 0.01},
+    ),
+    ("RMSprop", {"lr": 0.05}),
+    ("RMSprop", {"lr": 0.05, "alpha": 0.7, "momentum": 0.8, "weight_decay": 0.1, "eps": 1e-3}),
+    ("RMSprop", {"lr": 0.05, "alpha": 0.7, "momentum": 0.8, "centered": True, "maximize": True}),
+    ("Adadelta", {}),
+    ("Adadelta", {"lr": 0.5, "rho": 0.7, "eps": 1e-3, "weight_decay": 0.1, "maximize": True}),
 ]
+STATES = [OPTIONS[i] for i in (1, 3, 5, 7, 11, 14, 16)]
 
 
 def _run(torch, name, options, dtype, steps=6, groups=False):
@@ -98,7 +109,7 @@ def test_closure_and_changed_learning_rate():
     assert w.data.tolist() == [0.5]
 
 
-@pytest.mark.parametrize("name, options", OPTIONS[1:8:2], ids=str)
+@pytest.mark.parametrize("name, options", STATES, ids=str)
 def test_a_loaded_state_goes_on_as_if_nothing_had_happened(torch, name, options):
     ours, _, optimizer, theirs = _run(torch, name, options, np.float64)
     twins = [nn.Parameter(p.data.copy()) for p in ours]
@@ -179,6 +190,12 @@ def test_a_misshapen_gradient_changes_no_parameter():
         ("Adam", {"betas": (0.9, -0.1)}, ValueError),
         ("Adam", {"betas": 0.9}, ValueError),
         ("AdamW", {"betas": (0.9, 0.9, 0.9)}, ValueError),
+        ("Adagrad", {"lr_decay": -1.0}, ValueError),
+        ("Adagrad", {"initial_accumulator_value": -1.0}, ValueError),
+        ("RMSprop", {"alpha": 1.0}, ValueError),
+        ("RMSprop", {"momentum": "0.9"}, TypeError),
+        ("Adadelta", {"rho": -0.1}, ValueError),
+        ("Adadelta", {"eps": -1e-3}, ValueError),
     ],
     ids=str,
 )

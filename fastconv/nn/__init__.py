@@ -4,7 +4,7 @@ Change ``import torch.nn as nn`` to ``import fastconv.nn as nn`` and a network o
 Plain arrays in give plain arrays out and record nothing; a :class:`fastconv.Tensor` in records for ``backward``.
 """
 
-from fastconv.nn import functional, init
+from fastconv.nn import functional, init, utils
 from fastconv.nn.modules.activation import (
     Hardtanh,
     LeakyReLU,
@@ -192,4 +192,5 @@ __all__ = [
     "ZeroPad3d",
     "functional",
     "init",
+    "utils",
 ]

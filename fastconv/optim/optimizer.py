@@ -1,8 +1,4 @@
-"""Optimisers with torch.optim's names, arguments and arithmetic: SGD, Adam, AdamW.
-
-They change the arrays of the parameters in place, from the gradients that ``backward`` (or a module's pullback) left in
-``grad``. Parameters without a gradient are passed over.
-"""
+"""`Optimizer`: parameter groups, the walk over them, and the state that goes into a checkpoint."""
 
 from __future__ import annotations
 
@@ -14,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from .nn.modules.state import host_array
-from .tensor import Parameter, Tensor
+from ..nn.modules.state import host_array
+from ..tensor import Parameter, Tensor
 
 Options = dict[str, Any]
 
-__all__ = ["SGD", "Adam", "AdamW", "Optimizer"]
+__all__ = ["Optimizer", "check_range"]
 
 
 class Optimizer:
@@ -189,7 +185,8 @@ class Optimizer:
         groups = []
         for own, other in zip(self.param_groups, saved, strict=True):
             # Options that this optimiser does not have (torch's foreach, fused) change no result and are left out.
-            options = {key: deepcopy(other[key]) for key in self.defaults if key in other}
+            # "initial_lr" is what the schedules of `lr_scheduler` keep there.
+            options = {key: deepcopy(other[key]) for key in (*self.defaults, "initial_lr") if key in other}
             groups.append({**own, **options})
             self._check_options(groups[-1])
         saved_numbers = [number for group in saved for number in group["params"]]
@@ -226,247 +223,10 @@ class Optimizer:
         return "\n".join([*lines, ")"])
 
 
-def _check_range(name: str, value: Any, low: float = 0.0, below: float = math.inf) -> None:
+def check_range(name: str, value: Any, low: float = 0.0, below: float = math.inf) -> None:
+    """Raise unless `value` is a real number from `low` to (not including) `below`."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f"{name} must be a real number, got {value!r}")
     if not low <= float(value) < below:
         limit = "not be negative" if below == math.inf else f"lie in [{low:g}, {below:g})"
         raise ValueError(f"{name} must {limit}, got {value}")
-
-
-class SGD(Optimizer):
-    """Stochastic gradient descent, with momentum on request.
-
-    Parameters
-    ----------
-    params : iterable
-        Parameters or groups of them, see :class:`Optimizer`.
-    lr : float
-        Learning rate, not negative.
-    momentum : float
-        Share of the last step that is kept.
-    dampening : float
-        Share of the gradient that does not enter the momentum.
-    weight_decay : float
-        Factor of the parameter that is added to its gradient.
-    nesterov : bool
-        Nesterov's momentum; needs a `momentum` above 0 and no `dampening`.
-    maximize : bool, keyword only
-        Whether to climb instead of to descend.
-
-    Raises
-    ------
-    ValueError, TypeError
-        An option breaks its rule.
-
-    Notes
-    -----
-    Sutskever et al. 2013. Source: torch.optim.SGD.
-
-    Examples
-    --------
-    >>> import fastconv as fc, fastconv.optim as optim
-    >>> w = fc.tensor([4.0], requires_grad=True)
-    >>> optimizer = optim.SGD([w], lr=0.25)
-    >>> for _ in range(3):
-    ...     optimizer.zero_grad()
-    ...     (w * w).sum().backward()
-    ...     optimizer.step()
-    >>> w.data
-    array([0.5], dtype=float32)
-    """
-
-    _arrays = ("momentum_buffer",)
-
-    def __init__(
-        self,
-        params: Iterable[Any],
-        lr: float = 1e-3,
-        momentum: float = 0.0,
-        dampening: float = 0.0,
-        weight_decay: float = 0.0,
-        nesterov: bool = False,
-        *,
-        maximize: bool = False,
-    ) -> None:
-        defaults = {
-            "lr": lr,
-            "momentum": momentum,
-            "dampening": dampening,
-            "weight_decay": weight_decay,
-            "nesterov": nesterov,
-            "maximize": maximize,
-        }
-        super().__init__(params, defaults)
-
-    def _check_options(self, group: Mapping[str, Any]) -> None:
-        for name in ("lr", "momentum", "weight_decay"):
-            _check_range(name, group[name])
-        _check_range("dampening", group["dampening"], low=-math.inf)
-        if group["nesterov"] and (group["momentum"] <= 0 or group["dampening"] != 0):
-            raise ValueError(
-                f"nesterov needs momentum above 0 and dampening 0, got momentum={group['momentum']}, "
-                f"dampening={group['dampening']}"
-            )
-
-    def _update(
-        self, parameter: np.ndarray, gradient: np.ndarray, state: dict[str, Any], group: dict[str, Any]
-    ) -> None:
-        if group["weight_decay"]:
-            gradient = gradient + group["weight_decay"] * parameter
-        if group["momentum"]:
-            velocity = state.get("momentum_buffer")
-            if velocity is None:  # the first gradient enters whole, as in torch
-                velocity = state["momentum_buffer"] = np.array(gradient)
-            else:
-                velocity *= group["momentum"]
-                velocity += (1 - group["dampening"]) * gradient
-            gradient = gradient + group["momentum"] * velocity if group["nesterov"] else velocity
-        parameter -= group["lr"] * gradient
-
-
-class Adam(Optimizer):
-    """Gradient descent with step sizes from running moments of the gradient.
-
-    Parameters
-    ----------
-    params : iterable
-        Parameters or groups of them, see :class:`Optimizer`.
-    lr : float
-        Learning rate, not negative.
-    betas : pair of float
-        Decay of the running mean of the gradient and of its square, each in [0, 1).
-    eps : float
-        Added to the denominator.
-    weight_decay : float
-        Factor of the parameter that is added to its gradient.
-    amsgrad : bool
-        Whether the second moment never decreases (Reddi et al. 2018).
-    maximize : bool, keyword only
-        Whether to climb instead of to descend.
-
-    Raises
-    ------
-    ValueError, TypeError
-        An option breaks its rule.
-
-    Notes
-    -----
-    Kingma & Ba 2015. Source: torch.optim.Adam.
-
-    Examples
-    --------
-    >>> import fastconv as fc, fastconv.optim as optim
-    >>> w = fc.tensor([4.0], requires_grad=True)
-    >>> optimizer = optim.Adam([w], lr=0.5)
-    >>> (w * w).sum().backward()
-    >>> optimizer.step()
-    >>> w.data
-    array([3.5], dtype=float32)
-    """
-
-    _counts = ("step",)
-    _arrays = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq")
-    _decoupled = False
-
-    def __init__(
-        self,
-        params: Iterable[Any],
-        lr: float = 1e-3,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
-        weight_decay: float = 0.0,
-        amsgrad: bool = False,
-        *,
-        maximize: bool = False,
-    ) -> None:
-        defaults = {
-            "lr": lr,
-            "betas": betas,
-            "eps": eps,
-            "weight_decay": weight_decay,
-            "amsgrad": amsgrad,
-            "maximize": maximize,
-        }
-        super().__init__(params, defaults)
-
-    def _check_options(self, group: Mapping[str, Any]) -> None:
-        for name in ("lr", "eps", "weight_decay"):
-            _check_range(name, group[name])
-        betas = group["betas"]
-        if not isinstance(betas, (tuple, list)) or len(betas) != 2:
-            raise ValueError(f"betas must be a pair of numbers, got {betas!r}")
-        for beta in betas:
-            _check_range("betas", beta, below=1.0)
-
-    def _update(
-        self, parameter: np.ndarray, gradient: np.ndarray, state: dict[str, Any], group: dict[str, Any]
-    ) -> None:
-        beta1, beta2 = group["betas"]
-        if not state:
-            state.update(step=0, exp_avg=np.zeros_like(parameter), exp_avg_sq=np.zeros_like(parameter))
-            if group["amsgrad"]:
-                state["max_exp_avg_sq"] = np.zeros_like(parameter)
-        state["step"] += 1
-        if group["weight_decay"]:
-            if self._decoupled:
-                parameter *= 1 - group["lr"] * group["weight_decay"]
-            else:
-                gradient = gradient + group["weight_decay"] * parameter
-        mean, square = state["exp_avg"], state["exp_avg_sq"]
-        mean += (1 - beta1) * (gradient - mean)
-        square *= beta2
-        square += (1 - beta2) * gradient * gradient
-        if group["amsgrad"]:
-            square = np.maximum(state["max_exp_avg_sq"], square, out=state["max_exp_avg_sq"])
-        step_size = group["lr"] / (1 - beta1 ** state["step"])
-        denominator = np.sqrt(square)
-        denominator /= math.sqrt(1 - beta2 ** state["step"])
-        denominator += group["eps"]
-        parameter -= step_size * (mean / denominator)
-
-
-class AdamW(Adam):
-    """Adam whose weight decay shrinks the parameter itself instead of entering the moments.
-
-    Parameters
-    ----------
-    params, lr, betas, eps, amsgrad, maximize
-        As for :class:`Adam`.
-    weight_decay : float
-        Share of the parameter, times `lr`, that each step takes away.
-
-    Raises
-    ------
-    ValueError, TypeError
-        An option breaks its rule.
-
-    Notes
-    -----
-    Loshchilov & Hutter 2019. Source: torch.optim.AdamW.
-
-    Examples
-    --------
-    >>> import fastconv as fc, fastconv.optim as optim
-    >>> w = fc.tensor([4.0], requires_grad=True)
-    >>> optimizer = optim.AdamW([w], lr=0.5, weight_decay=0.5)
-    >>> (w * w).sum().backward()
-    >>> optimizer.step()
-    >>> w.data
-    array([2.5], dtype=float32)
-    """
-
-    _decoupled = True
-
-    def __init__(
-        self,
-        params: Iterable[Any],
-        lr: float = 1e-3,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
-        weight_decay: float = 1e-2,
-        amsgrad: bool = False,
-        *,
-        maximize: bool = False,
-    ) -> None:
-        super().__init__(params, lr, betas, eps, weight_decay, amsgrad, maximize=maximize)
