@@ -42,6 +42,36 @@ def test_normal_distributions(name, options, mean, std):
     assert values.std() == pytest.approx(std, rel=0.03)
 
 
+def test_truncated_normal_distribution():
+    values = nn.init.trunc_normal_(np.empty(SHAPE, np.float32), 1.0, 2.0, -1.0, 3.0, np.random.default_rng(1))
+    assert values.min() >= -1 and values.max() <= 3
+    # Symmetric about the mean at one standard deviation: the variance shrinks to 0.291125 of the whole normal's.
+    assert values.mean() == pytest.approx(1.0, abs=0.03)
+    assert values.std() == pytest.approx(2 * math.sqrt(0.291125), rel=0.02)
+    for interval in ({"a": 2.0, "b": -2.0}, {"a": 9.0, "b": 10.0}, {"a": float("nan")}):
+        with pytest.raises(ValueError, match=r"a and b must enclose 0.1 % of the values"):
+            nn.init.trunc_normal_(np.empty(3), **interval)
+    with pytest.raises(ValueError, match="std must be positive, got 0"):
+        nn.init.trunc_normal_(np.empty(3), std=0)
+
+
+def test_skip_init_draws_nothing_and_ends():
+    fc.manual_seed(7)
+    expected = nn.Linear(3, 2).weight.data
+    fc.manual_seed(7)
+    with nn.init.skip_init():
+        layers = [nn.Conv2d(2, 4, 3), nn.ConvTranspose1d(2, 4, 3), nn.Linear(3, 2), nn.Bilinear(2, 3, 4)]
+        kept = nn.init.trunc_normal_(nn.init.normal_(np.full(2, 5.0)))
+        with pytest.raises(ValueError, match="std must not be negative"):
+            nn.init.normal_(kept, std=-1)
+        norm = nn.BatchNorm1d(2)
+    for layer in layers:
+        assert not layer.weight.data.any() and not layer.bias.data.any()
+    np.testing.assert_array_equal(kept, [5, 5])
+    np.testing.assert_array_equal(norm.weight.data, [1, 1])
+    np.testing.assert_array_equal(nn.Linear(3, 2).weight.data, expected)
+
+
 def test_gains_are_torchs(torch):
     for word in ("linear", "conv2d", "conv_transpose3d", "sigmoid", "tanh", "relu", "leaky_relu", "selu"):
         assert nn.init.calculate_gain(word) == pytest.approx(torch.nn.init.calculate_gain(word))

@@ -96,7 +96,7 @@ def test_not_strict_still_refuses_misshapen_values():
         net.load_state_dict({"0.bias": np.ones(3, np.float32), "3.bias": np.ones(3, np.float32)}, strict=False)
     _assert_same(net.state_dict(), before)
     result = net.load_state_dict({"0.bias": np.ones(3, np.float32), "extra": None}, strict=False)
-    assert result.unexpected_keys == ["extra"] and len(result.missing_keys) == len(before) - 1
+    assert result.unexpected_keys == ["extra"] and len(result.missing_keys) == len(before) - 2
     assert net[0].bias.data.tolist() == [1, 1, 1]
 
 
@@ -165,3 +165,15 @@ def test_weights_go_back_to_torch(torch):
     x = np.random.default_rng(3).normal(size=(2, 2, 4, 4)).astype(np.float32)
     expected = theirs.eval()(torch.from_numpy(x)).detach().numpy()
     np.testing.assert_allclose(ours.eval()(x), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_states_without_a_count_of_batches():
+    """States of torch before 0.4.1 have none; torch keeps the count, whatever it is."""
+    net = nn.Sequential(nn.BatchNorm1d(2))
+    net[0].num_batches_tracked[...] = 5
+    state = {key: value + 1 for key, value in net.state_dict().items() if "tracked" not in key}
+    assert net.load_state_dict(state) == ([], [])
+    assert net[0].num_batches_tracked == 5 and net[0].running_mean.tolist() == [1, 1]
+    del state["0.running_mean"]
+    with pytest.raises(ValueError, match=r"1 problem:\n  missing key '0\.running_mean'"):
+        net.load_state_dict(state)

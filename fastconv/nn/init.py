@@ -1,12 +1,16 @@
 """Initialisation of parameters in place, with the names and formulas of torch.nn.init.
 
 Every function takes a Parameter, a Tensor or a plain array, fills it and returns it. Nothing is recorded. Random
-numbers come from `generator`, or from the one that :func:`fastconv.manual_seed` seeds.
+numbers come from `generator`, or from the one that :func:`fastconv.manual_seed` seeds; inside :func:`skip_init` none
+are drawn.
 """
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
 import math
+from collections.abc import Iterator
 from typing import Any, TypeVar
 
 import numpy as np
@@ -22,6 +26,8 @@ __all__ = [
     "kaiming_uniform_",
     "normal_",
     "ones_",
+    "skip_init",
+    "trunc_normal_",
     "uniform_",
     "xavier_normal_",
     "xavier_uniform_",
@@ -29,6 +35,8 @@ __all__ = [
 ]
 
 Target = TypeVar("Target")
+
+_skipping: contextvars.ContextVar[bool] = contextvars.ContextVar("fastconv_skip_init", default=False)
 
 _CONVOLUTIONS = tuple(f"conv{kind}{nd}d" for kind in ("", "_transpose") for nd in (1, 2, 3))
 _LINEAR = ("linear", *_CONVOLUTIONS, "sigmoid")
@@ -55,6 +63,32 @@ def _fans(array: np.ndarray) -> tuple[int, int]:
         raise ValueError(f"tensor must have at least 2 dimensions to have fans, got shape {array.shape}")
     receptive = math.prod(array.shape[2:])
     return array.shape[1] * receptive, array.shape[0] * receptive
+
+
+@contextlib.contextmanager
+def skip_init() -> Iterator[None]:
+    """Context manager: draw no random numbers, leave to the arrays what they hold; the layers' new weights hold zeros.
+
+    For networks whose weights are loaded next, or that are built to count their parameters: a new array of zeros costs
+    no time and, until it is written to, no memory. Holds for the current thread.
+
+    Notes
+    -----
+    Source: torch.nn.utils.skip_init, which leaves arbitrary values.
+
+    Examples
+    --------
+    >>> import fastconv.nn as nn
+    >>> with nn.init.skip_init():
+    ...     layer = nn.Linear(25088, 4096)
+    >>> layer.weight.data.size, layer.weight.data[0, 0]
+    (102760448, np.float32(0.0))
+    """
+    token = _skipping.set(True)
+    try:
+        yield
+    finally:
+        _skipping.reset(token)
 
 
 def constant_(tensor: Target, val: float) -> Target:
@@ -114,6 +148,8 @@ def uniform_(tensor: Target, a: float = 0.0, b: float = 1.0, generator: np.rando
     array = _array(tensor)
     if number("a", a) > number("b", b):
         raise ValueError(f"a must not exceed b, got a={a}, b={b}")
+    if _skipping.get():
+        return tensor
     sample = default_generator(generator).random(array.shape, dtype=_sampling_dtype(array))
     sample *= b - a
     sample += a
@@ -143,10 +179,62 @@ def normal_(
     if number("std", std) < 0:
         raise ValueError(f"std must not be negative, got {std}")
     number("mean", mean)
+    if _skipping.get():
+        return tensor
     sample = default_generator(generator).standard_normal(array.shape, dtype=_sampling_dtype(array))
     sample *= std
     sample += mean
     array[...] = sample
+    return tensor
+
+
+def trunc_normal_(
+    tensor: Target,
+    mean: float = 0.0,
+    std: float = 1.0,
+    a: float = -2.0,
+    b: float = 2.0,
+    generator: np.random.Generator | None = None,
+) -> Target:
+    """Draw from the normal distribution with the given mean and standard deviation, cut off outside [a, b].
+
+    Raises
+    ------
+    ValueError
+        `std` is not positive, less than a thousandth of the distribution lies in the interval, or the target is
+        read-only.
+    TypeError
+        The target is not floating.
+
+    Notes
+    -----
+    Values outside are drawn again. As in torch, `a` and `b` are values, not multiples of `std`.
+
+    Examples
+    --------
+    >>> import numpy as np, fastconv.nn as nn
+    >>> values = nn.init.trunc_normal_(np.empty(100, np.float32), std=3.0)
+    >>> bool((abs(values) <= 2).all())
+    True
+    """
+    array = _array(tensor)
+    if not number("std", std) > 0:
+        raise ValueError(f"std must be positive, got {std}")
+    low, high = ((number(name, end) - number("mean", mean)) / std for name, end in (("a", a), ("b", b)))
+    share = (math.erf(high / math.sqrt(2)) - math.erf(low / math.sqrt(2))) / 2
+    if not share > 1e-3:  # drawing again would take for ever
+        raise ValueError(f"a and b must enclose 0.1 % of the values, got a={a}, b={b}, mean={mean}, std={std}")
+    if _skipping.get():
+        return tensor
+    rng = default_generator(generator)
+    sample = rng.standard_normal(array.size, dtype=_sampling_dtype(array))
+    outside = np.flatnonzero((sample < low) | (sample > high))
+    while outside.size:
+        again = rng.standard_normal(outside.size, dtype=sample.dtype)
+        sample[outside] = again
+        outside = outside[(again < low) | (again > high)]
+    # Rounding of the scaled value may step over the end by one unit in the last place.
+    array[...] = np.clip(sample * std + mean, a, b).reshape(array.shape)
     return tensor
 
 

@@ -63,9 +63,9 @@ class _ConvBase(Module):
         across = (in_channels, out_channels) if self._transposed else (out_channels, in_channels)
         shape = (across[0], across[1] // self.groups, *self.kernel_size)
         kind = floating_dtype(dtype)
-        self.weight = Parameter(np.empty(shape, kind))
+        self.weight = Parameter(np.zeros(shape, kind))
         if bias:
-            self.bias = Parameter(np.empty(out_channels, kind))
+            self.bias = Parameter(np.zeros(out_channels, kind))
         else:
             self.register_parameter("bias", None)
         self.reset_parameters()

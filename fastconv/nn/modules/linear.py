@@ -56,9 +56,9 @@ class Linear(Module):
         self.in_features = size("in_features", in_features, 0)
         self.out_features = size("out_features", out_features, 0)
         kind = floating_dtype(dtype)
-        self.weight = Parameter(np.empty((self.out_features, self.in_features), kind))
+        self.weight = Parameter(np.zeros((self.out_features, self.in_features), kind))
         if bias:
-            self.bias = Parameter(np.empty(self.out_features, kind))
+            self.bias = Parameter(np.zeros(self.out_features, kind))
         else:
             self.register_parameter("bias", None)
         self.reset_parameters()
@@ -117,9 +117,9 @@ class Bilinear(Module):
         self.in2_features = size("in2_features", in2_features, 1)
         self.out_features = size("out_features", out_features, 0)
         kind = floating_dtype(dtype)
-        self.weight = Parameter(np.empty((self.out_features, self.in1_features, self.in2_features), kind))
+        self.weight = Parameter(np.zeros((self.out_features, self.in1_features, self.in2_features), kind))
         if bias:
-            self.bias = Parameter(np.empty(self.out_features, kind))
+            self.bias = Parameter(np.zeros(self.out_features, kind))
         else:
             self.register_parameter("bias", None)
         self.reset_parameters()

@@ -63,7 +63,9 @@ def load_entries(owner: str, targets: Mapping[str, Any], values: Mapping[str, An
     """Copy `values` into the arrays `targets` in place, or raise one ValueError that lists all problems."""
     if not isinstance(values, Mapping):
         raise TypeError(f"state_dict must be a mapping of names to arrays, got {type(values).__name__}")
-    missing = [key for key in targets if key not in values]
+    # States of torch before 0.4.1, and with them many published weights, lack the count of batches, which matters only
+    # to a cumulative average: as in torch, it stays what it is.
+    missing = [key for key in targets if key not in values and key.rpartition(".")[2] != "num_batches_tracked"]
     unexpected = [key for key in values if key not in targets]
     problems = [f"missing key {key!r}" for key in missing] if strict else []
     problems += [f"unexpected key {key!r}" for key in unexpected] if strict else []

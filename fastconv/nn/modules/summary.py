@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,12 +19,16 @@ __all__ = ["Summary", "SummaryRow", "summarize"]
 
 @dataclass(frozen=True)
 class SummaryRow:
-    """One call of one layer: its dotted name, its class, the output's shape (None: never called), its parameters."""
+    """One call of one layer.
+
+    Its dotted name, its class, the output's shape (None: never called), its parameters, its multiply-accumulates.
+    """
 
     name: str
     layer: str
     output_shape: tuple[int, ...] | None
     parameters: int
+    macs: int = 0
 
     @property
     def title(self) -> str:
@@ -41,11 +46,17 @@ class Summary:
         One per call of a layer; a layer that is called again counts no parameters the second time.
     parameters, trainable : int
         Elements of all parameters, and of those that require gradients; shared parameters count once.
+    macs : int
+        Multiply-accumulate operations of the convolutions and linear layers, by the direct method.
     """
 
     rows: tuple[SummaryRow, ...]
     parameters: int
     trainable: int
+
+    @property
+    def macs(self) -> int:
+        return sum(row.macs for row in self.rows)
 
     def __str__(self) -> str:
         cells = [("Layer", "Output shape", "Parameters")]
@@ -59,6 +70,15 @@ class Summary:
         return "\n".join([lines[0], rule, *lines[1:], rule, total])
 
     __repr__ = __str__
+
+
+def _macs(layer: Module, inputs: tuple[Any, ...], output: Any) -> int:
+    """Every output element of a layer with a weight matrix (or input element, if transposed) meets one row of it."""
+    weight = layer._parameters.get("weight")
+    if weight is None or weight.data.ndim < 2:
+        return 0
+    met = inputs[0] if getattr(layer, "_transposed", False) else output
+    return math.prod(met.shape) * math.prod(weight.data.shape[1:])
 
 
 def summarize(module: Module, input_shape: tuple[int, ...], dtype: Any) -> Summary:
@@ -79,7 +99,8 @@ def summarize(module: Module, input_shape: tuple[int, ...], dtype: Any) -> Summa
     def note(layer: Module, inputs: tuple[Any, ...], output: Any) -> None:
         first = output[0] if isinstance(output, tuple) else output
         name, count = layers[layer]
-        rows.append(SummaryRow(name, type(layer).__name__, tuple(first.shape), 0 if layer in called else count))
+        parameters = 0 if layer in called else count
+        rows.append(SummaryRow(name, type(layer).__name__, tuple(first.shape), parameters, _macs(layer, inputs, first)))
         called.add(layer)
 
     modes = [(each, each.training) for each in module.modules()]
