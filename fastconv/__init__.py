@@ -34,7 +34,7 @@ from .tape import enable_grad, is_grad_enabled, no_grad
 from .tensor import Parameter, Tensor, tensor
 
 if TYPE_CHECKING:
-    from . import data, filters, images, models, nn, optim
+    from . import data, filters, images, models, nn, optim, visualize
     from .explanation import explain
     from .images import convolve2d, correlate2d
     from .nn.functional import log_softmax, relu, sigmoid, softmax, tanh
@@ -54,7 +54,7 @@ _LAZY = {
     "softmax": "fastconv.nn.functional",
     "tanh": "fastconv.nn.functional",
 }
-_LAZY_MODULES = ("data", "filters", "images", "models", "nn", "optim")
+_LAZY_MODULES = ("data", "filters", "images", "models", "nn", "optim", "visualize")
 
 __all__ = [
     "Parameter",
@@ -93,6 +93,7 @@ __all__ = [
     "tanh",
     "tensor",
     "use_backend",
+    "visualize",
 ]
 
 

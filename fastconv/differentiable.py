@@ -110,7 +110,8 @@ def _apply_to_tensors(spec: Spec, values: list[Any]) -> Any:
     _arrays_of(spec, values)
     if spec.inplace is not None:
         values[spec.inplace] = False  # a recorded value must stay what it was
-    output, pullback = spec.rule(wanted, *values)
+    rule = spec.rule if mode.substitute is None else mode.substitute(spec)
+    output, pullback = rule(wanted, *values)
     y, *indices = output if isinstance(output, tuple) else (output,)
     result = record(y, tensors, pullback) if any(wanted) else Tensor(y)
     return (result, *map(Tensor, indices)) if indices else result

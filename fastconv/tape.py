@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,6 +17,7 @@ Pullback = Callable[[np.ndarray], Sequence[np.ndarray | None]]
 
 class GradMode(threading.local):
     enabled = True
+    substitute: Callable[[Any], Callable[..., Any]] | None = None
 
 
 mode = GradMode()
@@ -72,6 +73,20 @@ def is_grad_enabled() -> bool:
     True
     """
     return mode.enabled
+
+
+@contextlib.contextmanager
+def substitute_rules(substitute: Callable[[Any], Callable[..., Any]]) -> Iterator[None]:
+    """Context manager: record each differentiable function by the rule ``substitute(spec)``, in this thread.
+
+    Guided backpropagation gives ReLU another gradient this way, and receptive fields are read off the calls that pass.
+    """
+    before = mode.substitute
+    mode.substitute = substitute
+    try:
+        yield
+    finally:
+        mode.substitute = before
 
 
 class Node:

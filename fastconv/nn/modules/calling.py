@@ -1,16 +1,20 @@
-"""How a forward that a user wrote meets plain arrays: it sees Tensors, and nothing is recorded."""
+"""Ways to call a module: a user's forward on plain arrays (it sees Tensors, nothing is recorded), evaluation mode."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from fastconv.tape import no_grad
 from fastconv.tensor import Tensor
 
-__all__ = ["call_with_tensors", "convert_leaves", "holds_tensor", "plain"]
+if TYPE_CHECKING:
+    from fastconv.nn.modules.module import Module
+
+__all__ = ["call_with_tensors", "convert_leaves", "evaluation_mode", "holds_tensor", "plain"]
 
 
 def convert_leaves(convert: Callable[[Any], Any], value: Any) -> Any:
@@ -52,3 +56,15 @@ def call_with_tensors(forward: Callable[..., Any], args: tuple[Any, ...], kwargs
     with no_grad():
         output = forward(*convert_leaves(_wrapped, args), **convert_leaves(_wrapped, kwargs))
     return convert_leaves(plain, output)
+
+
+@contextlib.contextmanager
+def evaluation_mode(module: Module) -> Iterator[None]:
+    """Context manager: `module` and all below it in evaluation mode, each in its own mode again afterwards."""
+    modes = [(each, each.training) for each in module.modules()]
+    try:
+        module.eval()
+        yield
+    finally:
+        for each, mode in modes:
+            each.training = mode

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastconv.nn.modules.arguments import floating_dtype, size
+from fastconv.nn.modules.calling import evaluation_mode
 from fastconv.tape import no_grad
 
 if TYPE_CHECKING:
@@ -103,11 +104,9 @@ def summarize(module: Module, input_shape: tuple[int, ...], dtype: Any) -> Summa
         rows.append(SummaryRow(name, type(layer).__name__, tuple(first.shape), parameters, _macs(layer, inputs, first)))
         called.add(layer)
 
-    modes = [(each, each.training) for each in module.modules()]
     handles = [layer.register_forward_hook(note) for layer in layers]
     try:
-        module.eval()
-        with no_grad():
+        with evaluation_mode(module), no_grad():
             module(x)
     except ValueError as error:
         error.add_note(f"while summarising with input_shape={shape}, which includes the batch dimension")
@@ -115,8 +114,6 @@ def summarize(module: Module, input_shape: tuple[int, ...], dtype: Any) -> Summa
     finally:
         for handle in handles:
             handle.remove()
-        for each, mode in modes:
-            each.training = mode
     rows += [
         SummaryRow(name, type(layer).__name__, None, count)
         for layer, (name, count) in layers.items()

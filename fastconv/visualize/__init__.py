@@ -1,0 +1,30 @@
+"""Looking inside a network: what its layers see, what excites them, and what an answer rests on.
+
+The functions take a model and arrays and return arrays; those called ``plot_...`` draw them with matplotlib
+(``pip install "fastconv[visualize]"``). A layer is named as in ``model.named_modules()``, a unit is a class of the
+output or a channel of a layer. Models run in evaluation mode, and are left as they were.
+"""
+
+from fastconv.visualize.attribution import (
+    deconvnet,
+    grad_cam,
+    guided_backprop,
+    input_gradient,
+    occlusion_map,
+    saliency,
+)
+from fastconv.visualize.images import filter_grid, resize, tile
+from fastconv.visualize.layers import activations
+
+__all__ = [
+    "activations",
+    "deconvnet",
+    "filter_grid",
+    "grad_cam",
+    "guided_backprop",
+    "input_gradient",
+    "occlusion_map",
+    "resize",
+    "saliency",
+    "tile",
+]
