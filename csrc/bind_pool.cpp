@@ -53,7 +53,7 @@ Indices take_kind(handle indices) {
 
 void require_range(const char* name, const Array& indices, int64_t lowest, int64_t plane) {
   const int64_t n = indices.size(), *p = static_cast<const int64_t*>(indices.data);
-  const auto outside = [=](int64_t v) { return std::uint64_t(v - lowest) >= std::uint64_t(plane - lowest); };
+  const auto outside = [=](int64_t v) { return v < lowest || v >= plane; };
   bool bad = false;
   for (int64_t i = 0; i < n; i++) bad |= outside(p[i]);
   if (!bad) return;
@@ -97,7 +97,7 @@ Indices saved_as(Indices kind, const PoolShape& s) {
 py::object max_pool_forward(handle x, handle kernel, handle stride, handle padding, handle dilation, bool ceil_mode,
                             int nd, handle indices) {
   require_dimensions(nd);
-  const Array in = take_image("x", x, nd);
+  const Array in = take_image("input", x, nd);
   Window window(kernel, stride, nd);
   take_ints("padding", padding, nd, window.padding);
   take_ints("dilation", dilation, nd, window.dilation);
@@ -137,13 +137,13 @@ py::object max_pool_backward(handle dy, handle saved, handle x_shape, handle ker
 
 py::object max_unpool_forward(handle x, handle indices, handle output_size, int nd) {
   require_dimensions(nd);
-  const Array in = take_image("x", x, nd);
+  const Array in = take_image("input", x, nd);
   int64_t size[3];
   take_ints("output_size", output_size, nd, size);
   for (int i = 0; i < nd; i++)
     if (size[i] < 1) throw py::value_error("output_size must be at least 1, got " + std::to_string(size[i]));
   const PoolShape s = PoolShape::make_adaptive(nd, in.shape, size, in.dtype, in.layout);
-  require_channels("x", s);
+  require_channels("input", s);
   const Array index = take_indices("indices", indices, in);
   require_range("indices", index, 0, s.out_space());
   Array y = new_output(s, nd, in.unbatched);
@@ -193,7 +193,7 @@ void take_divisor(PoolShape& s, bool count_include_pad, handle divisor_override)
 py::object avg_pool_forward(handle x, handle kernel, handle stride, handle padding, bool ceil_mode,
                             bool count_include_pad, handle divisor_override, int nd) {
   require_dimensions(nd);
-  const Array in = take_image("x", x, nd);
+  const Array in = take_image("input", x, nd);
   Window window(kernel, stride, nd);
   take_ints("padding", padding, nd, window.padding);
   PoolShape s = window.shape(nd, in.shape, ceil_mode, in.dtype, in.layout);
@@ -235,7 +235,7 @@ double take_norm_type(handle norm_type) {
 
 py::object lp_pool_forward(handle x, handle norm_type, handle kernel, handle stride, bool ceil_mode, int nd) {
   require_dimensions(nd);
-  const Array in = take_image("x", x, nd);
+  const Array in = take_image("input", x, nd);
   const Window window(kernel, stride, nd);
   PoolShape s = window.shape(nd, in.shape, ceil_mode, in.dtype, in.layout);
   s.norm_type = take_norm_type(norm_type);
@@ -247,7 +247,7 @@ py::object lp_pool_forward(handle x, handle norm_type, handle kernel, handle str
 py::object lp_pool_backward(handle dy, handle x, handle y, handle norm_type, handle kernel, handle stride,
                             bool ceil_mode, int nd) {
   require_dimensions(nd);
-  const Array in = take_image("x", x, nd);
+  const Array in = take_image("input", x, nd);
   const Window window(kernel, stride, nd);
   PoolShape s = window.shape(nd, in.shape, ceil_mode, in.dtype, in.layout);
   s.norm_type = take_norm_type(norm_type);
@@ -291,7 +291,7 @@ PoolShape adaptive_backward_shape(const Array& dy, const InputShape& in, int nd)
 
 py::object adaptive_avg_pool_forward(handle x, handle output_size, int nd) {
   require_dimensions(nd);
-  const Array in = take_image("x", x, nd);
+  const Array in = take_image("input", x, nd);
   const PoolShape s = adaptive_shape(in, output_size, nd);
   Array y = new_output(s, nd, in.unbatched);
   run_kernel(bytes(s), [&](Context& ctx) { cpu::active().adaptive_avg_pool_forward(s, in.data, y.data, ctx); });
@@ -310,9 +310,9 @@ py::object adaptive_avg_pool_backward(handle dy, handle x_shape, int nd) {
 
 py::object adaptive_max_pool_forward(handle x, handle output_size, int nd, handle indices) {
   require_dimensions(nd);
-  const Array in = take_image("x", x, nd);
+  const Array in = take_image("input", x, nd);
   const PoolShape s = adaptive_shape(in, output_size, nd);
-  require_channels("x", s);
+  require_channels("input", s);
   const bool wanted = take_kind(indices) != Indices::none;
   Array y = new_output(s, nd, in.unbatched), saved;
   if (wanted) saved = new_indices(nd, s.N, s.C, s.out, s.layout, in.unbatched);

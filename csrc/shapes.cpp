@@ -1,5 +1,6 @@
 #include "shapes.h"
 
+#include <algorithm>
 #include <stdexcept>
 #include <string>
 
@@ -62,6 +63,17 @@ void spread(int64_t* three, const int64_t* v, int nd, int64_t neutral) {
 // dilation * (kernel - 1) + 1
 int64_t extent(int64_t kernel, int64_t dilation, const char* what) {
   return add(multiply(dilation, kernel - 1, what), 1, what);
+}
+
+// The step to a second window that does not exist may be near 2^63, and kernels multiply it for lanes that they mask
+// later: one window gives the same results with any stride.
+int64_t useful_stride(int64_t stride, int64_t windows, int64_t in) { return windows == 1 ? std::min(stride, in) : stride; }
+
+// Positions within the padded input are multiplied by sizes and strides before they are compared with the borders.
+void require_padded(int64_t padded) {
+  constexpr int64_t most = int64_t(1) << 44;
+  if (padded > most)
+    fail("padding must leave a padded size of at most 2^44 in each dimension, got " + std::to_string(padded));
 }
 
 void check_sizes(const ConvShape& s) {
@@ -133,8 +145,10 @@ ConvShape ConvShape::make(int nd, const int64_t* x_shape, const int64_t* w_shape
     if (padded < window)
       fail("kernel of extent " + std::to_string(window) + " (weight shape " + text(w_shape, nd + 2) + ", dilation " +
            std::to_string(s.dilation[d]) + ") does not fit the padded input of size " + std::to_string(padded));
+    require_padded(padded);
     s.pad[d] = before;
     s.out[d] = (padded - window) / s.stride[d] + 1;
+    s.stride[d] = useful_stride(s.stride[d], s.out[d], s.in[d]);
   }
   for (int d = 0; d < 3 - nd; d++) s.out[d] = 1;
   check_sizes(s);
@@ -185,8 +199,10 @@ ConvShape ConvShape::make_transposed(int nd, const int64_t* x_shape, const int64
       fail("padding " + std::to_string(before) + " + " + std::to_string(after) +
            " leaves no output: a transposed convolution of this input gives " + std::to_string(full) +
            " values before it is cropped");
+    require_padded(full);
     s.pad[d] = before;
     s.in[d] = size;
+    s.stride[d] = useful_stride(s.stride[d], s.out[d], size);
   }
   check_sizes(s);
   return s;
@@ -249,6 +265,7 @@ PoolShape PoolShape::make(int nd, const int64_t* x_shape, const int64_t* kernel,
       fail("kernel_size of extent " + std::to_string(window) + " does not fit the padded input of size " +
            std::to_string(padded) + " (input shape " + text(x_shape, nd + 2) + ")");
     s.out[d] = out;
+    s.stride[d] = useful_stride(s.stride[d], out, s.in[d]);
   }
   const int64_t y[] = {s.N, s.C, s.out[0], s.out[1], s.out[2]};
   checked_elements("output", y, 5);

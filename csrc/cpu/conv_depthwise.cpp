@@ -185,7 +185,7 @@ template <class T> class Correlation {
             }
             const int64_t tap = ((taps[0].first + t * taps[0].step) * s.kernel[1] + taps[1].first + r * taps[1].step) *
                                     s.kernel[2] + taps[2].first + c * taps[2].step;
-            sum += weight_of(channel, j, tap) * v;
+            sum = multiply_add(weight_of(channel, j, tap), v, sum);
           }
     }
     return bias_ ? sum + to_accumulator(bias_[channel]) : sum;
@@ -299,7 +299,7 @@ template <class T> class Correlation {
             const T* from = row + u * move * source_channels_;
 #pragma GCC unroll 4
             for (int i = 0; i < B; i++, from += between)
-              sum[i] += weight * (!read ? Vec<A>{} : Whole ? load(from + c) : sources(from, c, n, j));
+              sum[i] = multiply_add(weight, !read ? Vec<A>{} : Whole ? load(from + c) : sources(from, c, n, j), sum[i]);
           };
           if (Taps::count) {
 #pragma GCC unroll 5
@@ -432,7 +432,7 @@ template <class T> class Correlation {
             const Vec<A> weight = broadcast(to_accumulator(k[u * width.step]));
             const A* from = row + at[u * width.step];
 #pragma GCC unroll 4
-            for (int i = 0; i < B; i++) sum[i] += weight * load(from + i * next);
+            for (int i = 0; i < B; i++) sum[i] = multiply_add(weight, load(from + i * next), sum[i]);
           };
           if (Count) {
 #pragma GCC unroll 5

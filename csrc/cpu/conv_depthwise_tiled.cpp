@@ -64,7 +64,8 @@ __attribute__((noinline)) void tile(const Window<T, Edge>& window, const Filter<
         const Vec<A> value = load(from(i, j) + c);
         each<Rows * kColumns>([&](auto o) __attribute__((always_inline)) {
           constexpr int p = o / kColumns, q = o % kColumns, r = i - p * Step, s = j - q * Step;
-          if constexpr (r >= 0 && r < kTaps && s >= 0 && s < kTaps) sum[p][q] += weight[r * kTaps + s] * value;
+          if constexpr (r >= 0 && r < kTaps && s >= 0 && s < kTaps)
+            sum[p][q] = multiply_add(weight[r * kTaps + s], value, sum[p][q]);
         });
       });
     });

@@ -124,7 +124,8 @@ template <class T> class WeightGradient {
           const bool inside = within(z, s.in[0]) && within(y, s.in[1]) && within(x, s.in[2]);
           const A v = inside ? to_accumulator(x_[last ? (n * s.in_space() + i) * s.C + c
                                                       : (n * s.C + c) * s.in_space() + i]) : A(0);
-          sum += to_accumulator(dy_[last ? (n * s.out_space() + o) * s.K + k : (n * s.K + k) * s.out_space() + o]) * v;
+          sum = multiply_add(to_accumulator(dy_[last ? (n * s.out_space() + o) * s.K + k
+                                                     : (n * s.K + k) * s.out_space() + o]), v, sum);
         }
         total += sum;
       }
@@ -222,7 +223,8 @@ template <class T> class WeightGradient {
           const Vec<A> g = Whole ? load(dy + q * s.K + j * L) : load_before(dy + q * s.K, n, dy_end_);
           for (int i = 0; i < S; i++) {
             const bool inside = line.inside && within(q * step + lowest + i * dilation, s.in[2]);
-            sum[i][j] += g * (inside ? input<Whole>(x, q * step + i * dilation, j, k, n) : Vec<A>{});
+            const Vec<A> value = inside ? input<Whole>(x, q * step + i * dilation, j, k, n) : Vec<A>{};
+            sum[i][j] = multiply_add(g, value, sum[i][j]);
           }
         }
       };
@@ -236,7 +238,8 @@ template <class T> class WeightGradient {
         for (int j = 0; j < B; j++) {
           const Vec<A> g = Whole ? load(dy + q * s.K + j * L) : load_before(dy + q * s.K, n, dy_end_);
 #pragma GCC unroll 5
-          for (int i = 0; i < S; i++) sum[i][j] += g * input<Whole>(x, q * step + i * dilation, j, k, n);
+          for (int i = 0; i < S; i++)
+            sum[i][j] = multiply_add(g, input<Whole>(x, q * step + i * dilation, j, k, n), sum[i][j]);
         }
       }
       for (int64_t q = outer; q < end; q++) edge(q);
@@ -351,7 +354,7 @@ template <class T> class WeightGradient {
 #pragma GCC unroll 3
         for (int i = 0; i < R; i++)
 #pragma GCC unroll 5
-          for (int j = 0; j < S; j++) sum[i][j] += g * load(x[j] + at + i * next + q);
+          for (int j = 0; j < S; j++) sum[i][j] = multiply_add(g, load(x[j] + at + i * next + q), sum[i][j]);
       }
       if (whole == band.cols) continue;
       const Vec<A> g = select<A>(keep, load_before(g_row + whole, band.cols - whole, dy_end_), Vec<A>{});
@@ -359,7 +362,7 @@ template <class T> class WeightGradient {
       for (int i = 0; i < R; i++)
 #pragma GCC unroll 5
         for (int j = 0; j < S; j++)
-          sum[i][j] += g * select<A>(keep, load(x[j] + at + i * next + whole), Vec<A>{});
+          sum[i][j] = multiply_add(g, select<A>(keep, load(x[j] + at + i * next + whole), Vec<A>{}), sum[i][j]);
     }
 #pragma GCC unroll 3
     for (int i = 0; i < R; i++)

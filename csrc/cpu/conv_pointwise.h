@@ -123,7 +123,7 @@ void solve_pointwise_first(const TapProblem& p, const T* x, const T* weights, co
             const bool final = c0 + steps == p.channels;
             for (int64_t t = t0; t < t1; t++) {
               const int64_t k0 = t * b.rows, count = min_of(b.rows, p.columns - k0);
-              const bool whole = valid == width && count == b.rows && p.same_type;
+              const bool whole = valid == width && count == b.rows;
               A* out = whole ? reinterpret_cast<A*>(ys) + k0 * pixels : edge + (t - t0) * b.rows * width;
               const int64_t stride = whole ? pixels : width;
               // The next tile's rows lie a plane apart, which no hardware prefetcher follows: 1.1 times at 64 -> 256.

@@ -80,7 +80,7 @@ __attribute__((noinline)) void tile_direct(const A* const* group, std::int64_t s
 #define FC_TILE_ROW(g, i, address)         \
   if constexpr (i < Rows) {                \
     const Vec<A> a = broadcast(*(address)); \
-    _Pragma("GCC unroll 2") for (int j = 0; j < NV; j++) acc[g][i][j] += a * w[j]; \
+    _Pragma("GCC unroll 2") for (int j = 0; j < NV; j++) acc[g][i][j] = multiply_add(a, w[j], acc[g][i][j]); \
   }
 #define FC_TILE_GROUP(g, base)            \
   FC_TILE_ROW(g, 0, base)                 \
@@ -143,7 +143,7 @@ __attribute__((noinline)) void tile_packed(const A* a, std::int64_t a_stride, co
     for (int i = 0; i < Rows; i++) {
       const Vec<A> v = broadcast(a[i]);
 #pragma GCC unroll 4
-      for (int j = 0; j < NV; j++) acc[i][j] += v * w[j];
+      for (int j = 0; j < NV; j++) acc[i][j] = multiply_add(v, w[j], acc[i][j]);
     }
     a += a_stride;
     b += b_stride;

@@ -115,6 +115,41 @@ template <> FC_INLINE f16 from_accumulator<f16>(float v) {
 #endif
 }
 
+// sum + a * b, rounded once where the ISA can. Written out wherever two code paths promise the same bits: whether the
+// compiler contracts a * b + c depends on the optimiser.
+FC_INLINE float multiply_add(float a, float b, float sum) {
+#if defined(__FMA__)
+  return __builtin_fmaf(a, b, sum);
+#else
+  return sum + a * b;
+#endif
+}
+FC_INLINE double multiply_add(double a, double b, double sum) {
+#if defined(__FMA__)
+  return __builtin_fma(a, b, sum);
+#else
+  return sum + a * b;
+#endif
+}
+#if defined(__AVX512F__)
+FC_INLINE Vec<float> multiply_add(Vec<float> a, Vec<float> b, Vec<float> sum) {
+  return (Vec<float>)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)sum);
+}
+FC_INLINE Vec<double> multiply_add(Vec<double> a, Vec<double> b, Vec<double> sum) {
+  return (Vec<double>)_mm512_fmadd_pd((__m512d)a, (__m512d)b, (__m512d)sum);
+}
+#elif defined(__FMA__)
+FC_INLINE Vec<float> multiply_add(Vec<float> a, Vec<float> b, Vec<float> sum) {
+  return (Vec<float>)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)sum);
+}
+FC_INLINE Vec<double> multiply_add(Vec<double> a, Vec<double> b, Vec<double> sum) {
+  return (Vec<double>)_mm256_fmadd_pd((__m256d)a, (__m256d)b, (__m256d)sum);
+}
+#else
+FC_INLINE Vec<float> multiply_add(Vec<float> a, Vec<float> b, Vec<float> sum) { return sum + a * b; }
+FC_INLINE Vec<double> multiply_add(Vec<double> a, Vec<double> b, Vec<double> sum) { return sum + a * b; }
+#endif
+
 // ---- vectors: kLanes<Accumulator<T>> values ------------------------------------------------------------------------
 FC_INLINE Vec<float> load(const float* p) { return *reinterpret_cast<const VecOf<float>::loose*>(p); }
 FC_INLINE Vec<double> load(const double* p) { return *reinterpret_cast<const VecOf<double>::loose*>(p); }

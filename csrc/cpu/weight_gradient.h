@@ -44,7 +44,7 @@ void tile_sums(const PixelRows& g, const A* x, const A* dy, A* sums, int64_t sum
       for (int i = 0; i < M; i++) {
         const Vec<A> a = broadcast(p[i]);
 #pragma GCC unroll 2
-        for (int j = 0; j < NV; j++) acc[i][j] += a * b[j];
+        for (int j = 0; j < NV; j++) acc[i][j] = multiply_add(a, b[j], acc[i][j]);
       }
       p += step;
       dy += NV * L;
