@@ -42,6 +42,14 @@ from fastconv.nn.modules.dropout import (
     Dropout,
     Dropout2d,
 )
+from fastconv.nn.modules.embedding_loss import (
+    CosineEmbeddingLoss,
+    CosineSimilarity,
+    MarginRankingLoss,
+    PairwiseDistance,
+    TripletMarginLoss,
+)
+from fastconv.nn.modules.likelihood_loss import GaussianNLLLoss, PoissonNLLLoss
 from fastconv.nn.modules.linear import (
     Bilinear,
     Linear,
@@ -58,7 +66,13 @@ from fastconv.nn.modules.loss import (
     NLLLoss,
     SmoothL1Loss,
 )
-from fastconv.nn.modules.margin_loss import MultiMarginLoss, OneVsAllHingeLoss
+from fastconv.nn.modules.margin_loss import (
+    MultiLabelMarginLoss,
+    MultiLabelSoftMarginLoss,
+    MultiMarginLoss,
+    OneVsAllHingeLoss,
+    SoftMarginLoss,
+)
 from fastconv.nn.modules.module import Module
 from fastconv.nn.modules.normalization import (
     BatchNorm1d,
@@ -136,10 +150,13 @@ __all__ = [
     "ConvTranspose1d",
     "ConvTranspose2d",
     "ConvTranspose3d",
+    "CosineEmbeddingLoss",
+    "CosineSimilarity",
     "CrossEntropyLoss",
     "Dropout",
     "Dropout2d",
     "Flatten",
+    "GaussianNLLLoss",
     "Hardtanh",
     "HingeEmbeddingLoss",
     "HuberLoss",
@@ -157,6 +174,7 @@ __all__ = [
     "LocalResponseNorm",
     "LogSoftmax",
     "MSELoss",
+    "MarginRankingLoss",
     "MaxPool1d",
     "MaxPool2d",
     "MaxPool3d",
@@ -166,11 +184,15 @@ __all__ = [
     "Module",
     "ModuleDict",
     "ModuleList",
+    "MultiLabelMarginLoss",
+    "MultiLabelSoftMarginLoss",
     "MultiMarginLoss",
     "NLLLoss",
     "OneVsAllHingeLoss",
     "PReLU",
+    "PairwiseDistance",
     "Parameter",
+    "PoissonNLLLoss",
     "ReLU",
     "ReLU6",
     "ReflectionPad1d",
@@ -182,9 +204,11 @@ __all__ = [
     "Sequential",
     "Sigmoid",
     "SmoothL1Loss",
+    "SoftMarginLoss",
     "Softmax",
     "Softplus",
     "Tanh",
+    "TripletMarginLoss",
     "Unflatten",
     "Unfold",
     "ZeroPad1d",

@@ -131,3 +131,71 @@ def binary_cross_entropy_with_logits(
     ones = 1.0 if pos_weight is None else wide(pos_weight)
     loss = ones * t * np.logaddexp(0, -logits) + (1 - t) * np.logaddexp(0, logits)
     return _reduced(loss if weight is None else loss * wide(weight), reduction)
+
+
+def multi_margin_loss(
+    x: np.ndarray,
+    target: np.ndarray,
+    p: int = 1,
+    margin: float = 1.0,
+    weight: np.ndarray | None = None,
+    reduction: str = "mean",
+) -> np.ndarray:
+    """weight[t] * sum over j != t of max(0, margin - x[t] + x[j]) ** p / C, for x (N, C) and classes t (N,)."""
+    rows = np.arange(len(x))
+    hinges = np.maximum(margin - wide(x)[rows, target][:, None] + wide(x), 0) ** p
+    hinges[rows, target] = 0
+    return _reduced(hinges.sum(axis=1) / x.shape[1] * (1.0 if weight is None else wide(weight)[target]), reduction)
+
+
+def soft_margin_loss(x: np.ndarray, target: np.ndarray, reduction: str = "mean") -> np.ndarray:
+    """log(1 + exp(-target * x))."""
+    return _reduced(np.logaddexp(0, -wide(target) * wide(x)), reduction)
+
+
+def multilabel_margin_loss(x: np.ndarray, target: np.ndarray, reduction: str = "mean") -> np.ndarray:
+    """Sum over right classes y, those before the first -1, and wrong ones j of max(0, 1 - x[y] + x[j]) / C; x (N, C).
+
+    >>> multilabel_margin_loss(np.array([[0.5, 0.0, 1.0]]), np.array([[2, -1, 0]]), "sum").item() * 3
+    0.5
+    """
+    loss = np.zeros(len(x))
+    for n, (scores, labels) in enumerate(zip(wide(x), target.tolist())):
+        right = labels[: labels.index(-1)] if -1 in labels else labels
+        wrong = [j for j in range(len(scores)) if j not in right]
+        loss[n] = sum(max(0.0, 1 - scores[y] + scores[j]) for y in right for j in wrong) / len(scores)
+    return _reduced(loss, reduction)
+
+
+def multilabel_soft_margin_loss(
+    x: np.ndarray, target: np.ndarray, weight: np.ndarray | None = None, reduction: str = "mean"
+) -> np.ndarray:
+    """`binary_cross_entropy_with_logits`, averaged over the last dimension."""
+    return _reduced(binary_cross_entropy_with_logits(x, target, weight, "none").mean(axis=-1), reduction)
+
+
+@np.errstate(all="ignore")
+def gaussian_nll_loss(
+    x: np.ndarray, target: np.ndarray, var: np.ndarray, full: bool = False, eps: float = 1e-6, reduction: str = "mean"
+) -> np.ndarray:
+    """(log(v) + (x - target) ** 2 / v) / 2 with v = max(var, eps), and log(2 pi) / 2 if `full`."""
+    v = np.maximum(wide(var), eps)
+    v = v[..., None] if v.shape == x.shape[:-1] and v.shape != x.shape else v
+    constant = 0.5 * np.log(2 * np.pi) if full else 0.0
+    return _reduced(0.5 * (np.log(v) + (wide(x) - wide(target)) ** 2 / v) + constant, reduction)
+
+
+@np.errstate(all="ignore")
+def poisson_nll_loss(
+    x: np.ndarray,
+    target: np.ndarray,
+    log_input: bool = True,
+    full: bool = False,
+    eps: float = 1e-8,
+    reduction: str = "mean",
+) -> np.ndarray:
+    """rate - target * log(rate), of log rates or rates x; if `full`, Stirling's log(target!) for targets above 1."""
+    t = wide(target)
+    loss = np.exp(wide(x)) - t * wide(x) if log_input else wide(x) - t * np.log(wide(x) + eps)
+    stirling = np.where(t > 1, t * np.log(t) - t + 0.5 * np.log(2 * np.pi * t), 0.0)
+    return _reduced(loss + stirling if full else loss, reduction)

@@ -26,9 +26,23 @@ from .average_pooling import avg_pool1d, avg_pool2d, avg_pool3d, lp_pool1d, lp_p
 from .classification_loss import cross_entropy, nll_loss
 from .conv import conv1d, conv2d, conv3d, conv_transpose1d, conv_transpose2d, conv_transpose3d
 from .dropout import dropout, dropout1d, dropout2d, dropout3d
+from .embedding_loss import (
+    cosine_embedding_loss,
+    cosine_similarity,
+    margin_ranking_loss,
+    pairwise_distance,
+    triplet_margin_loss,
+)
 from .exponential import log_softmax, softmax
+from .likelihood_loss import gaussian_nll_loss, poisson_nll_loss
 from .linear import bilinear, linear
-from .margin_loss import multi_margin_loss, one_vs_all_hinge_loss
+from .margin_loss import (
+    multi_margin_loss,
+    multilabel_margin_loss,
+    multilabel_soft_margin_loss,
+    one_vs_all_hinge_loss,
+    soft_margin_loss,
+)
 from .max_pooling import (
     max_pool1d,
     max_pool1d_with_indices,
@@ -75,12 +89,15 @@ __all__ = [
     "conv_transpose1d",
     "conv_transpose2d",
     "conv_transpose3d",
+    "cosine_embedding_loss",
+    "cosine_similarity",
     "cross_entropy",
     "dropout",
     "dropout1d",
     "dropout2d",
     "dropout3d",
     "fold",
+    "gaussian_nll_loss",
     "hardtanh",
     "hinge_embedding_loss",
     "huber_loss",
@@ -94,6 +111,7 @@ __all__ = [
     "lp_pool1d",
     "lp_pool2d",
     "lp_pool3d",
+    "margin_ranking_loss",
     "max_pool1d",
     "max_pool1d_with_indices",
     "max_pool2d",
@@ -105,16 +123,22 @@ __all__ = [
     "max_unpool3d",
     "mse_loss",
     "multi_margin_loss",
+    "multilabel_margin_loss",
+    "multilabel_soft_margin_loss",
     "nll_loss",
     "one_vs_all_hinge_loss",
     "pad",
+    "pairwise_distance",
+    "poisson_nll_loss",
     "prelu",
     "relu",
     "relu6",
     "sigmoid",
     "smooth_l1_loss",
+    "soft_margin_loss",
     "softmax",
     "softplus",
     "tanh",
+    "triplet_margin_loss",
     "unfold",
 ]

@@ -1,4 +1,4 @@
-"""Margin losses of class scores, those of multiclass support vector machines."""
+"""Margin losses of scores: those of multiclass support vector machines, of two classes, of several labels."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import numpy as np
 from numpy import ndarray
 
 from ...differentiable import A, Array, apply, differentiable
+from .activation import log1p_exp, logistic
 from .parameters import check_floating, check_same_dtype, compute_dtype
-from .reduction import check_reduction, reduce
+from .reduction import check_reduction, element_weight, pair, reduce
 
 
 def _scores(x: ndarray, target: ndarray) -> tuple[ndarray, ndarray]:
@@ -68,6 +69,75 @@ def _one_vs_all_rule(wanted, x, target, p, margin, reduction):
     def pullback(dy):
         slope = -sign * (excess > 0 if p == 1 else 2 * excess)
         return (np.asarray((spread(dy).reshape(-1, 1) * slope).reshape(x.shape), x.dtype),)
+
+    return y, pullback
+
+
+def _soft_margin_rule(wanted, x, target, reduction):
+    check_reduction(reduction)
+    a, t = pair(x, target, integer_target=True)
+    y, spread = reduce(log1p_exp(-t * a), reduction, x.size, x.dtype)
+
+    def pullback(dy):
+        return (np.asarray(-spread(dy) * t * logistic(-t * a), x.dtype),)
+
+    return y, pullback
+
+
+def _labels(x: ndarray, target: ndarray) -> tuple[ndarray, ndarray, ndarray]:
+    """Scores (N, C) in the type to compute in; the classes of each sample (N, C), and which of them count (bool)."""
+    check_floating(x, "input")
+    if target.dtype.kind not in "iu":
+        raise TypeError(f"target must hold integers, the classes; got dtype {target.dtype}")
+    if x.ndim not in (1, 2) or x.shape[-1] == 0:
+        raise ValueError(f"input must have shape (N, C) or (C,) with at least one class, got {x.shape}")
+    if target.shape != x.shape:
+        raise ValueError(f"target must have the input's shape {x.shape}, got {target.shape}")
+    classes = x.shape[-1]
+    wrong = target[(target < -1) | (target >= classes)]
+    if wrong.size:
+        raise ValueError(f"target must hold classes from 0 to {classes - 1}, or -1 after the last; got {wrong.flat[0]}")
+    labels = target.reshape(-1, classes)
+    return x.reshape(-1, classes).astype(compute_dtype(x), copy=False), labels, np.cumsum(labels == -1, axis=1) == 0
+
+
+def _multilabel_margin_rule(wanted, x, target, reduction):
+    check_reduction(reduction)
+    scores, labels, counted = _labels(x, target)
+    classes = scores.shape[1]
+    rows = np.arange(len(scores))[:, None]
+    chosen = np.where(counted, labels, 0)
+    others = np.ones(scores.shape, bool)
+    others[np.broadcast_to(rows, labels.shape)[counted], labels[counted]] = False
+    # (N, label, other class)
+    excess = np.maximum(1 - scores[rows, chosen][:, :, None] + scores[:, None, :], 0)
+    excess *= counted[:, :, None] & others[:, None, :]
+    y, spread = reduce(excess.sum(axis=(1, 2)).reshape(x.shape[:-1]) / classes, reduction, len(scores), x.dtype)
+
+    def pullback(dy):
+        active = (excess > 0).astype(scores.dtype)
+        slope = active.sum(axis=1)
+        np.subtract.at(slope, (np.broadcast_to(rows, chosen.shape), chosen), active.sum(axis=2))
+        return (np.asarray((spread(dy).reshape(-1, 1) * slope / classes).reshape(x.shape), x.dtype),)
+
+    return y, pullback
+
+
+def _multilabel_soft_margin_rule(wanted, x, target, weight, reduction):
+    check_reduction(reduction)
+    a, t = pair(x, target)
+    if not x.ndim or x.shape[-1] == 0:
+        raise ValueError(f"input must have shape (*, C) with at least one class, got {x.shape}")
+    w = element_weight(weight, x)
+    share = np.asarray(1 / x.shape[-1] if w is None else w / x.shape[-1], a.dtype)
+    log_no = log1p_exp(-a)  # -log(sigmoid(x))
+    loss = (share * (log_no + (1 - t) * a)).sum(axis=-1)
+    y, spread = reduce(np.asarray(loss), reduction, loss.size, x.dtype)
+
+    def pullback(dy):
+        g = np.expand_dims(spread(dy), -1 if reduction == "none" else ()) * share
+        dx = np.asarray(g * (1 - t - logistic(-a)), x.dtype) if wanted[0] else None
+        return dx, np.asarray(-g * a, x.dtype) if wanted[1] else None
 
     return y, pullback
 
@@ -161,3 +231,103 @@ def one_vs_all_hinge_loss(input: A, target: Array, p: int = 1, margin: float = 1
     array(1.5)
     """
     return apply(one_vs_all_hinge_loss, input, target, p, margin, reduction)
+
+
+@differentiable(_soft_margin_rule, wrt=("input",), buffers=("target",))
+def soft_margin_loss(input: A, target: Array, *, reduction: str = "mean") -> A:
+    """``log(1 + exp(-target * input))`` of two classes, 1 and -1, as torch.nn.functional.soft_margin_loss.
+
+    Parameters
+    ----------
+    input : array of any shape
+        Scores; float32, float64, float16 or bfloat16.
+    target : array of the same shape
+        1 and -1, of the input's dtype or integers.
+    reduction : {"mean", "sum", "none"}
+
+    Returns
+    -------
+    array, shape () or the input's for "none"
+
+    Raises
+    ------
+    ValueError
+        Shapes that differ, or an unknown reduction.
+    TypeError
+        A dtype that is not supported.
+
+    Examples
+    --------
+    >>> import numpy as np, fastconv.nn.functional as F
+    >>> F.soft_margin_loss(np.array([0.0, 1000.0]), np.array([1, -1]), reduction="none").round(4)
+    array([6.931e-01, 1.000e+03])
+    """
+    return apply(soft_margin_loss, input, target, reduction)
+
+
+@differentiable(_multilabel_margin_rule, wrt=("input",), buffers=("target",))
+def multilabel_margin_loss(input: A, target: Array, *, reduction: str = "mean") -> A:
+    """Hinges of every right class against every wrong one, as torch.nn.functional.multilabel_margin_loss.
+
+    ``sum over right classes y and wrong classes j of max(0, 1 - x[y] + x[j]) / C``.
+
+    Parameters
+    ----------
+    input : array, shape (N, C) or (C,)
+        Scores; float32, float64, float16 or bfloat16.
+    target : integer array of the same shape
+        The right classes of each sample, then -1; what follows counts nothing.
+    reduction : {"mean", "sum", "none"}
+
+    Returns
+    -------
+    array, shape (), or (N,) for "none"
+
+    Raises
+    ------
+    ValueError
+        A class that does not exist, shapes that differ, an unknown reduction.
+    TypeError
+        A dtype that is not supported.
+
+    Examples
+    --------
+    >>> import numpy as np, fastconv.nn.functional as F
+    >>> F.multilabel_margin_loss(np.array([[0.1, 0.2, 0.4, 0.8]]), np.array([[3, 0, -1, 1]])).round(4)
+    np.float64(0.85)
+    """
+    return apply(multilabel_margin_loss, input, target, reduction)
+
+
+@differentiable(_multilabel_soft_margin_rule, wrt=("input", "target"), buffers=("weight",))
+def multilabel_soft_margin_loss(input: A, target: Array, weight: Array | None = None, *, reduction: str = "mean") -> A:
+    """Binary cross entropy of sigmoid(x), mean over classes, as torch.nn.functional.multilabel_soft_margin_loss.
+
+    Parameters
+    ----------
+    input : array, shape (*, C)
+        Logits; float32, float64, float16 or bfloat16.
+    target : array of the same shape and dtype
+        1 for each class that the sample belongs to, else 0.
+    weight : array, optional
+        Factor of each element, broadcast to the input's shape.
+    reduction : {"mean", "sum", "none"}
+
+    Returns
+    -------
+    array, shape (), or (*) for "none"
+
+    Raises
+    ------
+    ValueError
+        Shapes that do not fit, or an unknown reduction.
+    TypeError
+        A dtype that is not supported, or dtypes that differ.
+
+    Examples
+    --------
+    >>> import numpy as np, fastconv.nn.functional as F
+    >>> F.multilabel_soft_margin_loss(np.zeros((2, 3)), np.ones((2, 3))).round(4)
+    np.float64(0.6931)
+    """
+    return apply(multilabel_soft_margin_loss, input, target, weight, reduction)
