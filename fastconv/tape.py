@@ -106,7 +106,7 @@ def _owner(array: np.ndarray) -> np.ndarray:
     return array
 
 
-def _topological_order(root: Tensor) -> list[Tensor]:
+def topological_order(root: Tensor) -> list[Tensor]:
     """Every Tensor behind `root`, each after those that it was computed from; no recursion, for deep networks."""
     order, seen, stack = [], {id(root)}, [(root, iter(root._node.parents if root._node else ()))]
     while stack:
@@ -124,7 +124,7 @@ def _topological_order(root: Tensor) -> list[Tensor]:
 
 def run_backward(root: Tensor, gradient: np.ndarray, retain_graph: bool) -> None:
     """Add to ``grad`` of every leaf behind `root` its part of `gradient`; frees the record unless `retain_graph`."""
-    order = _topological_order(root)
+    order = topological_order(root)
     if any(t._node is not None and t._node.pullback is None for t in order):
         raise ValueError(
             "backward was called before and freed the record; use backward(retain_graph=True) in all but the last call"

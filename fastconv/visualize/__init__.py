@@ -13,10 +13,15 @@ from fastconv.visualize.attribution import (
     occlusion_map,
     saliency,
 )
+from fastconv.visualize.excitation import Excitation, strongest_inputs
 from fastconv.visualize.images import filter_grid, resize, tile
 from fastconv.visualize.layers import activations
+from fastconv.visualize.receptive import ReceptiveField, ReceptiveFields, receptive_field
 
 __all__ = [
+    "Excitation",
+    "ReceptiveField",
+    "ReceptiveFields",
     "activations",
     "deconvnet",
     "filter_grid",
@@ -24,7 +29,9 @@ __all__ = [
     "guided_backprop",
     "input_gradient",
     "occlusion_map",
+    "receptive_field",
     "resize",
     "saliency",
+    "strongest_inputs",
     "tile",
 ]
