@@ -114,6 +114,7 @@ from fastconv.nn.modules.pooling import (
     MaxUnpool2d,
     MaxUnpool3d,
 )
+from fastconv.nn.modules.recurrent import GRU, LSTM
 from fastconv.nn.modules.shape import (
     Flatten,
     Identity,
@@ -123,6 +124,8 @@ from fastconv.nn.modules.shape import (
 from fastconv.tensor import Parameter
 
 __all__ = [
+    "GRU",
+    "LSTM",
     "AdaptiveAvgPool1d",
     "AdaptiveAvgPool2d",
     "AdaptiveAvgPool3d",

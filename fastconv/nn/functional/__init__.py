@@ -53,6 +53,7 @@ from .max_pooling import (
 )
 from .normalization import batch_norm, instance_norm, local_response_norm
 from .padding import pad
+from .recurrent import gru, lstm
 from .regression_loss import (
     binary_cross_entropy,
     binary_cross_entropy_with_logits,
@@ -98,6 +99,7 @@ __all__ = [
     "dropout3d",
     "fold",
     "gaussian_nll_loss",
+    "gru",
     "hardtanh",
     "hinge_embedding_loss",
     "huber_loss",
@@ -111,6 +113,7 @@ __all__ = [
     "lp_pool1d",
     "lp_pool2d",
     "lp_pool3d",
+    "lstm",
     "margin_ranking_loss",
     "max_pool1d",
     "max_pool1d_with_indices",
