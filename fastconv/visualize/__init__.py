@@ -17,21 +17,28 @@ from fastconv.visualize.excitation import Excitation, strongest_inputs
 from fastconv.visualize.images import filter_grid, resize, tile
 from fastconv.visualize.layers import activations
 from fastconv.visualize.receptive import ReceptiveField, ReceptiveFields, receptive_field
+from fastconv.visualize.style import StyleTransfer, gram_matrix, style_transfer
+from fastconv.visualize.synthesis import deep_dream, maximize_unit
 
 __all__ = [
     "Excitation",
     "ReceptiveField",
     "ReceptiveFields",
+    "StyleTransfer",
     "activations",
     "deconvnet",
+    "deep_dream",
     "filter_grid",
     "grad_cam",
+    "gram_matrix",
     "guided_backprop",
     "input_gradient",
+    "maximize_unit",
     "occlusion_map",
     "receptive_field",
     "resize",
     "saliency",
     "strongest_inputs",
+    "style_transfer",
     "tile",
 ]

@@ -80,10 +80,24 @@ def hooks(model: Module, names: Sequence[str], hook: Callable[[str, Any], Any]) 
             handle.remove()
 
 
-def outputs(model: Module, x: Any, names: Sequence[str]) -> dict[str, Any]:
-    """What the named layers give for the Tensor `x`; of several calls of one layer, the last."""
+class _Reached(BaseException):
+    """Ends a forward pass after the last layer that is wanted; no handler of a user's forward shall hold it."""
+
+
+def outputs(model: Module, x: Any, names: Sequence[str], *, stop: bool = False) -> dict[str, Any]:
+    """What the named layers give for the Tensor `x`; of several calls of one layer, the last.
+
+    With `stop` the pass ends when all have been called (and the first call counts), so that `x` may be of a size that
+    only the layers before a head of fixed size can take.
+    """
     found: dict[str, Any] = {}
-    with hooks(model, names, lambda name, output: found.update({name: first_output(output)})):
+
+    def note(name: str, output: Any) -> None:
+        found[name] = first_output(output)
+        if stop and len(found) == len(set(names)):
+            raise _Reached
+
+    with hooks(model, names, note), contextlib.suppress(_Reached):
         model(x)
     for name in names:
         if name not in found:
