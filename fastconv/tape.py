@@ -18,6 +18,7 @@ Pullback = Callable[[np.ndarray], Sequence[np.ndarray | None]]
 class GradMode(threading.local):
     enabled = True
     substitute: Callable[[Any], Callable[..., Any]] | None = None
+    after_backward: list[Callable[[], None]] | None = None  # None while no backward runs
 
 
 mode = GradMode()
@@ -122,8 +123,28 @@ def topological_order(root: Tensor) -> list[Tensor]:
     return order
 
 
+def after_backward(callback: Callable[[], None]) -> None:
+    """Call `callback` once, at the end of the backward pass that runs in this thread (if it raises nothing).
+
+    For hooks of gradients that have work to finish when the last gradient is there.
+    """
+    if mode.after_backward is None:
+        raise RuntimeError("after_backward was called while no backward pass runs in this thread")
+    mode.after_backward.append(callback)
+
+
 def run_backward(root: Tensor, gradient: np.ndarray, retain_graph: bool) -> None:
     """Add to ``grad`` of every leaf behind `root` its part of `gradient`; frees the record unless `retain_graph`."""
+    outer, mode.after_backward = mode.after_backward, []
+    try:
+        _walk_back(root, gradient, retain_graph)
+        for callback in mode.after_backward:
+            callback()
+    finally:
+        mode.after_backward = outer
+
+
+def _walk_back(root: Tensor, gradient: np.ndarray, retain_graph: bool) -> None:
     order = topological_order(root)
     if any(t._node is not None and t._node.pullback is None for t in order):
         raise ValueError(
@@ -143,6 +164,9 @@ def run_backward(root: Tensor, gradient: np.ndarray, retain_graph: bool) -> None
                 dy = dy.copy()
             handed_out.add(id(_owner(dy)))
             tensor.grad = dy
+            # A leaf comes after everything that was computed from it, so nothing more is added in this pass.
+            for hook in tuple(tensor._gradient_hooks.values()) if tensor._gradient_hooks else ():
+                hook(tensor)
             continue
         for parent, dx in zip(node.parents, node.pullback(dy)):
             if parent is not None and dx is not None:

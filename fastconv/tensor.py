@@ -8,10 +8,11 @@ line each. Plain arrays never record anything: arrays in, arrays out.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
+from .hooks import HookHandle, register_hook
 from .interop import to_numpy
 from .tape import Node, Pullback, mode, run_backward
 from .tensor_arithmetic import Array, fit, is_floating, operand
@@ -66,7 +67,7 @@ class Tensor(Dimensions):
     array([1., 2., 3.], dtype=float32)
     """
 
-    __slots__ = ("__weakref__", "_node", "data", "grad", "requires_grad")
+    __slots__ = ("__weakref__", "_gradient_hooks", "_node", "data", "grad", "requires_grad")
     __array_ufunc__ = None  # `array + tensor` must ask the Tensor, not NumPy
     __array_priority__ = 1000.0
     _op = staticmethod(_op)
@@ -78,6 +79,11 @@ class Tensor(Dimensions):
         self.requires_grad = bool(requires_grad)
         self.grad: Array | None = None
         self._node: Node | None = None
+        self._gradient_hooks: dict[int, Callable[[Tensor], None]] | None = None
+
+    def __getstate__(self) -> tuple[Any, dict[str, Any]]:
+        others, slots = cast(tuple[Any, dict[str, Any]], object.__getstate__(self))
+        return others, {**slots, "_gradient_hooks": None}  # hooks belong to this object, not to its copies
 
     shape = property(lambda self: self.data.shape, doc="Sizes of the dimensions.")
     dtype = property(lambda self: self.data.dtype, doc="NumPy dtype of the elements.")
@@ -181,6 +187,44 @@ class Tensor(Dimensions):
         if gradient.shape != self.shape:
             raise ValueError(f"gradient must have the Tensor's shape {self.shape}, got {gradient.shape}")
         run_backward(self, gradient, retain_graph)
+
+    def register_post_accumulate_grad_hook(self, hook: Callable[[Tensor], None]) -> HookHandle:
+        """Call ``hook(tensor)`` in every backward pass as soon as ``grad`` of this Tensor is complete, within the pass.
+
+        As torch.Tensor.register_post_accumulate_grad_hook: for what need not wait for the other gradients, such as
+        sending this one to other processes, or a step that frees it at once. The hook may change or drop ``grad``.
+
+        Parameters
+        ----------
+        hook : callable
+            Takes the Tensor; what it returns is ignored, what it raises ends the pass.
+
+        Returns
+        -------
+        HookHandle
+            Its ``remove()`` takes the hook out.
+
+        Raises
+        ------
+        ValueError
+            The Tensor is no leaf that requires a gradient.
+        TypeError
+            `hook` is not callable.
+
+        Examples
+        --------
+        >>> import fastconv as fc
+        >>> x = fc.tensor([1.0, 2.0], requires_grad=True)
+        >>> handle = x.register_post_accumulate_grad_hook(lambda leaf: print(leaf.grad))
+        >>> (x * x).sum().backward()
+        [2. 4.]
+        >>> handle.remove()
+        """
+        if not (self.is_leaf and self.requires_grad):
+            raise ValueError("a hook of the gradient needs a leaf that requires a gradient: other Tensors keep none")
+        if self._gradient_hooks is None:
+            self._gradient_hooks = {}
+        return register_hook(self._gradient_hooks, hook)
 
     def relu(self) -> Tensor:
         """`fastconv.nn.functional.relu` of this Tensor."""

@@ -8,6 +8,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from fastconv.hooks import HookHandle, register_hook
 from fastconv.nn.modules.arguments import floating_dtype, is_floating
 from fastconv.nn.modules.calling import call_with_tensors, convert_leaves, holds_tensor, plain
 from fastconv.nn.modules.state import LoadResult, load_entries
@@ -15,19 +16,7 @@ from fastconv.nn.modules.summary import Summary, summarize
 from fastconv.tape import enable_grad
 from fastconv.tensor import Parameter, Tensor, tensor
 
-__all__ = ["HookHandle", "Module", "format_module", "indent"]
-
-
-class HookHandle:
-    """Removes the hook that :meth:`Module.register_forward_hook` has installed."""
-
-    def __init__(self, hooks: dict[int, Callable[..., Any]], key: int) -> None:
-        self._hooks = hooks
-        self._key = key
-
-    def remove(self) -> None:
-        """Take the hook out; a second call does nothing."""
-        self._hooks.pop(self._key, None)
+__all__ = ["Module", "format_module", "indent"]
 
 
 class Module:
@@ -223,11 +212,7 @@ class Module:
         (2, 3)
         >>> handle.remove()
         """
-        if not callable(hook):
-            raise TypeError(f"hook must be callable, got {hook!r}")
-        key = max(self._forward_hooks, default=-1) + 1
-        self._forward_hooks[key] = hook
-        return HookHandle(self._forward_hooks, key)
+        return register_hook(self._forward_hooks, hook)
 
     # ---- listings --------------------------------------------------------------------------------------------------
 
