@@ -295,8 +295,13 @@ py::dict plan(const std::string& op, py::handle x_shape_object, py::handle w_sha
   py::list shape;
   for (int i = 0; i < nd + 2; i++) shape.append(out[i]);
   py::dict d;
+  const auto name = [](ConvAlgorithm a) { return std::string(kConvAlgorithmNames[int(a)]); };
+  py::dict others;
+  for (int i = 0; i < c.others; i++) others[name(c.other[i].algorithm).c_str()] = std::string(c.other[i].why_not);
+  d["algorithm"] = name(c.algorithm);
   d["kernel"] = std::string(c.kernel);
   d["why"] = std::string(c.why);
+  d["others"] = others;
   d["workspace"] = c.workspace;
   d["output_shape"] = py::tuple(shape);
   d["flops"] = s.flops();

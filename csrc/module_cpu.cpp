@@ -9,6 +9,7 @@
 
 #include "bind.h"
 #include "pool.h"
+#include "settings.h"
 #include "threads.h"
 
 namespace fastconv {
@@ -27,12 +28,19 @@ void set_isa(const std::string& name) {
     throw py::value_error("isa '" + name + "' is unknown or not supported by this CPU; supported: " + isa_list());
 }
 
-std::string precision = "highest";
+void set_precision(const std::string& name) {
+  for (const Precision p : {Precision::highest, Precision::high, Precision::medium})
+    if (name == kPrecisionNames[int(p)]) return set_float32_precision(p);
+  throw py::value_error("precision must be 'highest', 'high' or 'medium', got '" + name + "'");
+}
 
-void set_float32_precision(const std::string& value) {
-  if (value != "highest" && value != "high" && value != "medium")
-    throw py::value_error("precision must be 'highest', 'high' or 'medium', got '" + value + "'");
-  precision = value;
+void set_algorithm(const std::string& name) {
+  std::string known;
+  for (int i = 0; i < kConvAlgorithms; i++) {
+    if (name == kConvAlgorithmNames[i]) return set_conv_algorithm(ConvAlgorithm(i));
+    known += (i ? ", '" : "'") + std::string(kConvAlgorithmNames[i]) + "'";
+  }
+  throw py::value_error("conv algorithm must be one of " + known + ", got '" + name + "'");
 }
 
 py::dict thread_dict() {
@@ -99,11 +107,14 @@ PYBIND11_MODULE(_cpu, m, pybind11::mod_gil_not_used()) {
   }, py::arg("n"));
   m.def("thread_info", thread_dict);
   m.def("build_info", build_info);
-  m.def("set_float32_precision", set_float32_precision, py::arg("precision"));
-  m.def("get_float32_precision", [] { return precision; });
+  m.def("set_float32_precision", set_precision, py::arg("precision"));
+  m.def("get_float32_precision", [] { return std::string(kPrecisionNames[int(float32_precision())]); });
+  m.def("set_conv_algorithm", set_algorithm, py::arg("name"));
+  m.def("get_conv_algorithm", [] { return std::string(kConvAlgorithmNames[int(conv_algorithm())]); });
   m.def("workspace_peak", [] { return workspace_peak(); });
   m.def("reset_workspace_peak", [] { reset_workspace_peak(); });
   m.def("release_memory", [] { pool_trim(); });
   thread_info();  // installs the fork handler before any thread exists
   if (const char* forced = std::getenv("FASTCONV_ISA"); forced && *forced) set_isa(forced);
+  if (const char* forced = std::getenv("FASTCONV_ALGO"); forced && *forced) set_algorithm(forced);
 }

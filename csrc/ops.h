@@ -20,9 +20,15 @@ enum class ConvOp : std::uint8_t { forward, backward_input, backward_weight };
 
 // What explain() tells of a convolution.
 struct ConvPlan {
-  const char* kernel;
+  ConvAlgorithm algorithm;
+  const char* kernel;                   // the algorithm, and the variant of it that the blocking chose
   const char* why;
   std::size_t workspace;
+  int others;                           // further algorithms that can compute it, in the rule's order
+  struct Other {
+    ConvAlgorithm algorithm;
+    const char* why_not;
+  } other[kConvAlgorithms];
 };
 
 enum class Activation : std::uint8_t { relu, hardtanh, leaky_relu };  // relu: a, b unused; hardtanh: a = min, b = max;

@@ -4,6 +4,8 @@
 #include <stdexcept>
 #include <string>
 
+#include "settings.h"
+
 namespace fastconv {
 namespace {
 
@@ -76,6 +78,13 @@ void require_padded(int64_t padded) {
     fail("padding must leave a padded size of at most 2^44 in each dimension, got " + std::to_string(padded));
 }
 
+ConvShape with_settings() {
+  ConvShape s{};
+  s.precision = float32_precision();
+  s.algorithm = conv_algorithm();
+  return s;
+}
+
 void check_sizes(const ConvShape& s) {
   const int64_t x[] = {s.N, s.C, s.in[0], s.in[1], s.in[2]};
   const int64_t w[] = {s.K, s.group_in(), s.kernel[0], s.kernel[1], s.kernel[2]};
@@ -115,7 +124,7 @@ ConvShape ConvShape::make(int nd, const int64_t* x_shape, const int64_t* w_shape
   if (w_shape[0] % groups)
     fail("weight must have a number of output channels divisible by groups=" + std::to_string(groups) + ", got shape " +
          text(w_shape, nd + 2));
-  ConvShape s{};
+  ConvShape s = with_settings();
   s.N = x_shape[0];
   s.C = x_shape[1];
   s.K = w_shape[0];
@@ -172,7 +181,7 @@ ConvShape ConvShape::make_transposed(int nd, const int64_t* x_shape, const int64
     fail("weight of shape " + text(w_shape, nd + 2) + " with groups=" + std::to_string(groups) +
          " needs an input of " + std::to_string(w_shape[0]) + " channels, divisible by groups, got input shape " +
          text(x_shape, nd + 2));
-  ConvShape s{};
+  ConvShape s = with_settings();
   s.N = x_shape[0];
   s.C = multiply(w_shape[1], groups, "groups");  // channels of the convolution's input: the transposed one's output
   s.K = x_shape[1];
@@ -209,7 +218,7 @@ ConvShape ConvShape::make_transposed(int nd, const int64_t* x_shape, const int64
 }
 
 ConvShape ConvShape::make_linear(int64_t rows, int64_t in_features, int64_t out_features, DType dtype) {
-  ConvShape s{};
+  ConvShape s = with_settings();
   s.N = rows ? 1 : 0;
   s.C = in_features;
   s.K = out_features;

@@ -15,6 +15,15 @@ namespace fastconv {
 enum class DType : std::uint8_t { f32, f64, f16, bf16 };
 enum class Layout : std::uint8_t { channels_first, channels_last };
 
+// How exactly float32 products are computed: fastconv.set_float32_precision. A kernel may be more exact than asked.
+enum class Precision : std::uint8_t { highest, high, medium };
+constexpr const char* kPrecisionNames[] = {"highest", "high", "medium"};
+
+// How a convolution is computed; `automatic` leaves it to the rule in cpu/conv_select.cpp.
+enum class ConvAlgorithm : std::uint8_t { automatic, direct, pointwise, depthwise, tap_products };
+constexpr const char* kConvAlgorithmNames[] = {"", "direct", "pointwise", "depthwise", "tap_products"};
+constexpr int kConvAlgorithms = int(sizeof(kConvAlgorithmNames) / sizeof(*kConvAlgorithmNames));
+
 inline std::size_t item_size(DType t) { return t == DType::f64 ? 8 : t == DType::f32 ? 4 : 2; }
 
 // What the caller asked of padding, before the sizes are known.
@@ -32,6 +41,8 @@ struct ConvShape {
   std::int64_t stride[3], pad[3], dilation[3];  // pad: before; what lies behind the input is zero by its size
   DType dtype;
   Layout layout;                // of input and output alike; weights are always contiguous (K, C/G, T, R, S)
+  Precision precision;          // both from settings.h, when the call is made
+  ConvAlgorithm algorithm;
 
   std::int64_t taps() const { return kernel[0] * kernel[1] * kernel[2]; }
   std::int64_t in_space() const { return in[0] * in[1] * in[2]; }

@@ -56,6 +56,8 @@ class Explanation:
         Each input read once, each output written once.
     backend, isa, kernel, why : str
         What computes, and why this kernel was chosen.
+    others : dict of str to str
+        Other algorithms that could compute the call, with what speaks against each.
     workspace : int
         Bytes beside inputs and outputs.
     peak_gflops, bandwidth_gbs : float
@@ -85,6 +87,7 @@ class Explanation:
     isa: str
     kernel: str
     why: str
+    others: dict[str, str]
     workspace: int
     peak_gflops: float
     bandwidth_gbs: float
@@ -117,6 +120,7 @@ class Explanation:
             ("backend", f"{self.backend}, {self.isa}" if self.isa else self.backend),
             ("kernel", self.kernel),
             ("why", self.why),
+            *(("" if i else "not", f"{name}: {text}") for i, (name, text) in enumerate(self.others.items())),
             ("workspace", f"{_scaled(self.workspace)}B"),
             ("machine", f"{self.peak_gflops:.0f} GFLOP/s, {self.bandwidth_gbs:.1f} GB/s (measured)"),
             ("bound", f"{_time(self.bound_ms)} ({self.bound_by})"),
@@ -187,7 +191,7 @@ def explain(function: Callable[..., Any], *arrays: Any, **options: Any) -> Expla
         raise TypeError(f"{name} was given no array")
     flops = _flops(name, values, inputs, outputs[0])
     transferred = sum(array.nbytes for array in (*inputs.values(), *outputs))
-    kernel, why = _kernel(name, values, inputs, native)
+    kernel, why, others = _kernel(name, values, inputs, native)
     measured = _median_seconds(lambda: function(*arrays, **options))
     first = next(iter(inputs.values()))
     ceilings = measure("float64" if first.dtype == np.float64 else "float32")
@@ -202,6 +206,7 @@ def explain(function: Callable[..., Any], *arrays: Any, **options: Any) -> Expla
         isa=native.isa() if native is not None else "",
         kernel=kernel,
         why=why,
+        others=others,
         workspace=int(workspace),
         peak_gflops=ceilings.flops / 1e9,
         bandwidth_gbs=ceilings.bandwidth / 1e9,
@@ -262,21 +267,23 @@ def _flops(name: str, values: dict[str, Any], inputs: dict[str, np.ndarray], y: 
     return y.size
 
 
-def _kernel(name: str, values: dict[str, Any], inputs: dict[str, np.ndarray], native: Any) -> tuple[str, str]:
+def _kernel(
+    name: str, values: dict[str, Any], inputs: dict[str, np.ndarray], native: Any
+) -> tuple[str, str, dict[str, str]]:
     family = _family(name)
     operation = _KERNELS.get(family)
     if operation is None:
-        return "NumPy", "array code shared by all backends; this operation has no kernel of its own"
+        return "NumPy", "array code shared by all backends; this operation has no kernel of its own", {}
     if native is None:
-        return f"reference.{operation}", "the reference backend is active"
+        return f"reference.{operation}", "the reference backend is active", {}
     if family not in ("conv", "conv_transpose"):
-        return operation, "the only kernel of this operation; it vectorises over the layout of the input"
+        return operation, "the only kernel of this operation; it vectorises over the layout of the input", {}
     x, w = inputs["input"], inputs["weight"]
     shape = x.shape if x.ndim == w.ndim else (1, *x.shape)
     keys = ("stride", "padding", "dilation", "groups")
     options = [values[key] for key in keys]
     plan = native.conv_plan(operation, shape, w.shape, *options, x.dtype.name, _is_channels_last(x))
-    return str(plan["kernel"]), str(plan["why"])
+    return plan["kernel"], plan["why"], plan["others"]
 
 
 def _median_seconds(call: Callable[[], Any]) -> float:

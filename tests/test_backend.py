@@ -1,5 +1,6 @@
 """Choosing backends, threads and precision; what happens without the native module; what import costs."""
 
+import os
 import subprocess
 import sys
 import threading
@@ -72,8 +73,10 @@ def test_pullback_stays_with_its_backend(kernel_backend):
         assert len(pullback(np.ones_like(y))) == 2
 
 
-def run(code: str) -> str:
-    return subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.strip()
+def run(code: str, **variables: str) -> str:
+    environment = {**os.environ, **variables}
+    command = [sys.executable, "-c", code]
+    return subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout.strip()
 
 
 WITHOUT_NATIVE = "import sys; sys.modules['fastconv._cpu'] = None\nimport numpy as np, fastconv as fc\n"
@@ -140,6 +143,28 @@ def test_precision(kernel_backend):
     with pytest.raises(ValueError, match="highest, high, medium"):
         fc.set_float32_precision("low")
     fc.set_float32_precision(before)
+
+
+def test_conv_algorithm(kernel_backend):
+    """An algorithm is taken where it can compute the problem; others keep the rule's choice."""
+    shapes = (1, 16, 20, 20), (16, 16, 1, 1)
+    plan = kernel_backend.conv_plan("conv_forward", *shapes)
+    assert plan["algorithm"] == "pointwise" and set(plan["others"]) == {"direct"}
+    kernel_backend.set_conv_algorithm("direct")
+    try:
+        plan = kernel_backend.conv_plan("conv_forward", *shapes)
+        assert plan["algorithm"] == "direct" and "set_conv_algorithm" in plan["why"]
+        assert kernel_backend.conv_plan("conv_backward_weight", *shapes)["algorithm"] == "tap_products"
+    finally:
+        kernel_backend.set_conv_algorithm("")
+    assert kernel_backend.get_conv_algorithm() == ""
+    with pytest.raises(ValueError, match=r"conv algorithm must be one of '', 'direct', .* got 'fastest'"):
+        kernel_backend.set_conv_algorithm("fastest")
+
+
+def test_algorithm_from_the_environment():
+    code = "from fastconv.backend import native; print(native().get_conv_algorithm())"
+    assert run(code, FASTCONV_ALGO="direct") == "direct"
 
 
 def test_show_config(kernel_backend, capsys):

@@ -293,6 +293,8 @@ def test_explain_native_kernel(capsys):
     report = json.loads(out)
     assert status == 0 and report["isa"] == backends.native().isa()
     assert report["kernel"] and report["why"] and report["workspace"] >= 0
+    text = run(capsys, "explain", "conv2d", "1x16x20x20", "16x16x1x1")[1]
+    assert "pointwise" in text and "direct: " in text
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@
 #include "conv_depthwise.h"
 #include "conv_pack.h"
 #include "conv_pointwise.h"
+#include "conv_select.h"
 #include "conv_taps.h"
 #include "parallel.h"
 
@@ -107,12 +108,12 @@ void run_tile(int64_t group_rows, const A* const* group, int64_t stride, const R
 }
 
 template <class T>
-void solve(TapProblem p, const T* x, const T* weights, const T* bias, T* y, Context& ctx) {
+void solve(ConvAlgorithm algorithm, TapProblem p, const T* x, const T* weights, const T* bias, T* y, Context& ctx) {
   using A = Accumulator<T>;
   const double flops = 2.0 * double(p.N) * double(p.groups * p.columns) * double(p.depth()) *
                        double(p.axis[0].count * p.axis[1].count * p.axis[2].count);
   const int threads = ctx.threads_for(flops, flops / 4);
-  if (pointwise_first(p)) return solve_pointwise_first<T>(p, x, weights, bias, y, threads, ctx);
+  if (algorithm == ConvAlgorithm::pointwise) return solve_pointwise_first<T>(p, x, weights, bias, y, threads, ctx);
   flatten_pointwise(p);
   const TapAxis &depth = p.axis[0], &high = p.axis[1], &wide = p.axis[2];
   Blocking b = choose_blocking<A>(p, threads);
@@ -262,7 +263,8 @@ template <class T> void fill_channels(const ConvShape& s, const T* bias, T* dx, 
 }
 
 template <class T>
-void solve_phases(const ConvShape& s, const T* dy, const T* w, const T* bias, T* dx, Context& ctx) {
+void solve_phases(ConvAlgorithm algorithm, const ConvShape& s, const T* dy, const T* w, const T* bias, T* dx,
+                  Context& ctx) {
   TapProblem p = backward_problem(s);
   int64_t phases[3];
   for (int d = 0; d < 3; d++) phases[d] = min_of(s.stride[d], s.in[d]);
@@ -278,7 +280,7 @@ void solve_phases(const ConvShape& s, const T* dy, const T* w, const T* bias, T*
       if (!p.axis[1].taps) continue;
       for (int64_t k = 0; k < phases[2]; k++) {
         p.axis[2] = phase_axis(s, 2, k);
-        if (p.axis[2].taps) solve<T>(p, dy, w, bias, dx, ctx);
+        if (p.axis[2].taps) solve<T>(algorithm, p, dy, w, bias, dx, ctx);
       }
     }
   }
@@ -287,20 +289,22 @@ void solve_phases(const ConvShape& s, const T* dy, const T* w, const T* bias, T*
 }  // namespace
 
 void conv_forward(const ConvShape& s, const void* x, const void* w, const void* b, void* y, Context& ctx) {
-  if (s.depthwise()) return depthwise_forward(s, x, w, b, y, ctx);
+  const ConvAlgorithm algorithm = select_conv(s, ConvOp::forward).algorithm;
+  if (algorithm == ConvAlgorithm::depthwise) return depthwise_forward(s, x, w, b, y, ctx);
   with_type(s.dtype, [&](auto type) {
     using T = decltype(type);
     const auto *xs = static_cast<const T*>(x), *ws = static_cast<const T*>(w), *bs = static_cast<const T*>(b);
-    solve<T>(forward_problem(s), xs, ws, bs, static_cast<T*>(y), ctx);
+    solve<T>(algorithm, forward_problem(s), xs, ws, bs, static_cast<T*>(y), ctx);
   });
 }
 
 void conv_backward_input(const ConvShape& s, const void* dy, const void* w, const void* b, void* dx, Context& ctx) {
-  if (s.depthwise()) return depthwise_backward_input(s, dy, w, b, dx, ctx);
+  const ConvAlgorithm algorithm = select_conv(s, ConvOp::backward_input).algorithm;
+  if (algorithm == ConvAlgorithm::depthwise) return depthwise_backward_input(s, dy, w, b, dx, ctx);
   with_type(s.dtype, [&](auto type) {
     using T = decltype(type);
     const auto *gs = static_cast<const T*>(dy), *ws = static_cast<const T*>(w), *bs = static_cast<const T*>(b);
-    solve_phases<T>(s, gs, ws, bs, static_cast<T*>(dx), ctx);
+    solve_phases<T>(algorithm, s, gs, ws, bs, static_cast<T*>(dx), ctx);
   });
 }
 

@@ -1,19 +1,15 @@
-// Which kernel a convolution takes, why, and what scratch it needs: the same functions that the kernels decide by.
+// What explain() tells of a convolution: its algorithm by conv_select.cpp, the variant that the blocking chose and the
+// scratch it needs, from the same functions that the kernels decide by.
 #include "conv_backward_weight.h"
 #include "conv_depthwise.h"
 #include "conv_pointwise.h"
+#include "conv_select.h"
 #include "conv_taps.h"
 
 namespace fastconv::cpu::FC_ISA {
 namespace {
 
-template <class A> void plan_taps(TapProblem p, int threads, ConvPlan* plan) {
-  if (pointwise_first(p)) {
-    plan->kernel = "pointwise";
-    plan->why = "1x1 on channels-first planes: a matrix product with pixels as the vector dimension, nothing transposed";
-    plan->workspace = std::size_t(pointwise_blocking<A>(p, threads).total);
-    return;
-  }
+template <class A> void plan_direct(TapProblem p, int threads, ConvPlan* plan) {
   flatten_pointwise(p);
   Blocking b = choose_blocking<A>(p, threads);
   if (b.in_place) {
@@ -31,18 +27,25 @@ template <class A> void plan_taps(TapProblem p, int threads, ConvPlan* plan) {
   plan->workspace = std::size_t(lay_out<A>(p, b, p.same_type && p.layout == Layout::channels_last).total);
 }
 
+template <class A> void plan_taps(const TapProblem& p, int threads, ConvPlan* plan) {
+  if (plan->algorithm == ConvAlgorithm::pointwise)
+    plan->workspace = std::size_t(pointwise_blocking<A>(p, threads).total);
+  else plan_direct<A>(p, threads, plan);
+}
+
 }  // namespace
 
 void conv_plan(const ConvShape& s, ConvOp op, int threads, ConvPlan* plan) {
-  if (s.depthwise()) {
-    plan->kernel = "depthwise";
-    plan->why = "one input channel a group: no reduction over channels, bound by memory";
+  const ConvChoice choice = select_conv(s, op);
+  plan->algorithm = choice.algorithm;
+  plan->kernel = kConvAlgorithmNames[int(choice.algorithm)];
+  plan->why = choice.why;
+  list_others(s, op, plan);
+  if (choice.algorithm == ConvAlgorithm::depthwise) {
     plan->workspace = depthwise_workspace(s, op, threads);
     return;
   }
-  if (op == ConvOp::backward_weight) {
-    plan->kernel = "tap products";
-    plan->why = "a matrix product per kernel tap, reduced over pixels in blocks of fixed order";
+  if (choice.algorithm == ConvAlgorithm::tap_products) {
     plan->workspace = backward_weight_workspace(s, threads);
     return;
   }
@@ -54,6 +57,7 @@ void conv_plan(const ConvShape& s, ConvOp op, int threads, ConvPlan* plan) {
   }
   if (s.dtype == DType::f64) plan_taps<double>(p, threads, plan);
   else plan_taps<float>(p, threads, plan);
+  if (choice.algorithm == s.algorithm) plan->why = choice.why;
 }
 
 }  // namespace fastconv::cpu::FC_ISA

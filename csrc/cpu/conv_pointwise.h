@@ -3,7 +3,7 @@
 // Here the pixels are the vector dimension, so nothing is transposed: a panel of kTileColumns pixels x a chunk of
 // channels is copied once into L1 (rows of x lie a plane apart: read in place they would need a TLB entry each), and all
 // output channels run over it in tiles of `rows` channels. Panels end at the image's edge, so small images waste
-// registers; those go to the direct engine (kPointwisePixels).
+// registers; those go to the direct engine (kPointwisePixels in tuning.h).
 #pragma once
 #include "conv_pack.h"
 #include "conv_taps.h"
@@ -15,16 +15,6 @@ namespace {
 // Consecutive panels of one task: their rows share pages and cache lines' neighbours. 64 -> 64 channels at 56x56: 1.6
 // times the speed of single panels on two threads, 64 -> 256: 1.1 times.
 constexpr int64_t kPanelRun = 12;
-// Fewest pixels of an image for this kernel.
-constexpr int64_t kPointwisePixels = 192;
-
-FC_INLINE bool pointwise_first(const TapProblem& p) {
-  TapProblem flat = p;
-  flatten_pointwise(flat);
-  return flat.flattened && flat.layout == Layout::channels_first && p.same_type && p.channels >= 8 && p.columns >= 8 &&
-         flat.axis[2].count >= kPointwisePixels;
-}
-
 // Tile rows for this many output channels: few wasted rows, but tall tiles, which share each load of the pixels.
 FC_INLINE int64_t pointwise_rows(int64_t columns) {
   const auto cost = [&](int64_t rows) { return ceil_div(columns, rows) * (2 * rows + 3); };
