@@ -34,7 +34,7 @@ from .tape import enable_grad, is_grad_enabled, no_grad
 from .tensor import Parameter, Tensor, tensor
 
 if TYPE_CHECKING:
-    from . import data, filters, images, models, nn, optim, visualize
+    from . import data, filters, images, models, nn, optim, transfer, visualize
     from .explanation import explain
     from .images import convolve2d, correlate2d
     from .nn.functional import log_softmax, relu, sigmoid, softmax, tanh
@@ -54,7 +54,7 @@ _LAZY = {
     "softmax": "fastconv.nn.functional",
     "tanh": "fastconv.nn.functional",
 }
-_LAZY_MODULES = ("data", "filters", "images", "models", "nn", "optim", "visualize")
+_LAZY_MODULES = ("data", "filters", "images", "models", "nn", "optim", "transfer", "visualize")
 
 __all__ = [
     "Parameter",
@@ -92,6 +92,7 @@ __all__ = [
     "stack",
     "tanh",
     "tensor",
+    "transfer",
     "use_backend",
     "visualize",
 ]

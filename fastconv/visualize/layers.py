@@ -10,6 +10,7 @@ import numpy as np
 
 from fastconv.nn.modules.arguments import is_floating
 from fastconv.nn.modules.calling import evaluation_mode, plain
+from fastconv.nn.modules.lookup import find_layer
 from fastconv.nn.modules.module import Module
 from fastconv.tape import no_grad
 from fastconv.tensor import Tensor, tensor
@@ -17,20 +18,6 @@ from fastconv.tensor import Tensor, tensor
 __all__ = ["activations"]
 
 Target = int | Sequence[int] | np.ndarray | Callable[[Any], Any] | None
-
-
-def find_layer(model: Module, name: str) -> Module:
-    """The module below `model` with this dotted name; a ValueError lists the nearest names where there is none."""
-    if not isinstance(name, str):
-        raise TypeError(f"layer must be the name of a layer, a string; got {type(name).__name__}")
-    layers = dict(model.named_modules(remove_duplicate=False))
-    if name not in layers:
-        stem = name.rpartition(".")[0]
-        near = [n for n in layers if n and n.rpartition(".")[0] == stem] or [n for n, _ in model.named_children()]
-        raise ValueError(
-            f"layer must name a layer of {type(model).__name__}, got {name!r}; there are {', '.join(near)}"
-        )
-    return layers[name]
 
 
 def first_output(output: Any) -> Any:

@@ -17,7 +17,7 @@ from fastconv.nn.modules.module import Module
 from fastconv.reference.window import convolution_window
 from fastconv.tape import enable_grad, substitute_rules, topological_order
 from fastconv.tensor import Tensor
-from fastconv.visualize.layers import find_layer, first_output, hooks, inspection
+from fastconv.visualize.layers import first_output, hooks, inspection
 
 __all__ = ["ReceptiveField", "ReceptiveFields", "receptive_field"]
 
@@ -143,7 +143,6 @@ def receptive_field(model: Module, input_shape: Sequence[int], layers: str | Seq
     fields = ReceptiveFields()
     known: dict[int, tuple[Span, ...]] = {id(image): ((Fraction(1), Fraction(0), Fraction(0)),) * (len(shape) - 2)}
     for name in wanted:
-        find_layer(model, name)
         output = found.get(name)
         if isinstance(output, Tensor) and (output.requires_grad or output is image):
             fields[name] = _as_field(_spans(output, known, calls))
