@@ -7,7 +7,20 @@ from dataclasses import dataclass
 from typing import Any
 
 import fastconv.nn as nn
-from fastconv.models import keras_mnist, lenet, linear
+from fastconv.models.alexnet import alexnet, alexnet_two_groups
+from fastconv.models.c3d import c3d
+from fastconv.models.densenet import densenet121, densenet161, densenet169, densenet201
+from fastconv.models.googlenet import googlenet
+from fastconv.models.inception import inception_v2, inception_v3
+from fastconv.models.keras_mnist import KerasMNIST
+from fastconv.models.lenet import LeNet5
+from fastconv.models.linear import MLP, LinearClassifier
+from fastconv.models.mobilenet import mobilenet_v1, mobilenet_v2
+from fastconv.models.resnet import plain18, plain34, resnet18, resnet34, resnet50, resnet101, resnet152
+from fastconv.models.segmentation import fcn8s, unet
+from fastconv.models.vgg import vgg11, vgg11_bn, vgg11_lrn, vgg13, vgg13_bn, vgg16, vgg16_1x1, vgg16_bn, vgg19, vgg19_bn
+from fastconv.models.waveform import m3, m5, m11, m18, m34_res
+from fastconv.models.zfnet import ZFNet
 
 __all__ = ["ModelInfo", "get_model", "list_models", "model_info"]
 
@@ -35,14 +48,54 @@ class ModelInfo:
 
 _DIGIT = (1, 28, 28)
 _IMAGE = (3, 224, 224)
+_LARGE_IMAGE = (3, 299, 299)
+_SOUND = (1, 32000)
+_CLIP = (3, 16, 112, 112)
 
 _MODELS = {
     info.name: info
     for info in (
-        ModelInfo("linear_classifier", linear.LinearClassifier, _DIGIT, "linear SVM, softmax regression"),
-        ModelInfo("mlp", linear.MLP, _DIGIT, "Rumelhart et al. 1986"),
-        ModelInfo("lenet5", lenet.LeNet5, _DIGIT, "LeCun et al. 1998"),
-        ModelInfo("keras_mnist", keras_mnist.KerasMNIST, _DIGIT, "Chollet 2017"),
+        ModelInfo("linear_classifier", LinearClassifier, _DIGIT, "linear SVM, softmax regression"),
+        ModelInfo("mlp", MLP, _DIGIT, "Rumelhart et al. 1986"),
+        ModelInfo("lenet5", LeNet5, _DIGIT, "LeCun et al. 1998"),
+        ModelInfo("keras_mnist", KerasMNIST, _DIGIT, "Chollet 2017"),
+        ModelInfo("alexnet", alexnet, _IMAGE, "Krizhevsky 2014"),
+        ModelInfo("alexnet_two_groups", alexnet_two_groups, _IMAGE, "Krizhevsky et al. 2012"),
+        ModelInfo("zfnet", ZFNet, _IMAGE, "Zeiler & Fergus 2014"),
+        ModelInfo("vgg11", vgg11, _IMAGE, "Simonyan & Zisserman 2015, A"),
+        ModelInfo("vgg11_lrn", vgg11_lrn, _IMAGE, "Simonyan & Zisserman 2015, A-LRN"),
+        ModelInfo("vgg13", vgg13, _IMAGE, "Simonyan & Zisserman 2015, B"),
+        ModelInfo("vgg16_1x1", vgg16_1x1, _IMAGE, "Simonyan & Zisserman 2015, C"),
+        ModelInfo("vgg16", vgg16, _IMAGE, "Simonyan & Zisserman 2015, D"),
+        ModelInfo("vgg19", vgg19, _IMAGE, "Simonyan & Zisserman 2015, E"),
+        ModelInfo("vgg11_bn", vgg11_bn, _IMAGE, "with batch normalisation"),
+        ModelInfo("vgg13_bn", vgg13_bn, _IMAGE, "with batch normalisation"),
+        ModelInfo("vgg16_bn", vgg16_bn, _IMAGE, "with batch normalisation"),
+        ModelInfo("vgg19_bn", vgg19_bn, _IMAGE, "with batch normalisation"),
+        ModelInfo("googlenet", googlenet, _IMAGE, "Szegedy et al. 2015"),
+        ModelInfo("inception_v2", inception_v2, _LARGE_IMAGE, "Szegedy et al. 2016"),
+        ModelInfo("inception_v3", inception_v3, _LARGE_IMAGE, "Szegedy et al. 2016"),
+        ModelInfo("plain18", plain18, _IMAGE, "He et al. 2016, without shortcuts"),
+        ModelInfo("plain34", plain34, _IMAGE, "He et al. 2016, without shortcuts"),
+        ModelInfo("resnet18", resnet18, _IMAGE, "He et al. 2016"),
+        ModelInfo("resnet34", resnet34, _IMAGE, "He et al. 2016"),
+        ModelInfo("resnet50", resnet50, _IMAGE, "He et al. 2016"),
+        ModelInfo("resnet101", resnet101, _IMAGE, "He et al. 2016"),
+        ModelInfo("resnet152", resnet152, _IMAGE, "He et al. 2016"),
+        ModelInfo("densenet121", densenet121, _IMAGE, "Huang et al. 2017"),
+        ModelInfo("densenet169", densenet169, _IMAGE, "Huang et al. 2017"),
+        ModelInfo("densenet201", densenet201, _IMAGE, "Huang et al. 2017"),
+        ModelInfo("densenet161", densenet161, _IMAGE, "Huang et al. 2017"),
+        ModelInfo("mobilenet_v1", mobilenet_v1, _IMAGE, "Howard et al. 2017"),
+        ModelInfo("mobilenet_v2", mobilenet_v2, _IMAGE, "Sandler et al. 2018"),
+        ModelInfo("m3", m3, _SOUND, "Dai et al. 2017"),
+        ModelInfo("m5", m5, _SOUND, "Dai et al. 2017"),
+        ModelInfo("m11", m11, _SOUND, "Dai et al. 2017"),
+        ModelInfo("m18", m18, _SOUND, "Dai et al. 2017"),
+        ModelInfo("m34_res", m34_res, _SOUND, "Dai et al. 2017"),
+        ModelInfo("c3d", c3d, _CLIP, "Tran et al. 2015"),
+        ModelInfo("fcn8s", fcn8s, _IMAGE, "Long et al. 2015"),
+        ModelInfo("unet", unet, (1, 256, 256), "Ronneberger et al. 2015"),
     )
 }
 
