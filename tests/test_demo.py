@@ -25,7 +25,7 @@ def digits():
 
 
 def few(dataset, count):
-    return data.Dataset(*(array[:count] for array in dataset))
+    return data.TrainTest(*(array[:count] for array in dataset))
 
 
 def write_idx(path, array):

@@ -1,10 +1,32 @@
-"""Images to train on, without a download: scikit-learn's digits, and MNIST's IDX files from a directory.
+"""Data sets, batches and augmentation, without a download.
 
-`load_digits` and `load_idx` return a `Dataset`; `batches` goes through arrays in batches.
+`DataLoader` goes through a `Dataset` (`TensorDataset`, `ImageFolder`, or a class of one's own) in batches;
+`load_digits` (scikit-learn's), `load_idx` (MNIST) and `load_cifar` read well-known data from files that are there;
+`transforms` augments batches of images.
 """
 
-from .dataset import Dataset, batches
+from . import transforms
+from .cifar import load_cifar, read_cifar
+from .dataset import Dataset, Subset, TensorDataset, TrainTest, batches
 from .digits import load_digits
 from .idx import load_idx, read_idx
+from .image_folder import ImageFolder, read_image
+from .loader import DataLoader, collate
 
-__all__ = ["Dataset", "batches", "load_digits", "load_idx", "read_idx"]
+__all__ = [
+    "DataLoader",
+    "Dataset",
+    "ImageFolder",
+    "Subset",
+    "TensorDataset",
+    "TrainTest",
+    "batches",
+    "collate",
+    "load_cifar",
+    "load_digits",
+    "load_idx",
+    "read_cifar",
+    "read_idx",
+    "read_image",
+    "transforms",
+]

@@ -1,31 +1,150 @@
-"""The four arrays of a classification task, and the way through them in batches."""
+"""Data sets: the base class, arrays as a data set, a part of one; the four arrays of a task, and batches of arrays."""
 
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
-__all__ = ["Dataset", "batches"]
+__all__ = ["Dataset", "Subset", "TensorDataset", "TrainTest", "batches"]
 
 
-class Dataset(NamedTuple):
-    """Images and labels for training and for testing.
+class Dataset:
+    """Base class of data sets: a subclass defines ``__len__`` and ``__getitem__(index)``, which gives one sample.
+
+    A sample is an array, a number, or a tuple or dictionary of them; usually ``(image, label)``. Whatever has these two
+    methods will do for :class:`DataLoader`, derived from this class or not.
+
+    Notes
+    -----
+    Source: torch.utils.data.Dataset.
+
+    Examples
+    --------
+    >>> from fastconv.data import Dataset
+    >>> class Squares(Dataset):
+    ...     def __len__(self):
+    ...         return 5
+    ...
+    ...     def __getitem__(self, index):
+    ...         return index, index**2
+    >>> Squares()[3]
+    (3, 9)
+    """
+
+    def __len__(self) -> int:
+        raise NotImplementedError(f"{type(self).__name__} defines no __len__")
+
+    def __getitem__(self, index: int) -> Any:
+        raise NotImplementedError(f"{type(self).__name__} defines no __getitem__")
+
+
+class TensorDataset(Dataset):
+    """Arrays of one length as a data set, such as images and labels.
+
+    Parameters
+    ----------
+    *arrays : array, shape (N, ...)
+        At least one. They are not copied.
+    transform : callable, keyword only, optional
+        Applied to the entry of the first array of each sample. What is drawn at random belongs to the
+        :class:`DataLoader`, whose batches have a generator of their own.
+
+    Raises
+    ------
+    ValueError
+        No arrays, or arrays of different lengths.
+
+    Notes
+    -----
+    Source: torch.utils.data.TensorDataset.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastconv.data import TensorDataset
+    >>> TensorDataset(np.eye(3), np.array([7, 8, 9]))[1]
+    (array([0., 1., 0.]), np.int64(8))
+    """
+
+    def __init__(self, *arrays: Any, transform: Callable[[Any], Any] | None = None) -> None:
+        self.arrays = tuple(np.asarray(array) for array in arrays)
+        lengths = [len(array) if array.ndim else None for array in self.arrays]
+        if not lengths or None in lengths or len(set(lengths)) != 1:
+            raise ValueError(f"arrays must be at least one, all of one length, got the lengths {lengths}")
+        self.transform = transform
+
+    def __len__(self) -> int:
+        return len(self.arrays[0])
+
+    def __getitem__(self, index: int) -> tuple[Any, ...]:
+        first, *others = (array[index] for array in self.arrays)
+        return (first if self.transform is None else self.transform(first), *others)
+
+    def batch(self, indices: Sequence[int]) -> tuple[Any, ...]:
+        """The samples `indices` as one tuple of arrays, without a detour over single samples."""
+        if self.transform is None:
+            return tuple(array[indices] for array in self.arrays)
+        first = np.stack([self.transform(entry) for entry in self.arrays[0][indices]])
+        return (first, *(array[indices] for array in self.arrays[1:]))
+
+
+class Subset(Dataset):
+    """Some samples of a data set, such as those kept for validation.
+
+    Parameters
+    ----------
+    dataset : Dataset
+    indices : sequence of int
+        From 0 to ``len(dataset) - 1``.
+
+    Raises
+    ------
+    ValueError
+        An index that the data set does not have.
+
+    Notes
+    -----
+    Source: torch.utils.data.Subset.
+
+    Examples
+    --------
+    >>> from fastconv.data import Subset
+    >>> list(Subset("abcdef", [4, 0]))
+    ['e', 'a']
+    """
+
+    def __init__(self, dataset: Any, indices: Sequence[int]) -> None:
+        self.dataset = dataset
+        self.indices = np.asarray(indices, np.int64)
+        count = len(dataset)
+        if ((self.indices < 0) | (self.indices >= count)).any():
+            raise ValueError(f"indices must be from 0 to {count - 1}, got {self.indices.min()} to {self.indices.max()}")
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: int) -> Any:
+        return self.dataset[int(self.indices[index])]
+
+
+class TrainTest(NamedTuple):
+    """Images and labels for training and for testing, as the readers of well-known data sets return them.
 
     Attributes
     ----------
-    train_images, test_images : ndarray of float32, shape (N, 1, H, W)
-        Grey values from 0 (background) to 1 (ink).
+    train_images, test_images : ndarray of float32, shape (N, C, H, W)
+        From 0 to 1.
     train_labels, test_labels : ndarray of int64, shape (N,)
 
     Examples
     --------
     >>> import numpy as np
-    >>> from fastconv.data import Dataset
+    >>> from fastconv.data import TrainTest
     >>> images, labels = np.zeros((3, 1, 8, 8), np.float32), np.arange(3)
-    >>> Dataset(images, labels, images[:1], labels[:1]).test_labels
+    >>> TrainTest(images, labels, images[:1], labels[:1]).test_labels
     array([0])
     """
 

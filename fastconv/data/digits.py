@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from .dataset import Dataset
+from .dataset import TrainTest
 
 __all__ = ["load_digits"]
 
 
-def load_digits(test_fraction: float = 0.2, seed: int = 0) -> Dataset:
+def load_digits(test_fraction: float = 0.2, seed: int = 0) -> TrainTest:
     """Handwritten digits of 8 x 8 pixels, split for training and testing.
 
     Parameters
@@ -21,7 +21,7 @@ def load_digits(test_fraction: float = 0.2, seed: int = 0) -> Dataset:
 
     Returns
     -------
-    Dataset
+    TrainTest
         Images (N, 1, 8, 8) in float32 from 0 to 1, labels int64.
 
     Raises
@@ -57,4 +57,4 @@ def load_digits(test_fraction: float = 0.2, seed: int = 0) -> Dataset:
     order = np.random.default_rng(seed).permutation(count)
     images = (images[order] / 16).astype(np.float32).reshape(count, 1, 8, 8)
     labels = labels[order].astype(np.int64)
-    return Dataset(images[test:], labels[test:], images[:test], labels[:test])
+    return TrainTest(images[test:], labels[test:], images[:test], labels[:test])

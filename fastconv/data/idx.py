@@ -16,7 +16,7 @@ from typing import BinaryIO, cast
 
 import numpy as np
 
-from .dataset import Dataset
+from .dataset import TrainTest
 
 __all__ = ["load_idx", "read_idx"]
 
@@ -99,7 +99,7 @@ def _read(file: BinaryIO, path: Path, capacity: int) -> np.ndarray:
     return array.astype(dtype.newbyteorder("="), copy=False)
 
 
-def load_idx(directory: str | os.PathLike[str]) -> Dataset:
+def load_idx(directory: str | os.PathLike[str]) -> TrainTest:
     """Read MNIST, or a data set in its format, from a directory.
 
     Parameters
@@ -110,7 +110,7 @@ def load_idx(directory: str | os.PathLike[str]) -> Dataset:
 
     Returns
     -------
-    Dataset
+    TrainTest
         Images (N, 1, H, W) in float32 from 0 to 1, labels int64.
 
     Raises
@@ -136,7 +136,7 @@ def load_idx(directory: str | os.PathLike[str]) -> Dataset:
         raise ValueError(
             f"{directory}: training images of {train_images.shape[2:]}, test images of {test_images.shape[2:]} pixels"
         )
-    return Dataset(train_images, train_labels, test_images, test_labels)
+    return TrainTest(train_images, train_labels, test_images, test_labels)
 
 
 def _pair(directory: Path, part: str) -> tuple[np.ndarray, np.ndarray]:

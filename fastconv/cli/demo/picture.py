@@ -28,7 +28,7 @@ def check(path: str) -> None:
         raise IsADirectoryError(f"--output: {path} is a directory")
 
 
-def draw(path: str, history: History, dataset: data.Dataset) -> None:
+def draw(path: str, history: History, dataset: data.TrainTest) -> None:
     """Write the picture; the Figure is made without pyplot, so that no window system is touched."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

@@ -28,7 +28,7 @@ class Row(NamedTuple):
     note: str
 
 
-def measure(net: Any, dataset: data.Dataset) -> list[Row]:
+def measure(net: Any, dataset: data.TrainTest) -> list[Row]:
     """Forward and forward with backward; outputs are compared before anything is timed."""
     images, labels = dataset.test_images[:BATCH], dataset.test_labels[:BATCH]
     net.eval()

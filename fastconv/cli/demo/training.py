@@ -26,7 +26,7 @@ class History(NamedTuple):
     accuracies: list[float]
 
 
-def load(directory: str | None, seed: int) -> data.Dataset:
+def load(directory: str | None, seed: int) -> data.TrainTest:
     """MNIST from a directory, or scikit-learn's digits; images (N, 1, 28, 28), labels below 10."""
     dataset = data.load_digits(seed=seed) if directory is None else data.load_idx(directory)
     if directory is None:
@@ -55,7 +55,7 @@ def _shifted(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return images[np.arange(len(images))[:, None, None], 0, rows[:, :, None], columns[:, None, :]][:, None]
 
 
-def train(dataset: data.Dataset, epochs: int, seed: int, say: Callable[[str], None], bar: bool) -> History:
+def train(dataset: data.TrainTest, epochs: int, seed: int, say: Callable[[str], None], bar: bool) -> History:
     """Adam with a learning rate that falls along a cosine; the same seed gives the same network, bit for bit."""
     fc.manual_seed(seed)
     rng = np.random.default_rng(seed)

@@ -1,0 +1,166 @@
+"""Rotation, shift and zoom: an affine map of the plane and bilinear interpolation, for a whole batch at once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ...nn.modules.arguments import choice, number
+from .base import Transform, pair_of_numbers, positive_pair
+
+__all__ = ["RandomAffine", "RandomRotation", "RandomTranslation", "RandomZoom"]
+
+
+def _bilinear(images: np.ndarray, y: np.ndarray, x: np.ndarray, fill: float | None) -> np.ndarray:
+    """Values of images (N, C, H, W) at the positions y, x (N, P, Q); outside `fill`, or the nearest pixel for None."""
+    count, channels, height, width = images.shape
+    y0, x0 = np.floor(y), np.floor(x)
+    fy, fx = (y - y0).astype(images.dtype), (x - x0).astype(images.dtype)
+    flat = images.reshape(count, channels, height * width)
+    size = y.shape[1] * y.shape[2]
+    result = np.zeros((count, channels, size), images.dtype)
+    # Corner by corner: four gathers over all channels, without an array four times as large.
+    for dy, dx in ((0, 0), (0, 1), (1, 0), (1, 1)):
+        rows, columns = (y0 + dy).astype(np.int64), (x0 + dx).astype(np.int64)
+        weight = (fy if dy else 1 - fy) * (fx if dx else 1 - fx)
+        inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
+        index = np.clip(rows, 0, height - 1) * width + np.clip(columns, 0, width - 1)
+        values = np.take_along_axis(flat, index.reshape(count, 1, size), 2)
+        if fill is not None:
+            values = np.where(inside.reshape(count, 1, size), values, images.dtype.type(fill))
+        result += weight.reshape(count, 1, size) * values
+    return result.reshape(count, channels, *y.shape[1:])
+
+
+class RandomAffine(Transform):
+    """Rotate, shift and zoom an image, each by an amount drawn evenly from its range.
+
+    Parameters
+    ----------
+    degrees : float or (low, high)
+        Angle, counter-clockwise; one number x stands for (-x, x).
+    translate : float or (float, float)
+        Largest shift as a part of height and width, up to 1.
+    scale : (low, high)
+        Factor of the size; above 1 magnifies.
+    fill : float, keyword only
+        Value of what comes from outside.
+    padding_mode : {"constant", "edge"}, keyword only
+        "edge" takes the nearest pixel instead of `fill`.
+
+    Raises
+    ------
+    ValueError, TypeError
+        A parameter breaks its rule.
+
+    Notes
+    -----
+    About the image's centre, bilinear interpolation. As torchvision.transforms.RandomAffine, which also shears.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastconv.data.transforms import RandomAffine
+    >>> RandomAffine((90, 90))(np.array([[[1.0, 2.0], [3.0, 4.0]]])).round(6)
+    array([[[2., 4.],
+            [1., 3.]]])
+    """
+
+    def __init__(
+        self,
+        degrees: Any = 0.0,
+        translate: Any = 0.0,
+        scale: tuple[float, float] = (1.0, 1.0),
+        *,
+        fill: float = 0.0,
+        padding_mode: str = "constant",
+    ) -> None:
+        self.degrees = pair_of_numbers("degrees", degrees)
+        shift: tuple[float, ...] = tuple(translate) if isinstance(translate, tuple | list) else (translate, translate)
+        if len(shift) != 2 or not all(0 <= number("translate", part) <= 1 for part in shift):
+            raise ValueError(f"translate must be one number or two, from 0 to 1; got {translate!r}")
+        self.translate = shift
+        self.scale = positive_pair("scale", scale)
+        self.fill = number("fill", fill)
+        self.padding_mode = choice("padding_mode", padding_mode, ("constant", "edge"))
+
+    def _apply(self, images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        count, _, height, width = images.shape
+        angle = np.deg2rad(rng.uniform(*self.degrees, (count, 1, 1)))
+        down, right = (rng.uniform(-part, part, (count, 1, 1)) for part in self.translate)
+        zoom = rng.uniform(*self.scale, (count, 1, 1))
+        # Where each pixel of the result comes from: the inverse map, about the centre.
+        rows = np.arange(height)[None, :, None] - (height - 1) / 2 - down * height
+        columns = np.arange(width)[None, None, :] - (width - 1) / 2 - right * width
+        sine, cosine = np.sin(angle) / zoom, np.cos(angle) / zoom
+        y = cosine * rows + sine * columns + (height - 1) / 2
+        x = cosine * columns - sine * rows + (width - 1) / 2
+        work = images if images.dtype.itemsize > 2 else images.astype(np.float32)
+        return _bilinear(work, y, x, self.fill if self.padding_mode == "constant" else None)
+
+
+class RandomRotation(RandomAffine):
+    """Rotate an image about its centre.
+
+    Parameters
+    ----------
+    degrees : float or (low, high)
+        Angle, counter-clockwise; one number x stands for (-x, x).
+    fill, padding_mode
+        As for :class:`RandomAffine`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastconv.data.transforms import RandomRotation
+    >>> RandomRotation((180, 180))(np.array([[[1.0, 2.0, 3.0]]])).round(6)
+    array([[[3., 2., 1.]]])
+    """
+
+    def __init__(self, degrees: Any, *, fill: float = 0.0, padding_mode: str = "constant") -> None:
+        super().__init__(degrees, fill=fill, padding_mode=padding_mode)
+
+
+class RandomTranslation(RandomAffine):
+    """Shift an image.
+
+    Parameters
+    ----------
+    translate : float or (float, float)
+        Largest shift as a part of height and width, up to 1.
+    fill, padding_mode
+        As for :class:`RandomAffine`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastconv.data.transforms import RandomTranslation
+    >>> RandomTranslation(0.2)(np.zeros((2, 3, 8, 8))).shape
+    (2, 3, 8, 8)
+    """
+
+    def __init__(self, translate: Any, *, fill: float = 0.0, padding_mode: str = "constant") -> None:
+        super().__init__(0.0, translate, fill=fill, padding_mode=padding_mode)
+
+
+class RandomZoom(RandomAffine):
+    """Magnify or shrink an image about its centre.
+
+    Parameters
+    ----------
+    scale : (low, high)
+        Factor of the size; above 1 magnifies.
+    fill, padding_mode
+        As for :class:`RandomAffine`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastconv.data.transforms import RandomZoom
+    >>> RandomZoom((3.0, 3.0))(np.array([[[0.0, 7.0, 0.0]]])).round(3)
+    array([[[4.667, 7.   , 4.667]]])
+    """
+
+    def __init__(self, scale: tuple[float, float], *, fill: float = 0.0, padding_mode: str = "constant") -> None:
+        super().__init__(0.0, 0.0, scale, fill=fill, padding_mode=padding_mode)
