@@ -13,9 +13,21 @@ from fastconv.visualize.attribution import (
     occlusion_map,
     saliency,
 )
+from fastconv.visualize.confusion import confusion_matrix
+from fastconv.visualize.descent import beale, descend, descent_frames, rosenbrock, saddle, save_gif
 from fastconv.visualize.excitation import Excitation, strongest_inputs
 from fastconv.visualize.images import filter_grid, resize, tile
 from fastconv.visualize.layers import activations
+from fastconv.visualize.plots import (
+    plot_activations,
+    plot_confusion_matrix,
+    plot_descent,
+    plot_excitations,
+    plot_filters,
+    plot_heatmap,
+    plot_image,
+    plot_receptive_field,
+)
 from fastconv.visualize.receptive import ReceptiveField, ReceptiveFields, receptive_field
 from fastconv.visualize.style import StyleTransfer, gram_matrix, style_transfer
 from fastconv.visualize.synthesis import deep_dream, maximize_unit
@@ -26,8 +38,12 @@ __all__ = [
     "ReceptiveFields",
     "StyleTransfer",
     "activations",
+    "beale",
+    "confusion_matrix",
     "deconvnet",
     "deep_dream",
+    "descend",
+    "descent_frames",
     "filter_grid",
     "grad_cam",
     "gram_matrix",
@@ -35,9 +51,20 @@ __all__ = [
     "input_gradient",
     "maximize_unit",
     "occlusion_map",
+    "plot_activations",
+    "plot_confusion_matrix",
+    "plot_descent",
+    "plot_excitations",
+    "plot_filters",
+    "plot_heatmap",
+    "plot_image",
+    "plot_receptive_field",
     "receptive_field",
     "resize",
+    "rosenbrock",
+    "saddle",
     "saliency",
+    "save_gif",
     "strongest_inputs",
     "style_transfer",
     "tile",
