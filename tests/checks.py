@@ -86,11 +86,16 @@ def assert_bound(y: np.ndarray, y64: np.ndarray, magnitude: Any, terms: int, dty
     testing.assert_bound(y, y64, magnitude, terms, dtype, c)
 
 
+def channels_last(a: np.ndarray) -> np.ndarray:
+    """The same values and shape with the channels next to each other in memory."""
+    return np.moveaxis(np.ascontiguousarray(np.moveaxis(a, 1, -1)), -1, 1)
+
+
 def layouts(x: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
     """Pairs (name, view) with the values of `x` in different memory layouts; what surrounds the data is NaN."""
     yield "contiguous", np.array(x, order="C")
     if x.ndim >= 3:
-        yield "channels_last", np.moveaxis(np.ascontiguousarray(np.moveaxis(x, 1, -1)), -1, 1)
+        yield "channels_last", channels_last(x)
     frame = np.full([n + 3 for n in x.shape], np.nan, x.dtype)
     cropped = frame[(*(slice(1, 1 + n) for n in x.shape), ...)]
     cropped[...] = x

@@ -149,7 +149,7 @@ def test_conv_algorithm(kernel_backend):
     """An algorithm is taken where it can compute the problem; others keep the rule's choice."""
     shapes = (1, 16, 20, 20), (16, 16, 1, 1)
     plan = kernel_backend.conv_plan("conv_forward", *shapes)
-    assert plan["algorithm"] == "pointwise" and set(plan["others"]) == {"direct"}
+    assert plan["algorithm"] == "pointwise" and set(plan["others"]) >= {"direct"}
     kernel_backend.set_conv_algorithm("direct")
     try:
         plan = kernel_backend.conv_plan("conv_forward", *shapes)

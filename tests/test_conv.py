@@ -17,6 +17,7 @@ from checks import (
     assert_exact,
     assert_same_bits,
     bfloat16,
+    channels_last,
     directional_derivative,
     dtype_name,
     float32,
@@ -98,10 +99,6 @@ SHARED = [
 by_case = pytest.mark.parametrize("case", CASES, ids=str)
 by_kind = pytest.mark.parametrize("case", KINDS, ids=str)
 by_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=dtype_name)
-
-
-def channels_last(a: np.ndarray) -> np.ndarray:
-    return np.moveaxis(np.ascontiguousarray(np.moveaxis(a, 1, -1)), -1, 1)
 
 
 def is_channels_last(a: np.ndarray) -> bool:

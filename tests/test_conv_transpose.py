@@ -18,6 +18,7 @@ from checks import (
     assert_bound,
     assert_exact,
     assert_same_bits,
+    channels_last,
     directional_derivative,
     dtype_name,
     float32,
@@ -93,10 +94,6 @@ def options(c: Conv) -> tuple:
 def arguments(d: direct.Data) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(x, w, dy) of the transposed convolution: it takes what the convolution gives."""
     return d.dy, d.w, d.x
-
-
-def channels_last(a: np.ndarray) -> np.ndarray:
-    return np.moveaxis(np.ascontiguousarray(np.moveaxis(a, 1, -1)), -1, 1)
 
 
 def run(backend, c: Conv, x, w, dy):

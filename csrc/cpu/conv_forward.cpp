@@ -2,6 +2,7 @@
 // FMA units; nothing is ever unrolled into an im2col matrix. Channels-first arrays are transposed in registers while a
 // block is loaded into scratch and while tiles are stored. See conv_pointwise.h for 1x1 on channels-first arrays.
 #include "conv_depthwise.h"
+#include "conv_narrow.h"
 #include "conv_pack.h"
 #include "conv_pointwise.h"
 #include "conv_select.h"
@@ -114,6 +115,7 @@ void solve(ConvAlgorithm algorithm, TapProblem p, const T* x, const T* weights, 
                        double(p.axis[0].count * p.axis[1].count * p.axis[2].count);
   const int threads = ctx.threads_for(flops, flops / 4);
   if (algorithm == ConvAlgorithm::pointwise) return solve_pointwise_first<T>(p, x, weights, bias, y, threads, ctx);
+  if (algorithm == ConvAlgorithm::narrow) return solve_narrow<T>(p, x, weights, bias, y, threads, ctx);
   flatten_pointwise(p);
   const TapAxis &depth = p.axis[0], &high = p.axis[1], &wide = p.axis[2];
   Blocking b = choose_blocking<A>(p, threads);

@@ -2,6 +2,7 @@
 // scratch it needs, from the same functions that the kernels decide by.
 #include "conv_backward_weight.h"
 #include "conv_depthwise.h"
+#include "conv_narrow.h"
 #include "conv_pointwise.h"
 #include "conv_select.h"
 #include "conv_taps.h"
@@ -27,10 +28,15 @@ template <class A> void plan_direct(TapProblem p, int threads, ConvPlan* plan) {
   plan->workspace = std::size_t(lay_out<A>(p, b, p.same_type && p.layout == Layout::channels_last).total);
 }
 
-template <class A> void plan_taps(const TapProblem& p, int threads, ConvPlan* plan) {
-  if (plan->algorithm == ConvAlgorithm::pointwise)
+template <class A> void plan_taps(TapProblem p, int threads, ConvPlan* plan) {
+  if (plan->algorithm == ConvAlgorithm::pointwise) {
     plan->workspace = std::size_t(pointwise_blocking<A>(p, threads).total);
-  else plan_direct<A>(p, threads, plan);
+  } else if (plan->algorithm == ConvAlgorithm::narrow) {
+    flatten_pointwise(p);
+    plan->workspace = std::size_t(narrow_blocking<A>(p, threads).total);
+  } else {
+    plan_direct<A>(p, threads, plan);
+  }
 }
 
 }  // namespace

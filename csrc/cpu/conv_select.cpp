@@ -13,6 +13,46 @@ bool one_by_one(const ConvShape& s) {
 
 bool float_sums(const ConvShape& s) { return s.dtype == DType::f32 || s.dtype == DType::f64; }
 
+// Sources and results of one group: the input gradient takes them the other way round.
+struct Sides {
+  int64_t channels, columns, step;  // step: of the source, between neighbouring results
+  bool source_last;                 // pixels of several channels each: must be transposed to rows of one channel
+  double taps;                      // for one result
+};
+Sides sides(const ConvShape& s, ConvOp op) {
+  const bool last = s.layout == Layout::channels_last;
+  if (op == ConvOp::forward) return {s.group_in(), s.group_out(), s.stride[2], last && s.C > 1, double(s.taps())};
+  return {s.group_out(), s.group_in(), 1, last && s.K > 1,
+          double(s.taps()) / (double(s.stride[0]) * double(s.stride[1]) * double(s.stride[2]))};
+}
+
+// Whether one row of results has its source and its weights in scratch of the size that conv_narrow.h allows.
+bool narrow_fits(const ConvShape& s, ConvOp op) {
+  const Sides side = sides(s, op);
+  const double item = s.dtype == DType::f64 ? 8 : 4;
+  const double high = double(s.kernel[1] - 1) * double(s.dilation[1]) + 1;
+  const double wide = double(s.kernel[2] - 1) * double(s.dilation[2]) + 2 * kNarrowLanes * double(side.step);
+  return double(side.channels) * double(s.kernel[0]) * high * wide * item <= kNarrowMostSource &&
+         double(s.K) * double(s.group_in()) * double(s.taps()) * item <= kNarrowMostWeights;
+}
+
+const char* against_narrow(const Sides& side) {
+  if (side.source_last) {
+    if (side.step > 1) return "pixels of several channels, not next to each other, would be transposed";
+    if (side.taps < kNarrowLastTaps) return "too few taps for the pixels' transposition to pay";
+    if (side.channels >= kNarrowManyLast ? side.columns > kNarrowColumnsLast : side.columns > kNarrowFewColumnsLast)
+      return "too many output channels for the pixels' transposition to pay";
+    return nullptr;
+  }
+  if (side.step > 2) return "its columns would be sorted one by one";
+  if (side.taps == 1 && side.columns >= kPointwiseChannels) return "1x1 with enough output channels for a matrix product";
+  if (side.channels <= kNarrowFewChannels) return nullptr;
+  const bool remainder = side.columns > 16 && side.columns <= 24;  // a second register with a few output channels
+  if (side.step == 2 ? side.columns > kNarrowColumnsStrided : side.columns > kNarrowColumns && !remainder)
+    return "enough output channels to fill registers";
+  return nullptr;
+}
+
 // One algorithm. `can` says whether it computes the problem at all, `against` why the rule would rather not (null: it
 // would), `why` what it is good for.
 struct Candidate {
@@ -30,6 +70,10 @@ constexpr Candidate kCandidates[] = {
      "one input channel a group: no reduction over channels, bound by memory"},
     {ConvAlgorithm::tap_products, [](const ConvShape& s, ConvOp op) { return op == ConvOp::backward_weight && !s.depthwise(); },
      nothing, "a matrix product per kernel tap, reduced over pixels in blocks of fixed order"},
+    {ConvAlgorithm::narrow,
+     [](const ConvShape& s, ConvOp op) { return op != ConvOp::backward_weight && !s.depthwise() && narrow_fits(s, op); },
+     [](const ConvShape& s, ConvOp op) { return against_narrow(sides(s, op)); },
+     "few output channels: pixels as the vector dimension, and all output channels share each load of the source"},
     {ConvAlgorithm::pointwise,
      [](const ConvShape& s, ConvOp op) {
        return op != ConvOp::backward_weight && !s.depthwise() && one_by_one(s) && s.out_space() > 1 && float_sums(s) &&

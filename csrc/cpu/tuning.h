@@ -13,5 +13,24 @@ constexpr std::int64_t kPointwisePixels = 192;
 // Fewest channels on either side for it: with less, most of a tile of rows and of a chunk of channels is empty.
 constexpr std::int64_t kPointwiseChannels = 8;
 
+// The narrow kernel packs the source of at least one row of two registers; more than this much source does not fit the
+// L2 cache, more weights not the workspace.
+constexpr int kNarrowLanes = 16;
+constexpr double kNarrowMostSource = 1 << 20, kNarrowMostWeights = 12 << 20;
+// Where narrow is faster than direct and pointwise, 2 threads, AVX-512 (on AVX2 the borders lie at the same places);
+// times of direct / narrow, in ps a flop.
+// Channels-first, stride 1, 64 channels at 56x56, 3x3: 1 output channel 49 / 15, 3: 17 / 6.3, 8: 6.1 / 3.7, 12: 4.1 / 3.4,
+// 14: 3.4 / 3.3, 16: 3.1 / 3.2, 17: 5.0 / 3.2, 24: 3.5 / 2.9; at 7x7 with 512: 3: 30 / 21, 8: 14 / 11, 12: 9 / 9.
+constexpr std::int64_t kNarrowColumns = 12;
+// Stride 2, 112x112, 3x3, 16 channels: 4: 16 / 14, 6: 12 / 9.5, 8: 8.0 / 8.0; with 64: 3: 23 / 24.
+constexpr std::int64_t kNarrowColumnsStrided = 4;
+// Up to these many source channels it packs less than it computes with: 3 channels at 224x224, 3x3: 64 outputs 6.6 / 5.8,
+// stride 2, 32 outputs: 7.2 / 5.1, 7x7 stride 2, 64: 2.9 / 2.9; 1 channel at 28x28, 5x5: 33 outputs 10.9 / 7.7.
+constexpr std::int64_t kNarrowFewChannels = 4;
+// Channels-last, 3x3: 64 channels at 56x56: 3: 17 / 9.9, 8: 6.7 / 4.7, 12: 4.1 / 4.1; 6 channels, 5x5: 3: 36 / 31, 8: 13 / 14;
+// 1x1: 64 -> 3: 19 / 32.
+constexpr std::int64_t kNarrowColumnsLast = 8, kNarrowFewColumnsLast = 3, kNarrowManyLast = 16;
+constexpr double kNarrowLastTaps = 4;
+
 }  // namespace
 }  // namespace fastconv::cpu::FC_ISA
