@@ -54,6 +54,8 @@ def test_exact_integers(narrow, case, dtype, last):
     np.testing.assert_array_equal(narrow.conv_forward(arrange(x), w, b, *options), y)
     expected = reference.conv_backward_input(dy, w, x.shape, *options)
     np.testing.assert_array_equal(narrow.conv_backward_input(arrange(dy), w, x.shape, *options), expected)
+    expected = reference.conv_backward_weight(dy, x, w.shape, *options)
+    np.testing.assert_array_equal(narrow.conv_backward_weight(arrange(dy), arrange(x), w.shape, *options), expected)
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -68,8 +70,22 @@ def test_bound_and_bits(narrow, case):
     np.testing.assert_array_equal(narrow.conv_forward(channels_last(x), w, b, *options), y)
     for i in range(len(x)):
         np.testing.assert_array_equal(narrow.conv_forward(x[i : i + 1], w, b, *options), y[i : i + 1])
+    dy = normal(rng, y.shape, np.float32)
+    dw = narrow.conv_backward_weight(dy, x, w.shape, *options)
+    magnitude = reference.conv_backward_weight(np.abs(dy.astype(np.float64)), np.abs(wide[0]), w.shape, *options)
+    expected = reference.conv_backward_weight(dy.astype(np.float64), wide[0], w.shape, *options)
+    assert_bound(dw, expected, magnitude, dy[:, 0].size, np.float32)
     with fc.num_threads(1):
         np.testing.assert_array_equal(narrow.conv_forward(x, w, b, *options), y)
+        np.testing.assert_array_equal(narrow.conv_backward_weight(dy, x, w.shape, *options), dw)
+
+
+def test_weight_gradient_keeps_nan_to_its_taps(narrow):
+    """A corner pixel's NaN reaches the taps that see the corner, not those that only pass it."""
+    x = np.ones((1, 1, 6, 20), np.float32)
+    x[0, 0, 0, 0] = np.nan
+    dw = narrow.conv_backward_weight(np.ones((1, 1, 6, 20), np.float32), x, (1, 1, 3, 3), 1, 1, 1, 1, 2)
+    np.testing.assert_array_equal(np.isnan(dw[0, 0]), [[1, 1, 0], [1, 1, 0], [0, 0, 0]])
 
 
 def test_rule(kernel_backend):
@@ -84,4 +100,7 @@ def test_rule(kernel_backend):
     assert chosen("conv_forward", (1, 64, 32, 32), (1, 64, 3, 3), last=True) == "narrow"
     assert chosen("conv_forward", (1, 64, 32, 32), (1, 64, 1, 1), 0, last=True) == "direct"
     assert chosen("conv_forward", (1, 64, 32, 32), (64, 64, 3, 3)) != "narrow"
+    assert chosen("conv_backward_weight", (1, 64, 32, 32), (1, 64, 3, 3)) == "narrow"
+    assert chosen("conv_backward_weight", (1, 64, 32, 32), (64, 64, 3, 3)) == "tap_products"
+    assert chosen("conv_backward_weight", (1, 64, 7, 7), (1, 64, 3, 3)) == "tap_products"
     assert chosen("conv_forward", (1, 64, 1200, 1200), (1, 64, 3, 3), 512, 512) == "direct"

@@ -7,6 +7,8 @@
 #include "conv_backward_weight.h"
 
 #include "conv_depthwise.h"
+#include "conv_narrow_weight.h"
+#include "conv_select.h"
 #include "parallel.h"
 #include "weight_gradient.h"
 
@@ -410,7 +412,10 @@ void conv_backward_weight(const ConvShape& s, const void* dy, const void* x, voi
     return;
   }
   const double bytes = double(item_size(s.dtype)) * (double(s.N) * double(s.C) * double(s.in_space()) + double(values));
-  const Plan plan = make_plan(s, ctx.threads_for(s.flops(), bytes));
+  const int threads = ctx.threads_for(s.flops(), bytes);
+  if (select_conv(s, ConvOp::backward_weight).algorithm == ConvAlgorithm::narrow)
+    return narrow_backward_weight(s, dy, x, dw, threads, ctx);
+  const Plan plan = make_plan(s, threads);
   char* workspace = static_cast<char*>(ctx.workspace(plan.bytes(accumulator_size(s.dtype))));
   if (!workspace) return;
   with_type(s.dtype, [&](auto zero) {

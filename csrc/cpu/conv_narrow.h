@@ -76,24 +76,20 @@ void narrow_line(int64_t count, const A* source, const int64_t* offsets, int64_t
 
 template <int n> struct NarrowRows { static constexpr int count = n; };
 
-template <class A>
-void run_narrow(int64_t rows, int64_t count, const A* source, const int64_t* offsets, int64_t taps, int64_t channels,
-                int64_t channel_step, const A* weights, A* out, int64_t pitch) {
-  const auto run = [&](auto n) {
-    narrow_line<A, decltype(n)::count>(count, source, offsets, taps, channels, channel_step, weights, out, pitch);
-  };
+// Calls f(NarrowRows<n>()) for 1 <= n <= kNarrowRows<A>.
+template <class A, class F> FC_INLINE void with_narrow_rows(int64_t n, F&& f) {
   static_assert(kNarrowRows<A> <= 8);
-  if (rows == 1) return run(NarrowRows<1>());
-  if (rows == 2) return run(NarrowRows<2>());
+  if (n == 1) return f(NarrowRows<1>());
+  if (n == 2) return f(NarrowRows<2>());
   if constexpr (kNarrowRows<A> >= 4) {
-    if (rows == 3) return run(NarrowRows<3>());
-    if (rows == 4) return run(NarrowRows<4>());
+    if (n == 3) return f(NarrowRows<3>());
+    if (n == 4) return f(NarrowRows<4>());
   }
   if constexpr (kNarrowRows<A> >= 8) {
-    if (rows == 5) return run(NarrowRows<5>());
-    if (rows == 6) return run(NarrowRows<6>());
-    if (rows == 7) return run(NarrowRows<7>());
-    return run(NarrowRows<8>());
+    if (n == 5) return f(NarrowRows<5>());
+    if (n == 6) return f(NarrowRows<6>());
+    if (n == 7) return f(NarrowRows<7>());
+    return f(NarrowRows<8>());
   }
 }
 
@@ -279,8 +275,10 @@ void solve_narrow(TapProblem p, const T* x, const T* weights, const T* bias, T* 
 
     for (int64_t k0 = 0; k0 < p.columns; k0 += b.tile_rows) {
       const int64_t tile_rows = min_of(b.tile_rows, p.columns - k0), k = group * p.columns + k0;
-      run_narrow<A>(tile_rows, (rows - 1) * b.pitch + cols, source, offsets, p.taps(), p.channels, b.channel_step,
-                    packed + k * p.channels * p.taps(), tile, b.tile_pitch);
+      with_narrow_rows<A>(tile_rows, [&](auto n_rows) {
+        narrow_line<A, decltype(n_rows)::count>((rows - 1) * b.pitch + cols, source, offsets, p.taps(), p.channels,
+                                                b.channel_step, packed + k * p.channels * p.taps(), tile, b.tile_pitch);
+      });
       if (bias)
         for (int64_t j = 0; j < tile_rows; j++) {
           const Vec<A> shift = broadcast(A(to_accumulator(bias[k + j])));

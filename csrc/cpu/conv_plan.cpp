@@ -3,6 +3,7 @@
 #include "conv_backward_weight.h"
 #include "conv_depthwise.h"
 #include "conv_narrow.h"
+#include "conv_narrow_weight.h"
 #include "conv_pointwise.h"
 #include "conv_select.h"
 #include "conv_taps.h"
@@ -51,8 +52,9 @@ void conv_plan(const ConvShape& s, ConvOp op, int threads, ConvPlan* plan) {
     plan->workspace = depthwise_workspace(s, op, threads);
     return;
   }
-  if (choice.algorithm == ConvAlgorithm::tap_products) {
-    plan->workspace = backward_weight_workspace(s, threads);
+  if (op == ConvOp::backward_weight) {
+    plan->workspace = choice.algorithm == ConvAlgorithm::narrow ? narrow_weight_workspace(s, threads)
+                                                                : backward_weight_workspace(s, threads);
     return;
   }
   TapProblem p = forward_problem(s);

@@ -21,7 +21,7 @@ struct Sides {
 };
 Sides sides(const ConvShape& s, ConvOp op) {
   const bool last = s.layout == Layout::channels_last;
-  if (op == ConvOp::forward) return {s.group_in(), s.group_out(), s.stride[2], last && s.C > 1, double(s.taps())};
+  if (op == ConvOp::forward || op == ConvOp::backward_weight) return {s.group_in(), s.group_out(), s.stride[2], last && s.C > 1, double(s.taps())};
   return {s.group_out(), s.group_in(), 1, last && s.K > 1,
           double(s.taps()) / (double(s.stride[0]) * double(s.stride[1]) * double(s.stride[2]))};
 }
@@ -29,10 +29,10 @@ Sides sides(const ConvShape& s, ConvOp op) {
 // Whether one row of results has its source and its weights in scratch of the size that conv_narrow.h allows.
 bool narrow_fits(const ConvShape& s, ConvOp op) {
   const Sides side = sides(s, op);
-  const double item = s.dtype == DType::f64 ? 8 : 4;
+  const double item = s.dtype == DType::f64 ? 8 : 4, channels = op == ConvOp::backward_weight ? 1 : double(side.channels);
   const double high = double(s.kernel[1] - 1) * double(s.dilation[1]) + 1;
   const double wide = double(s.kernel[2] - 1) * double(s.dilation[2]) + 2 * kNarrowLanes * double(side.step);
-  return double(side.channels) * double(s.kernel[0]) * high * wide * item <= kNarrowMostSource &&
+  return channels * double(s.kernel[0]) * high * wide * item <= kNarrowMostSource &&
          double(s.K) * double(s.group_in()) * double(s.taps()) * item <= kNarrowMostWeights;
 }
 
@@ -53,6 +53,15 @@ const char* against_narrow(const Sides& side) {
   return nullptr;
 }
 
+const char* against_narrow_weight(const ConvShape& s) {
+  const std::int64_t pixels = s.out_space(), K = s.group_out();
+  if (pixels < kNarrowWeightSmall) return "too few pixels for sums along them";
+  const std::int64_t most = pixels < kNarrowWeightLarge               ? kNarrowWeightColumnsSmall
+                            : s.group_in() <= kNarrowFewChannels      ? kNarrowColumns
+                                                                      : kNarrowWeightColumns;
+  return K > most ? "enough output channels to fill registers" : nullptr;
+}
+
 // One algorithm. `can` says whether it computes the problem at all, `against` why the rule would rather not (null: it
 // would), `why` what it is good for.
 struct Candidate {
@@ -68,12 +77,14 @@ const char* nothing(const ConvShape&, ConvOp) { return nullptr; }
 constexpr Candidate kCandidates[] = {
     {ConvAlgorithm::depthwise, [](const ConvShape& s, ConvOp) { return s.depthwise(); }, nothing,
      "one input channel a group: no reduction over channels, bound by memory"},
+    {ConvAlgorithm::narrow,
+     [](const ConvShape& s, ConvOp op) { return !s.depthwise() && narrow_fits(s, op); },
+     [](const ConvShape& s, ConvOp op) {
+       return op == ConvOp::backward_weight ? against_narrow_weight(s) : against_narrow(sides(s, op));
+     },
+     "few output channels: pixels as the vector dimension, and all output channels share each load of the source"},
     {ConvAlgorithm::tap_products, [](const ConvShape& s, ConvOp op) { return op == ConvOp::backward_weight && !s.depthwise(); },
      nothing, "a matrix product per kernel tap, reduced over pixels in blocks of fixed order"},
-    {ConvAlgorithm::narrow,
-     [](const ConvShape& s, ConvOp op) { return op != ConvOp::backward_weight && !s.depthwise() && narrow_fits(s, op); },
-     [](const ConvShape& s, ConvOp op) { return against_narrow(sides(s, op)); },
-     "few output channels: pixels as the vector dimension, and all output channels share each load of the source"},
     {ConvAlgorithm::pointwise,
      [](const ConvShape& s, ConvOp op) {
        return op != ConvOp::backward_weight && !s.depthwise() && one_by_one(s) && s.out_space() > 1 && float_sums(s) &&

@@ -31,6 +31,11 @@ constexpr std::int64_t kNarrowFewChannels = 4;
 // 1x1: 64 -> 3: 19 / 32.
 constexpr std::int64_t kNarrowColumnsLast = 8, kNarrowFewColumnsLast = 3, kNarrowManyLast = 16;
 constexpr double kNarrowLastTaps = 4;
+// Its weight gradient against the tap products', channels-first: 56x56, 64 channels: 1: 68 / 19, 4: 13 / 6.7, 8: 7.3 / 6.8,
+// 10: 5.4 / 5.9; 28x28, 1 channel, 5x5: 6: 36 / 12, 12: 13 / 8.8, 16: 7.9 / 9.8; 14x14, 256 channels: 1: 60 / 23, 4: 14 / 12,
+// 5: 11 / 14; 7x7, 512: 1: 71 / 57, 2: 36 / 48.
+constexpr std::int64_t kNarrowWeightSmall = 196, kNarrowWeightLarge = 784;
+constexpr std::int64_t kNarrowWeightColumns = 8, kNarrowWeightColumnsSmall = 4;
 
 }  // namespace
 }  // namespace fastconv::cpu::FC_ISA
