@@ -27,18 +27,19 @@ from .config import (
     show_config,
 )
 from .joining import cat, flatten, stack
-from .random import manual_seed
+from .random import get_rng_state, manual_seed, set_rng_state
 from .tape import enable_grad, is_grad_enabled, no_grad
 
 # `tensor` is both a submodule and a function: importing it here, last, makes the function the package's attribute.
 from .tensor import Parameter, Tensor, tensor
 
 if TYPE_CHECKING:
-    from . import data, filters, images, models, nn, optim, transfer, visualize
+    from . import data, filters, images, models, nn, optim, training, transfer, visualize
     from .explanation import explain
     from .images import convolve2d, correlate2d
     from .nn.functional import log_softmax, relu, sigmoid, softmax, tanh
     from .serialization import load, save
+    from .training import Trainer
 
 __version__ = "0.1.0"
 
@@ -48,17 +49,19 @@ _LAZY = {
     "explain": "fastconv.explanation",
     "load": "fastconv.serialization",
     "save": "fastconv.serialization",
+    "Trainer": "fastconv.training",
     "log_softmax": "fastconv.nn.functional",
     "relu": "fastconv.nn.functional",
     "sigmoid": "fastconv.nn.functional",
     "softmax": "fastconv.nn.functional",
     "tanh": "fastconv.nn.functional",
 }
-_LAZY_MODULES = ("data", "filters", "images", "models", "nn", "optim", "transfer", "visualize")
+_LAZY_MODULES = ("data", "filters", "images", "models", "nn", "optim", "training", "transfer", "visualize")
 
 __all__ = [
     "Parameter",
     "Tensor",
+    "Trainer",
     "available_backends",
     "cat",
     "convolve2d",
@@ -71,6 +74,7 @@ __all__ = [
     "get_backend",
     "get_float32_precision",
     "get_num_threads",
+    "get_rng_state",
     "images",
     "is_grad_enabled",
     "load",
@@ -86,12 +90,14 @@ __all__ = [
     "set_backend",
     "set_float32_precision",
     "set_num_threads",
+    "set_rng_state",
     "show_config",
     "sigmoid",
     "softmax",
     "stack",
     "tanh",
     "tensor",
+    "training",
     "transfer",
     "use_backend",
     "visualize",

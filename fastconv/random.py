@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import numbers
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -74,3 +76,50 @@ def generator(rng: np.random.Generator | None = None) -> np.random.Generator:
     if _generator is None:
         _generator = np.random.Generator(np.random.Philox())
     return _generator
+
+
+def get_rng_state() -> dict[str, Any]:
+    """Where the generator of :func:`manual_seed` stands, in numbers, strings and lists that JSON can hold.
+
+    Examples
+    --------
+    >>> import fastconv as fc
+    >>> state = fc.get_rng_state()
+    >>> first = fc.random.generator().random(3)
+    >>> fc.set_rng_state(state)
+    >>> bool((fc.random.generator().random(3) == first).all())
+    True
+    """
+    return _plain(dict(generator().bit_generator.state))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(entry) for key, entry in value.items()}
+    return value.tolist() if isinstance(value, np.ndarray) else value
+
+
+def set_rng_state(state: Mapping[str, Any]) -> None:
+    """Put the generator of :func:`manual_seed` where it stood at :func:`get_rng_state`.
+
+    Raises
+    ------
+    ValueError
+        `state` is not what :func:`get_rng_state` returns; the generator is left as it was.
+
+    Examples
+    --------
+    >>> import fastconv as fc
+    >>> fc.set_rng_state({})
+    Traceback (most recent call last):
+    ValueError: state must be what get_rng_state returned
+    """
+    global _generator
+    bits = np.random.Philox(0)
+    try:
+        inner = {name: np.array(entry, np.uint64) for name, entry in state["state"].items()}
+        whole: Any = {**state, "state": inner, "buffer": np.array(state["buffer"], np.uint64)}
+        bits.state = whole
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, IndexError):
+        raise ValueError("state must be what get_rng_state returned") from None
+    _generator = np.random.Generator(bits)

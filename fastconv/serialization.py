@@ -7,7 +7,8 @@ import os
 import secrets
 import zipfile
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -68,10 +69,18 @@ def save(obj: Module | Mapping[str, Any], path: str | os.PathLike[str]) -> None:
         array = host_array(value)
         # Little-endian and C order is what both formats keep; ascontiguousarray would turn 0-d into 1-d.
         arrays[name] = np.asarray(array, array.dtype.newbyteorder("<"), order="C")
+    with replace_file(target) as file:
+        write(arrays, file)
+
+
+@contextmanager
+def replace_file(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
+    """A file to write that takes the place of `path` once the block has ended without an error."""
+    target = Path(path)
     temporary = target.parent / f".{target.name}.{secrets.token_hex(8)}.tmp"
     try:
         with open(temporary, "xb") as file:
-            write(arrays, file)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, target)

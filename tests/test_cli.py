@@ -13,6 +13,7 @@ import fastconv as fc
 from fastconv import backend as backends
 from fastconv import reference
 from fastconv.cli import main, output
+from fastconv.progress import progress
 
 QUICK = ["--backend", "reference", "--dtype", "float32", "--shapes", "edge"]
 
@@ -68,7 +69,7 @@ def test_progress_is_for_terminals(monkeypatch, has_tqdm):
         monkeypatch.setitem(sys.modules, "tqdm", None)
     for stream, shown, expected in ((Terminal(), True, True), (Terminal(), False, False), (io.StringIO(), True, False)):
         monkeypatch.setattr(sys, "stderr", stream)
-        assert list(output.progress(range(3), 3, "work", shown)) == [0, 1, 2]
+        assert list(progress(range(3), 3, "work", shown, lambda: "going well")) == [0, 1, 2]
         assert ("work" in stream.getvalue()) == expected
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from .output import progress
+from ..progress import progress
 from .verify import RANDOM_CASES, Row, Selection, attempt, report, row, select
 
 _FORMAT = "fastconv golden outputs 1"

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from .output import add_json, print_json, progress, table
+from ..progress import progress
+from .output import add_json, print_json, table
 
 _EXAMPLES = """examples:
   fastconv models

@@ -1,15 +1,11 @@
-"""Tables on standard output, progress on standard error, JSON."""
+"""Tables and JSON on standard output."""
 
 from __future__ import annotations
 
 import argparse
 import json
-import sys
-import time
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, TypeVar
-
-T = TypeVar("T")
+from collections.abc import Sequence
+from typing import Any
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:
@@ -44,31 +40,3 @@ def table(rows: Sequence[Sequence[str]], header: Sequence[str], right: str = "")
         lines.append("  ".join(cells).rstrip())
     lines.insert(1, "  ".join("-" * width for width in widths))
     return "\n".join(lines)
-
-
-def progress(items: Iterable[T], total: int, label: str, show: bool = True) -> Iterator[T]:
-    """Go through `items` with a progress bar on standard error: tqdm's where installed, else a plain one.
-
-    Nothing is shown unless `show` is set and standard error is a terminal.
-    """
-    if not (show and sys.stderr.isatty()):
-        yield from items
-        return
-    try:
-        from tqdm import tqdm
-    except ImportError:
-        yield from _plain_progress(items, total, label)
-        return
-    yield from tqdm(items, total=total, desc=label, leave=False, dynamic_ncols=True)
-
-
-def _plain_progress(items: Iterable[T], total: int, label: str) -> Iterator[T]:
-    width, shown = 30, 0.0
-    for done, item in enumerate(items):
-        now = time.monotonic()
-        if now - shown > 0.1:
-            shown = now
-            filled = width * done // max(total, 1)
-            print(f"\r{label}: [{'#' * filled}{'.' * (width - filled)}] {done}/{total}", end="", file=sys.stderr)
-        yield item
-    print("\r" + " " * (len(label) + width + 30) + "\r", end="", file=sys.stderr, flush=True)

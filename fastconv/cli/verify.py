@@ -8,7 +8,8 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .output import add_json, print_json, progress, table
+from ..progress import progress
+from .output import add_json, print_json, table
 
 if TYPE_CHECKING:
     import numpy as np

@@ -8,7 +8,7 @@ gives the batches of one without, and a loader whose `epoch` is set to k goes on
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -200,6 +200,37 @@ class DataLoader:
         finally:
             # Also where the loop that asks for batches was left, or a batch raised.
             pool.shutdown(wait=True, cancel_futures=True)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the next epochs follow from, for a checkpoint."""
+        return {"seed": self.seed, "epoch": self.epoch, **self._shape()}
+
+    def _shape(self) -> dict[str, Any]:
+        return {
+            "samples": len(self.dataset),
+            "batch_size": self.batch_size,
+            "shuffle": self.shuffle,
+            "drop_last": self.drop_last,
+        }
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Go on with the epochs of another loader, whose seed becomes this one's.
+
+        Raises
+        ------
+        ValueError
+            That loader had another number of samples or other options; nothing is changed then.
+        """
+        if not isinstance(state_dict, Mapping) or set(state_dict) != set(self.state_dict()):
+            raise ValueError(f"state_dict must have the keys {', '.join(self.state_dict())}")
+        differing = [
+            f"{name}: {state_dict[name]} then, {value} now"
+            for name, value in self._shape().items()
+            if state_dict[name] != value
+        ]
+        if differing:
+            raise ValueError(f"state_dict is that of a loader with other options; {'; '.join(differing)}")
+        self.seed, self.epoch = size("seed", state_dict["seed"], 0), size("epoch", state_dict["epoch"], 0)
 
     def __repr__(self) -> str:
         name = type(self.dataset).__name__

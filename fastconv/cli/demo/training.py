@@ -11,7 +11,7 @@ import fastconv as fc
 import fastconv.nn.functional as F
 from fastconv import data, models, optim
 
-from ..output import progress
+from ...progress import progress
 
 SIDE = 28
 _BATCH = 32

@@ -1,0 +1,70 @@
+"""Where a loss that is no number comes from."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..nn.modules.calling import convert_leaves, plain
+from ..nn.modules.module import Module
+from ..random import get_rng_state, set_rng_state
+from ..tape import no_grad
+from ..tensor import Tensor
+
+__all__ = ["is_finite", "origin"]
+
+
+def is_finite(value: Any) -> bool:
+    """Whether all floating arrays in `value` are free of NaN and infinity."""
+    found = []
+
+    def look(leaf: Any) -> Any:
+        array = plain(leaf)
+        if isinstance(array, np.ndarray) and (array.dtype.kind == "f" or array.dtype.name == "bfloat16"):
+            found.append(bool(np.isfinite(array).all()))
+        return leaf
+
+    convert_leaves(look, value)
+    return all(found)
+
+
+def origin(model: Module, images: Any, rng: dict[str, Any]) -> str:
+    """In words, where the first value that is not finite came from in a training step over `images`.
+
+    `rng` is the state of the random generator before the step. The forward pass is run again with hooks; buffers and
+    generator are left as they were.
+    """
+    if not is_finite(images):
+        return "the images: they hold NaN or infinity"
+    broken = [name for name, parameter in model.named_parameters() if not is_finite(parameter)]
+    if broken:
+        more = f" (and {len(broken) - 1} more)" if len(broken) > 1 else ""
+        return f"the update of the step before: parameter {broken[0]!r}{more} is not finite"
+    found: list[str] = []
+    handles = []
+
+    def watch(name: str) -> Any:
+        def hook(layer: Module, inputs: tuple[Any, ...], output: Any) -> None:
+            if not found and not is_finite(output):
+                place = f"layer {name!r} ({type(layer).__name__})"
+                found.append(place if is_finite(inputs) else f"the input of {place}")
+
+        return hook
+
+    for name, layer in model.named_modules():
+        if not any(True for _ in layer.children()):
+            handles.append(layer.register_forward_hook(watch(name)))
+    buffers = [(buffer, buffer.copy()) for buffer in model.buffers()]
+    after = get_rng_state()
+    set_rng_state(rng)
+    try:
+        with no_grad(), np.errstate(all="ignore"):
+            model(Tensor(np.asarray(plain(images))))
+    finally:
+        set_rng_state(after)
+        for handle in handles:
+            handle.remove()
+        for buffer, before in buffers:
+            buffer[...] = before
+    return found[0] if found else "the loss function: the network's output is finite"
