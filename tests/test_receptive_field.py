@@ -8,7 +8,7 @@ import pytest
 import fastconv as fc
 import fastconv.nn as nn
 import fastconv.nn.functional as F
-from fastconv import visualize
+from fastconv import models, visualize
 
 
 def vgg16_features():
@@ -241,3 +241,24 @@ def test_strongest_inputs_of_a_layer_without_maps():
     for arguments in (("2", 2), ("2", -1), ("none", 0), ("2", 0, 0)):
         with pytest.raises(ValueError):
             visualize.strongest_inputs(net, images, *arguments)
+
+
+@pytest.mark.parametrize(
+    "name, layer, size, side",
+    [
+        ("mobilenet_v1", "features", 315, 32),
+        ("inception_v3", "Mixed_7c", 1311, 96),
+        ("resnet50", "layer4", 427, 32),
+        ("densenet121", "features", 2071, 32),
+    ],
+)
+def test_networks_of_the_catalogue(name, layer, size, side):
+    """MobileNet and Inception v3 as in the table of Araujo et al.; torchvision's ResNet-50 strides in its 3 x 3 layers.
+
+    Of the others: 427 = 11 + 4 (2 + 2 + 2) + 4 * 2 + 8 * 3 * 2 + 8 * 2 + 16 * 5 * 2 + 16 * 2 + 32 * 2 * 2, and
+    2071 = 11 + 4 * 12 + 4 + 8 * 24 + 8 + 16 * 48 + 16 + 32 * 32.
+    """
+    with fc.nn.init.skip_init():
+        net = models.get_model(name)
+    field = visualize.receptive_field(net, (1, 3, side, side), layer)
+    assert (field.size, field.stride) == ((size, size), (32, 32))
