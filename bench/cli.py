@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import json
 import re
 import sys
@@ -18,17 +19,19 @@ import fastconv as fc
 from fastconv import backend
 from fastconv.cases import available_dtypes
 
-from . import compare, goals, markdown, peers, report
+from . import cliffs, compare, goals, markdown, peers, report
 from .conv_tasks import REPRESENTATIVE
 from .measure import Effort
 from .run import OPERATIONS, Settings, ceilings, environment, row, set_threads, tasks
 from .shapes import BATCH, CONVS, NORMS, POOLS, ConvCase, NormCase, PoolCase
 from .task import LAYOUTS, Task
 
+_Raw = argparse.RawDescriptionHelpFormatter
 _QUICK = Effort(rounds=3, block_seconds=0.005)
 _EPILOG = """\
 Every row is checked before it is timed. Without --layer, --network or --all the convolutions are a selection of each
-network's kinds of layers. Also: `bench compare BEFORE.json AFTER.json`, `bench table FILE.json [--insert README.md]`.
+network's kinds of layers. Also: `bench compare BEFORE.json AFTER.json`, `bench table FILE.json [--insert README.md]`,
+`bench cliffs [--quick] [--json FILE]`.
 Exit status: 0 all is well, 1 a result was wrong, 2 bad usage or input."""
 
 
@@ -62,7 +65,7 @@ def _run_parser() -> argparse.ArgumentParser:
         prog="bench",
         description="Time the layers of well-known networks, against torch where it is installed.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=_Raw,
     )
     cases: tuple[ConvCase | PoolCase | NormCase, ...] = (*CONVS, *POOLS, *NORMS)
     networks = sorted({case.network for case in cases})
@@ -89,6 +92,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _compare(argv[1:])
     if argv[:1] == ["table"]:
         return _table(argv[1:])
+    if argv[:1] == ["cliffs"]:
+        return _cliffs(argv[1:])
     return _run(_run_parser().parse_args(argv))
 
 
@@ -224,4 +229,21 @@ def _table(argv: Sequence[str]) -> int:
         print(text, end="")
     else:
         markdown.insert(options.insert, text)
+    return 0
+
+
+def _cliffs(argv: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(prog="bench cliffs", description=cliffs.__doc__, formatter_class=_Raw)
+    parser.add_argument("--quick", action="store_true", help="short blocks: a first impression")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all measurements")
+    options = parser.parse_args(argv)
+    _destination(options.json)
+    found = []
+    for cliff in cliffs.run(_QUICK if options.quick else Effort()):
+        found.append(cliff)
+        print(cliffs.line(cliff), flush=True)
+    print(f"\n{sum(cliff.met for cliff in found)} of {len(found)} within their limits")
+    if options.json is not None:
+        rows = [dataclasses.asdict(cliff) | {"met": cliff.met} for cliff in found]
+        options.json.write_text(_as_json({"environment": environment(None), "rows": rows}), encoding="utf-8")
     return 0

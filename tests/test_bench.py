@@ -10,9 +10,9 @@ import fastconv as fc
 from fastconv import cli as program
 
 try:
-    from fastconv.bench import cli, compare, goals, markdown, measure, peers, report, run, task
+    from fastconv.bench import cli, cliffs, compare, goals, markdown, measure, peers, report, run, task
 except ModuleNotFoundError:  # a source tree: bench/ lies beside fastconv/
-    from bench import cli, compare, goals, markdown, measure, peers, report, run, task
+    from bench import cli, cliffs, compare, goals, markdown, measure, peers, report, run, task
 
 # The smallest layer of each operation.
 SMALL = r"^(lenet-conv2|mobilenetv2-dw15|lenet-pool2|resnet50-conv5_bn|lenet-relu1|F\.relu)$"
@@ -283,3 +283,41 @@ def test_roofline(tmp_path):
     rows = [made_row("conv", nchw=4.0, torch_nchw=8.0), made_row("pool", "max", nchw=20.0), made_row("call", nchw=1.0)]
     picture.roofline(rows, CEILINGS, "a processor", file)
     assert file.read_bytes().startswith(b"\x89PNG")
+
+
+def test_cliffs_compare_sizes_with_their_aligned_neighbours(monkeypatch):
+    """Time per operation over that of the next multiple of 16, the worst for each dimension."""
+
+    def timed(calls, effort):
+        """A time of 1 for every column; 8 times that where the image is 5 wide, but in the weight gradient."""
+        width = calls["forward"]().shape[-1]
+        slow = {way: 8.0 if width == 5 and way != "weight gradient" else 1.0 for way in calls}
+        return {way: measure.Timing((slow[way] * width,)) for way in calls}
+
+    monkeypatch.setattr(cliffs, "interleaved", timed)
+    effort = measure.Effort(rounds=1, block_seconds=1e-6)
+    found = [c for c in cliffs.sizes(effort, ["nchw"], (4, 5, 16)) if " W = " in c.what]
+    assert [(c.what, c.value, c.met) for c in found] == [
+        ("forward, worst W = 5", 8, False),
+        ("input gradient, worst W = 5", 8, False),
+        ("weight gradient, worst W = 16", 1, True),
+    ]
+
+
+def test_cliffs_are_printed_and_written(monkeypatch, tmp_path, capsys):
+    rows = [
+        cliffs.Cliff("sizes", "forward, worst C = 1", "nchw", 3, 2),
+        cliffs.Cliff("threads", "x", "nhwc", 1.9, 1.8, True),
+    ]
+    monkeypatch.setattr(cliffs, "run", lambda effort: iter(rows))
+    assert cli.main(["cliffs", "--quick", "--json", str(tmp_path / "c.json")]) == 0
+    printed = capsys.readouterr().out
+    assert "at most 2  CLIFF" in printed and "1 of 2 within their limits" in printed
+    assert [row["met"] for row in json.loads((tmp_path / "c.json").read_text())["rows"]] == [False, True]
+
+
+def test_denormals_take_the_same_calls():
+    effort = measure.Effort(rounds=1, block_seconds=1e-6)
+    found = list(cliffs.denormals(effort, ["nhwc"]))
+    assert {c.what for c in found} >= {"forward", "weight gradient", "depthwise", "batch_norm", "relu"}
+    assert all(c.value > 0 and c.limit == 1.1 for c in found)

@@ -156,6 +156,7 @@ template <class T> class WeightGradient {
  public:
   WeightGradient(const Plan& plan, const T* dy, const T* x, T* dw) : p(plan), s(plan.s), dy_(dy), x_(x), dw_(dw) {
     last_ = s.layout == Layout::channels_last;
+    x_last_ = last_ && s.C > 1;  // one channel is a plane in both formats
     x_end_ = x + s.N * s.C * s.in_space();
     dy_end_ = dy + s.N * s.K * s.out_space();
     filter_ = s.taps();
@@ -325,12 +326,12 @@ template <class T> class WeightGradient {
     };
     if (left)
       each_tile([&](A* panel, int64_t, int64_t m) { std::memset(panel, 0, std::size_t(left * m) * sizeof(A)); });
-    const int64_t chunk = last_ ? kPixelsAtOnce : right - left;
+    const int64_t chunk = x_last_ ? kPixelsAtOnce : right - left;
     for (int64_t j = left; j < right; j += chunk)
       each_tile([&](A* panel, int64_t from, int64_t m) {
         const int64_t channel = group * p.C + (p.fold > 1 ? 0 : row + from), n_pixels = min_of(chunk, right - j);
         const int64_t col = first_col + j * p.col_step;
-        if (last_) {
+        if (x_last_) {
           const int64_t pixel = ((n * s.in[0] + depth) * s.in[1] + height) * s.in[2] + col;
           pack_pixels(x_ + pixel * s.C + channel, p.col_step * s.C, x_end_, n_pixels, m, m, panel + j * m);
         } else {
@@ -389,7 +390,7 @@ template <class T> class WeightGradient {
   T* dw_;
   A* sums_ = nullptr;
   char* scratch_ = nullptr;
-  bool last_;
+  bool last_, x_last_;
   int64_t filter_;
   int64_t pair0_ = 0, row0_ = 0, tap0_ = 0, pairs_ = 0, rows_ = 0, taps_ = 0;  // the chunk at work
 };
