@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from .explanation import explain
     from .images import convolve2d, correlate2d
     from .nn.functional import log_softmax, relu, sigmoid, softmax, tanh
+    from .optimization import optimize
     from .serialization import load, save
     from .training import Trainer
 
@@ -48,6 +49,7 @@ _LAZY = {
     "correlate2d": "fastconv.images",
     "explain": "fastconv.explanation",
     "load": "fastconv.serialization",
+    "optimize": "fastconv.optimization",
     "save": "fastconv.serialization",
     "Trainer": "fastconv.training",
     "log_softmax": "fastconv.nn.functional",
@@ -85,6 +87,7 @@ __all__ = [
     "no_grad",
     "num_threads",
     "optim",
+    "optimize",
     "relu",
     "save",
     "set_backend",

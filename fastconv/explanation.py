@@ -141,25 +141,29 @@ def _time(ms: float) -> str:
     return f"{ms:.3f} ms" if ms >= 0.1 else f"{ms * 1e3:.2f} µs"
 
 
-def explain(function: Callable[..., Any], *arrays: Any, **options: Any) -> Explanation:
+def explain(function: Callable[..., Any], *arrays: Any, **options: Any) -> Any:
     """Explain one call of a function of `fastconv.nn.functional`: work, kernel, bound and measured time.
+
+    Or a network, layer by layer: ``explain(model, shape)``.
 
     Parameters
     ----------
     function : callable
-        Such as ``F.conv2d``.
+        Such as ``F.conv2d``; or a Module.
     *arrays, **options
-        Its arguments. The call is repeated for about 0.2 s, and the machine's ceilings are measured once a process.
+        Its arguments. The call is repeated for about 0.2 s, and the machine's ceilings are measured once a process. For
+        a Module one argument, the shape of an input with its batch dimension; forward passes in evaluation mode are
+        repeated for about 1 s.
 
     Returns
     -------
-    Explanation
-        Prints as a table.
+    Explanation, or ModelExplanation
+        Prints as a table; the latter adds the receptive field of every layer.
 
     Raises
     ------
     TypeError
-        If `function` is not one of `fastconv.nn.functional`.
+        If `function` is not one of `fastconv.nn.functional`, nor a Module with one shape.
     TypeError, ValueError
         What the call itself raises.
 
@@ -171,8 +175,19 @@ def explain(function: Callable[..., Any], *arrays: Any, **options: Any) -> Expla
     >>> report = fc.explain(F.conv2d, x, w, padding=1)
     >>> report.output_shape, report.flops
     ((1, 4, 8, 8), 13824)
+    >>> report = fc.explain(fc.models.LeNet5(), (1, 1, 28, 28))
+    >>> [(row.layer, row.flops, row.receptive_field) for row in report.rows[:3]]
+    [('Conv2d', 235200, (5, 5)), ('ReLU', 4704, (5, 5)), ('MaxPool2d', 4704, (6, 6))]
     """
     from .nn import functional
+    from .nn.modules.module import Module
+
+    if isinstance(function, Module):
+        from .model_explanation import explain_model
+
+        if len(arrays) != 1 or options or not isinstance(arrays[0], list | tuple):
+            raise TypeError("explain takes a Module and the shape of its input, as in explain(model, (1, 3, 224, 224))")
+        return explain_model(function, arrays[0])
 
     name = getattr(function, "__name__", "")
     if getattr(functional, name, None) is not function:

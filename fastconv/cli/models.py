@@ -11,6 +11,7 @@ from .output import add_json, print_json, table
 _EXAMPLES = """examples:
   fastconv models
   fastconv models resnet50
+  fastconv models resnet50 --explain --batch-size 8 --optimize
   fastconv models --json
 """
 _HELP = "table of the networks: input, parameters, multiply-accumulates, source"
@@ -27,6 +28,13 @@ def add_parser(verbs: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("name", nargs="?", metavar="NAME", help="one network, layer by layer")
+    parser.add_argument(
+        "--explain", action="store_true", help="also time the layers of NAME against the machine's bound"
+    )
+    parser.add_argument(
+        "--batch-size", type=int, default=1, metavar="N", help="inputs at once for --explain (default 1)"
+    )
+    parser.add_argument("--optimize", action="store_true", help="explain the network as fastconv.optimize makes it")
     add_json(parser)
     parser.set_defaults(run=run)
 
@@ -41,6 +49,10 @@ def run(arguments: argparse.Namespace) -> int:
         with skip_init():
             return info.build().summary((1, *info.input_shape))
 
+    if arguments.explain:
+        if arguments.name is None:
+            raise ValueError("--explain needs the NAME of one network")
+        return _explain(model_info(arguments.name), arguments)
     if arguments.name is not None:
         info = model_info(arguments.name)
         found = summary(info)
@@ -69,6 +81,20 @@ def run(arguments: argparse.Namespace) -> int:
         for e in entries
     ]
     print(table(rows, ("model", "input", "parameters", "MACs", "source"), "llrrl"))
+    return 0
+
+
+def _explain(info: Any, arguments: argparse.Namespace) -> int:
+    from ..explanation import explain
+    from ..optimization import optimize
+
+    net = info.build().eval()
+    shape = (arguments.batch_size, *info.input_shape)
+    report = explain(optimize(net) if arguments.optimize else net, shape)
+    if arguments.json:
+        print_json({"name": info.name, **report.as_dict()})
+    else:
+        print(f"{info.name}, {info.source}\n{report}")
     return 0
 
 

@@ -172,13 +172,14 @@ class DenseNet(nn.Module):
                     channels = kept
             layers["norm5"] = nn.BatchNorm2d(channels)
             self.features = nn.Sequential(layers)
+            self.relu = nn.ReLU()
             self.classifier = nn.Linear(channels, num_classes)
         initialize(self, he_fan_in)
         nn.init.zeros_(self.classifier.bias)
 
     def forward(self, x: Any) -> Any:
         """Logits (N, num_classes) of images (N, in_channels, H, W)."""
-        x = F.adaptive_avg_pool2d(F.relu(self.features(x)), 1)
+        x = F.adaptive_avg_pool2d(self.relu(self.features(x)), 1)
         return self.classifier(x.reshape(x.shape[0], -1))
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True) -> LoadResult:

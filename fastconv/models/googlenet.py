@@ -40,11 +40,12 @@ class BasicConv2d(nn.Module):
         super().__init__()
         self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, bias=not batch_norm, **options)
         self.bn = nn.BatchNorm2d(out_channels, eps=0.001) if batch_norm else None
+        self.relu = nn.ReLU()
 
     def forward(self, x: Any) -> Any:
         """Features (N, out_channels, H', W') of features (N, in_channels, H, W)."""
         x = self.conv(x)
-        return F.relu(x if self.bn is None else self.bn(x))
+        return self.relu(x if self.bn is None else self.bn(x))
 
 
 class NaiveInception(nn.Module):

@@ -7,6 +7,7 @@ from typing import Any
 
 import fastconv.nn as nn
 from fastconv.models.initialization import he_fan_out, initialize, normal
+from fastconv.models.residual import Add
 from fastconv.nn.modules.arguments import number, size
 
 __all__ = [
@@ -188,17 +189,18 @@ class InvertedResidual(nn.Module):
     def __init__(self, inp: int, oup: int, stride: int, expand_ratio: int) -> None:
         super().__init__()
         hidden = round(inp * expand_ratio)
-        self.use_res_connect = stride == 1 and inp == oup
         self.conv = nn.Sequential(
             *([_conv_norm(inp, hidden, 1)] if expand_ratio != 1 else []),
             _conv_norm(hidden, hidden, 3, stride, groups=hidden),
             nn.Conv2d(hidden, oup, 1, bias=False),
             nn.BatchNorm2d(oup),
         )
+        self.add = Add() if stride == 1 and inp == oup else None
 
     def forward(self, x: Any) -> Any:
         """Features (N, oup, H / stride, W / stride) of features (N, inp, H, W)."""
-        return x + self.conv(x) if self.use_res_connect else self.conv(x)
+        y = self.conv(x)
+        return y if self.add is None else self.add(y, x)
 
 
 class MobileNetV2(nn.Module):

@@ -7,6 +7,7 @@ from typing import Any
 
 import fastconv.nn as nn
 from fastconv.models.initialization import he_fan_out, initialize
+from fastconv.models.residual import Add
 from fastconv.nn.modules.arguments import choice, size
 
 __all__ = [
@@ -79,14 +80,14 @@ class BasicBlock(nn.Module):
         self.conv2 = _conv3x3(planes, planes, 1)
         self.bn2 = nn.BatchNorm2d(planes)
         self.downsample = downsample
-        self.shortcut = shortcut
+        self.add = Add() if shortcut else None
 
     def forward(self, x: Any) -> Any:
         """Features (N, planes, H / stride, W / stride) of features (N, inplanes, H, W)."""
         y = self.relu(self.bn1(self.conv1(x)))
         y = self.bn2(self.conv2(y))
-        if self.shortcut:
-            y = y + (x if self.downsample is None else self.downsample(x))
+        if self.add is not None:
+            y = self.add(y, x if self.downsample is None else self.downsample(x))
         return self.relu(y)
 
 
@@ -144,15 +145,15 @@ class Bottleneck(nn.Module):
         self.bn3 = nn.BatchNorm2d(planes * self.expansion)
         self.relu = nn.ReLU()
         self.downsample = downsample
-        self.shortcut = shortcut
+        self.add = Add() if shortcut else None
 
     def forward(self, x: Any) -> Any:
         """Features (N, 4 planes, H / stride, W / stride) of features (N, inplanes, H, W)."""
         y = self.relu(self.bn1(self.conv1(x)))
         y = self.relu(self.bn2(self.conv2(y)))
         y = self.bn3(self.conv3(y))
-        if self.shortcut:
-            y = y + (x if self.downsample is None else self.downsample(x))
+        if self.add is not None:
+            y = self.add(y, x if self.downsample is None else self.downsample(x))
         return self.relu(y)
 
 
@@ -182,7 +183,7 @@ class ResNet(nn.Module):
     Attributes
     ----------
     conv1, bn1, relu, maxpool, layer1, layer2, layer3, layer4, avgpool, fc : Module
-        As in torchvision; stages that `layers` does not have, and the pooling of a small stem, are identities.
+        As in torchvision, as far as `layers` has stages; the pooling of a small stem is the identity.
 
     Raises
     ------
@@ -228,6 +229,7 @@ class ResNet(nn.Module):
         if not 1 <= len(layers) <= 4:
             raise ValueError(f"layers must have 1 to 4 entries, got {layers!r}")
         self._inplanes = width
+        self._stages = tuple(f"layer{i + 1}" for i in range(len(layers)))
         options = {
             "groups": groups,
             "base_width": width_per_group,
@@ -242,9 +244,8 @@ class ResNet(nn.Module):
             self.bn1 = nn.BatchNorm2d(width)
             self.relu = nn.ReLU()
             self.maxpool = nn.Identity() if small else nn.MaxPool2d(3, 2, padding=1)
-            for i in range(4):
-                stage = self._stage(block, width << i, layers[i], i, options) if i < len(layers) else nn.Identity()
-                self.add_module(f"layer{i + 1}", stage)
+            for i, blocks in enumerate(layers):
+                self.add_module(f"layer{i + 1}", self._stage(block, width << i, blocks, i, options))
             self.avgpool = nn.AdaptiveAvgPool2d(1)
             self.fc = nn.Linear(self._inplanes, num_classes)
         initialize(self, he_fan_out)
@@ -270,7 +271,8 @@ class ResNet(nn.Module):
     def forward(self, x: Any) -> Any:
         """Logits (N, num_classes) of images (N, in_channels, H, W)."""
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
-        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
+        for name in self._stages:
+            x = self._modules[name](x)  # type: ignore[misc]
         x = self.avgpool(x)
         return self.fc(x.reshape(x.shape[0], -1))
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import fastconv.nn as nn
-import fastconv.nn.functional as F
 from fastconv.models.initialization import initialize
+from fastconv.models.residual import Add
 from fastconv.nn.modules.arguments import size
 
 __all__ = ["WaveformNet", "m3", "m5", "m11", "m18", "m34_res"]
@@ -32,10 +32,12 @@ class WaveformBlock(nn.Module):
         super().__init__()
         self.body = nn.Sequential(*_conv_norm(in_channels, channels), nn.ReLU(), *_conv_norm(channels, channels))
         self.shortcut = nn.Identity() if in_channels == channels else nn.Conv1d(in_channels, channels, 1)
+        self.add = Add()
+        self.relu = nn.ReLU()
 
     def forward(self, x: Any) -> Any:
         """Features (N, channels, L) of features (N, in_channels, L)."""
-        return F.relu(self.body(x) + self.shortcut(x))
+        return self.relu(self.add(self.body(x), self.shortcut(x)))
 
 
 class WaveformNet(nn.Module):

@@ -1,0 +1,329 @@
+"""`optimize`: a copy of a network for inference, with its batch normalisation inside the convolutions."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import threading
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from .nn.modules.arguments import is_floating, size
+from .nn.modules.calling import convert_leaves
+from .nn.modules.conv import _ConvBase
+from .nn.modules.linear import Linear
+from .nn.modules.module import Module
+from .nn.modules.normalization import _BatchNorm
+from .nn.modules.shape import Identity
+from .tape import enable_grad, topological_order
+from .tensor import Parameter, Tensor
+
+__all__ = ["Optimized", "optimize"]
+
+Call = tuple[Module, Tensor, Tensor]
+"""A call of a layer in a recorded pass: the layer, its first input, its output."""
+
+
+class Optimized(Module):
+    """What `optimize` returns: a network in evaluation mode that computes in channels-last and gives back your layout.
+
+    Attributes
+    ----------
+    model : Module
+        The rewritten copy.
+    folded : tuple of (str, str) or None
+        Names of the convolutions and of the normalisations that went into them; None before the first call.
+    inplace : tuple of str or None
+        Names of the layers that overwrite their input.
+
+    Examples
+    --------
+    >>> import fastconv as fc, fastconv.nn as nn
+    >>> fast = fc.optimize(nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2), nn.ReLU()), (1, 3))
+    >>> fast.folded, fast.inplace
+    ((('0', '1'),), ('2',))
+    """
+
+    def __init__(self, model: Module) -> None:
+        super().__init__()
+        self.model = model
+        self.folded: tuple[tuple[str, str], ...] | None = None
+        self.inplace: tuple[str, ...] | None = None
+        self._lock = threading.Lock()
+        super().train(False)
+
+    def train(self, mode: bool = True) -> Optimized:
+        """Nothing: an optimised network stays in evaluation mode."""
+        return self
+
+    def forward(self, *inputs: Any) -> Any:
+        """The network's outputs for `inputs`, in the memory layout of the first."""
+        if self.folded is None:
+            self.prepare(*(tuple(np.shape(x)) for x in inputs))
+        first = inputs[0] if inputs else None
+        if type(first) is not np.ndarray:
+            return self.model(*inputs)
+        output = self.model(*(_channels_last(x) if type(x) is np.ndarray else x for x in inputs))
+        if _is_channels_last(first):
+            return output
+        return convert_leaves(_contiguous, output)
+
+    def prepare(self, *shapes: Sequence[int]) -> None:
+        """Find out what can be folded from a forward pass over one random input of each of these shapes.
+
+        Raises
+        ------
+        ValueError
+            The rewritten network computes something else, because its forward reads values outside the tape (through
+            ``data`` or ``numpy()``).
+        """
+        with self._lock:
+            if self.folded is not None:
+                return
+            whole = [tuple(shape) for shape in shapes]
+            single = [(min(shape[0], 1), *shape[1:]) if shape else shape for shape in whole]
+            try:
+                self.folded, self.inplace = _rewrite(self.model, single)
+            except ValueError:
+                if single == whole:
+                    raise
+                self.folded, self.inplace = _rewrite(self.model, whole)  # the first dimension is no batch
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in self.__dict__.items() if key != "_lock"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self.__dict__["_lock"] = threading.Lock()
+
+
+def optimize(model: Module, input_shape: Sequence[int] | None = None) -> Optimized:
+    """A copy of `model` for inference that computes the same with less.
+
+    Batch normalisation with running statistics is folded into the convolution, transposed convolution or linear layer
+    before it; ReLU and sums overwrite arrays that nothing else reads; the interior runs in channels-last, whatever the
+    input's layout.
+
+    Parameters
+    ----------
+    model : Module
+        Stays as it is; changes to it after the call do not reach the copy.
+    input_shape : sequence of int, optional
+        Shape of an input with its batch dimension, such as ``(1, 3, 224, 224)``: the copy is rewritten at once. By
+        default that happens at the first call, with the shape of its inputs.
+
+    Returns
+    -------
+    Optimized
+        A Module; its results differ from the model's by rounding alone. What may be folded is read off one recorded
+        forward pass, so that any ``forward`` is understood; its parameters are frozen.
+
+    Raises
+    ------
+    TypeError
+        `model` is no Module.
+    ValueError
+        `input_shape` does not fit the model, or the copy does not compute what the model does.
+
+    Notes
+    -----
+    Jacob et al. 2018, section 3.2, for the folding: ``w' = w g / sqrt(var + eps)``, ``b' = (b - mean) g / sqrt(var +
+    eps) + beta``, computed in float64. A normalisation stays where its input is used elsewhere, too, where it comes
+    first (DenseNet), or where it has no running statistics.
+
+    Examples
+    --------
+    >>> import numpy as np, fastconv as fc, fastconv.nn as nn
+    >>> net = nn.Sequential(nn.Conv2d(3, 8, 3, bias=False), nn.BatchNorm2d(8), nn.ReLU()).eval()
+    >>> fast = fc.optimize(net, (1, 3, 32, 32))
+    >>> fast.model
+    Sequential(
+      (0): Conv2d(3, 8, kernel_size=(3, 3), stride=(1, 1))
+      (1): Identity()
+      (2): ReLU(inplace=True)
+    )
+    >>> x = np.random.default_rng(0).random((2, 3, 32, 32), np.float32)
+    >>> bool(np.allclose(fast(x), net(x), atol=1e-6))
+    True
+    """
+    if not isinstance(model, Module):
+        raise TypeError(f"model must be a Module, got {type(model).__name__}")
+    if isinstance(model, Optimized):
+        return copy.deepcopy(model)
+    optimized = Optimized(copy.deepcopy(model))
+    if input_shape is not None:
+        optimized.prepare(tuple(size("input_shape", extent, 1) for extent in input_shape))
+    for parameter in optimized.parameters():
+        parameter.requires_grad = False
+        parameter.grad = None
+    return optimized
+
+
+# ---- memory layout -----------------------------------------------------------------------------------------------
+
+
+def _is_channels_last(x: np.ndarray) -> bool:
+    return x.ndim > 2 and not x.flags.c_contiguous and np.moveaxis(x, 1, -1).flags.c_contiguous
+
+
+def _contiguous(y: Any) -> Any:
+    return np.ascontiguousarray(y) if type(y) is np.ndarray and y.ndim > 2 else y
+
+
+def _channels_last(x: np.ndarray) -> np.ndarray:
+    """`x` with channels-last strides, copied where it has others; arrays without spatial dimensions as they are."""
+    return np.moveaxis(np.ascontiguousarray(np.moveaxis(x, 1, -1)), -1, 1) if x.ndim > 2 else x
+
+
+# ---- rewriting ---------------------------------------------------------------------------------------------------
+
+
+def _rewrite(model: Module, shapes: Sequence[Sequence[int]]) -> tuple[tuple[tuple[str, str], ...], tuple[str, ...]]:
+    """Fold and overwrite in `model` what one recorded forward pass allows; the names of the layers concerned."""
+    rng = np.random.default_rng(0)
+    dtype = next((p.data.dtype for p in model.parameters() if is_floating(p.data.dtype)), np.dtype(np.float32))
+    inputs = [rng.standard_normal(shape).astype(dtype) for shape in shapes]
+    names = {module: name for name, module in model.named_modules()}
+    calls, outputs = _recorded_calls(model, inputs)
+    readers = Counter(id(parent) for tensor in _all_behind(outputs) for parent in _parents(tensor))
+    readers.update(id(output) for output in outputs)
+    times = Counter(id(module) for module, _, _ in calls)
+    made_by = {id(output): (module, entry) for module, entry, output in calls}
+
+    folded = []
+    for module, entry, _ in calls:
+        source = made_by.get(id(entry))
+        if source is None or not isinstance(module, _BatchNorm) or not _can_fold(source[0], module, entry):
+            continue
+        if times[id(module)] == times[id(source[0])] == readers[id(entry)] == 1:
+            folded.append((source[0], module))
+    inplace = []
+    for module in {id(module): module for module, _, _ in calls}.values():
+        entries = [entry for other, entry, _ in calls if other is module]
+        if getattr(module, "inplace", None) is False and all(readers[id(e)] == 1 and _is_fresh(e) for e in entries):
+            inplace.append(module)
+
+    undo: list[Callable[[], None]] = []
+    try:
+        for layer, norm in folded:
+            undo += [_fold(layer, norm), _replace(model, norm, Identity())]
+        for module in inplace:
+            module.inplace = True
+            undo.append(functools.partial(setattr, module, "inplace", False))
+        _check(model(*(x.copy() for x in inputs)), [output.data for output in outputs])
+    except BaseException:
+        for step in reversed(undo):
+            step()
+        raise
+    return tuple((names[a], names[b]) for a, b in folded), tuple(names[module] for module in inplace)
+
+
+def _recorded_calls(model: Module, inputs: list[np.ndarray]) -> tuple[list[Call], list[Tensor]]:
+    """Every call of a layer without hooks in a recorded forward pass, and the outputs of the pass."""
+    calls: list[Call] = []
+
+    def note(module: Module, arguments: tuple[Any, ...], output: Any) -> None:
+        if arguments and isinstance(arguments[0], Tensor) and isinstance(output, Tensor):
+            calls.append((module, arguments[0], output))
+
+    layers = [module for module in model.modules() if not module._modules and not module._forward_hooks]
+    handles = [module.register_forward_hook(note) for module in layers]
+    try:
+        with enable_grad():
+            result = model(*(Tensor(x, requires_grad=True) for x in inputs))
+    finally:
+        for handle in handles:
+            handle.remove()
+    return calls, _tensors(result)
+
+
+def _tensors(result: Any) -> list[Tensor]:
+    found: list[Tensor] = []
+    convert_leaves(lambda leaf: found.append(leaf) if isinstance(leaf, Tensor) else None, result)
+    return found
+
+
+def _parents(tensor: Tensor) -> list[Tensor]:
+    return [parent for parent in tensor._node.parents if parent is not None] if tensor._node is not None else []
+
+
+def _all_behind(outputs: list[Tensor]) -> list[Tensor]:
+    """Every recorded Tensor that the outputs were computed from, each once."""
+    return list({id(tensor): tensor for output in outputs for tensor in topological_order(output)}.values())
+
+
+def _is_fresh(tensor: Tensor) -> bool:
+    """Whether nothing else holds the memory of `tensor`: it was computed, and is no view of what it was made from."""
+    parents = _parents(tensor)
+    return bool(parents) and not any(np.may_share_memory(tensor.data, parent.data) for parent in parents)
+
+
+def _can_fold(layer: Module, norm: _BatchNorm, entry: Tensor) -> bool:
+    if norm.running_mean is None or norm.training:
+        return False
+    if isinstance(layer, Linear):
+        return entry.ndim == 2
+    return isinstance(layer, _ConvBase) and entry.ndim == layer._nd + 2
+
+
+def _fold(layer: Any, norm: _BatchNorm) -> Callable[[], None]:
+    """Give `layer` the weight and bias with which it computes what `norm` makes of its output; returns the undoing."""
+    before = layer.weight, layer.bias
+    weight = layer.weight.data
+    dtype = weight.dtype
+    scale = 1 / np.sqrt(norm.running_var.astype(np.float64) + norm.eps)
+    if norm.weight is not None:
+        scale = scale * norm.weight.data.astype(np.float64)
+    bias = 0 if layer.bias is None else layer.bias.data.astype(np.float64)
+    shift = (bias - norm.running_mean.astype(np.float64)) * scale
+    if norm.bias is not None:
+        shift = shift + norm.bias.data.astype(np.float64)
+    if getattr(layer, "_transposed", False):
+        # (C, K / groups, ...): the outputs of a group stand in the second dimension of that group's inputs.
+        groups = layer.groups
+        grouped = weight.reshape(groups, weight.shape[0] // groups, weight.shape[1], -1).astype(np.float64)
+        product = (grouped * scale.reshape(groups, 1, -1, 1)).reshape(weight.shape)
+    else:
+        product = weight * scale.reshape(-1, *(1,) * (weight.ndim - 1))
+    layer.weight = Parameter(product.astype(dtype), requires_grad=False)
+    layer.bias = Parameter(shift.astype(dtype), requires_grad=False)
+
+    def undo() -> None:
+        layer.weight, layer.bias = before
+
+    return undo
+
+
+def _replace(model: Module, old: Module, replacement: Module) -> Callable[[], None]:
+    """Put `replacement` wherever `old` is; returns the undoing."""
+    replacement.training = old.training
+    places = [(m._modules, name) for m in model.modules() for name, child in m._modules.items() if child is old]
+    for children, name in places:
+        children[name] = replacement
+
+    def undo() -> None:
+        for children, name in places:
+            children[name] = old
+
+    return undo
+
+
+def _check(result: Any, expected: list[np.ndarray]) -> None:
+    """ValueError unless the outputs are the `expected` ones but for rounding."""
+    found: list[np.ndarray] = []
+    convert_leaves(lambda leaf: found.append(leaf) if isinstance(leaf, np.ndarray) else None, result)
+    for y, before in zip(found, expected, strict=True):
+        # Far above the rounding of deep networks, far below what another computation gives.
+        share = 1e-3 if before.dtype.itemsize > 2 else 0.1
+        before = before.astype(np.float64)
+        finite = np.isfinite(before)
+        largest = np.abs(before[finite]).max(initial=0)
+        change = np.abs(y[finite] - before[finite]).max(initial=0)
+        if not change <= share * largest:
+            raise ValueError(
+                f"cannot optimize this model: its outputs change by {change:.2g} where they reach {largest:.2g}; its "
+                "forward must use values of a layer outside the tape (Tensor.data, Tensor.numpy())"
+            )
