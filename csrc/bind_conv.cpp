@@ -110,8 +110,10 @@ py::object backward_input(const ConvParameters& p, bool transposed, py::handle d
 
 py::object backward_weight(const ConvParameters& p, bool transposed, py::handle dy_object, py::handle x_object,
                            py::handle w_shape_object) {
-  const Array x = take_image("input", x_object, p.nd);
-  const Array dy = take_image("dy", dy_object, p.nd, &x.layout);
+  Array x = take_image("input", x_object, p.nd), dy = take_image("dy", dy_object, p.nd);
+  // In one format: the smaller array is copied, or one channel seen as the plane that it is in both.
+  if (dy.layout != x.layout && dy.size() > x.size()) x = take_image("input", x_object, p.nd, &dy.layout);
+  if (dy.layout != x.layout) dy = take_image("dy", dy_object, p.nd, &x.layout);
   require_dtype("dy", dy, x.dtype);
   int64_t w_shape[5], y_shape[5];
   take_shape("w_shape", w_shape_object, w_shape, p.nd + 2, p.nd + 2);
