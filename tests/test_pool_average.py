@@ -20,6 +20,9 @@ CASES = {
     "5x5/3": (2, (1, 33, 14, 14), 5, 3, 2, True, True, None),
     "divisor": (2, (1, 4, 9, 9), 3, 2, 1, True, True, -5),
     "global": (2, (2, 20, 7, 7), 7, 1, 0, False, True, None),
+    "global, of many channels": (2, (3, 37, 6, 5), (6, 5), 1, 0, False, False, None),
+    "global with a divisor": (2, (2, 3, 4, 5), (4, 5), 1, 0, False, True, 7),
+    "2x2 with a divisor, two rows a register": (2, (2, 3, 15, 14), 2, None, 0, False, True, 3),
     "long rows": (1, (2, 3, 301), 5, 2, 2, False, True, None),
     "more taps than vectors take": (1, (1, 2, 5000), 4100, 300, 0, True, True, None),
     "gaps": (2, (1, 3, 10, 20), 1, 3, 0, False, True, None),
@@ -83,6 +86,24 @@ def test_integers_are_exact(backend, layout, dtype):
         checks.assert_exact(dx, reference.avg_pool_backward(dy.astype(np.float64), x.shape, *args), dtype)
         if dtype == np.float64:  # the adjoint identity
             assert np.sum(dx * x) == np.sum(dy * y64)
+
+
+def test_every_width_of_tiles_around_a_register(backend):
+    for width in (2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 18, 31, 32, 33, 34, 65):
+        args = (2, None, 0, False, True, None, 2)
+        dy = checks.integers(np.random.default_rng(width), (3, 3, 3, width // 2), np.float32)
+        shape = (3, 3, 7, width)
+        dx64 = reference.avg_pool_backward(dy.astype(np.float64), shape, *args)
+        checks.assert_exact(backend.avg_pool_backward(dy, shape, *args), dx64, np.float32)
+
+
+def test_global_average_of_a_batch_is_that_of_its_images(kernel_backend):
+    for space in (1, 5, 7, 33):
+        x = checks.normal(np.random.default_rng(space), (5, 11, space, space), np.float32)
+        x[3] = -0.0
+        y = kernel_backend.adaptive_avg_pool_forward(x, 1, 2)
+        for n in range(5):
+            checks.assert_same_bits(kernel_backend.adaptive_avg_pool_forward(x[n : n + 1], 1, 2), y[n : n + 1])
 
 
 @pytest.mark.parametrize("size", [2, 3, 5, 7])

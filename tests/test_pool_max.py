@@ -29,6 +29,10 @@ CASES = {
     "3-D": (3, (1, 18, 5, 6, 21), (2, 3, 3), (1, 2, 2), (1, 1, 0), 1, True),
     "many taps": (2, (1, 2, 40, 40), 18, 3, 9, 1, False),
     "more taps than vectors take": (1, (1, 2, 5000), 4100, 300, 0, 1, True),
+    "tiles, two rows a register": (2, (2, 5, 14, 15), 2, None, 0, 1, False),
+    "tiles, one row left over": (2, (1, 3, 11, 8), 2, None, 0, 1, False),
+    "plane over the cache": (2, (1, 2, 129, 130), 3, 2, 1, 1, True),
+    "short rows dilated by 4": (2, (2, 7, 19, 13), (2, 3), (3, 4), 1, 4, True),
     "windows in the padding": (2, (1, 2, 1, 20), 2, 1, 1, (2, 1), False),
 }
 
@@ -113,6 +117,20 @@ def test_overlapping_gradients_add_up_before_they_are_rounded(backend, dtype, st
             dx = backend.max_pool_backward(dy, saved, x.shape, *args)
             windows = int((y == 1)[0, 0].sum())
             assert dx[0, 0, 3, 9] == np.asarray(windows * (1 + 2.0**-7), dtype)
+
+
+@pytest.mark.parametrize("stride", [1, 2, 3])
+@pytest.mark.parametrize("kernel", [2, 3])
+def test_every_width_around_a_register(backend, kernel, stride):
+    for width in (2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 18, 31, 32, 33, 34, 65):
+        shape, args = (3, 3, 7, max(width, kernel)), (kernel, stride, 0, 1, False, 2)
+        x = integers(shape, np.float32, width)
+        y64, index = reference.max_pool_forward(x.astype(np.float64), *args, "flat")
+        y, saved = backend.max_pool_forward(x, *args, "window")
+        checks.assert_exact(y, y64, np.float32)
+        dy = integers(y.shape, np.float32, 2)
+        dx64 = reference.max_pool_backward(dy.astype(np.float64), index, shape, *args)
+        checks.assert_exact(backend.max_pool_backward(dy, saved, shape, *args), dx64, np.float32)
 
 
 @pytest.mark.parametrize("dtype", checks.DTYPES, ids=checks.dtype_name)
@@ -254,13 +272,13 @@ def test_an_index_outside_the_plane_is_named(backend, bad):
 
 def test_any_saved_taps_are_safe(kernel_backend):
     """What max_pool_backward is given as `saved` may be anything: no write leaves the array."""
-    for stride in (1, 2, 3):
-        y, saved = kernel_backend.max_pool_forward(
-            integers((2, 17, 9, 35), np.float32), 3, stride, 1, 1, False, 2, "window"
-        )
-        wild = np.random.default_rng(10).integers(0, 256, saved.shape).astype(saved.dtype)
-        dx = kernel_backend.max_pool_backward(np.ones_like(y), wild, (2, 17, 9, 35), 3, stride, 1, 1, False, 2)
-        assert 0 <= dx.sum() <= y.size
+    for shape in ((2, 17, 9, 35), (1, 1, 130, 129)):
+        for stride in (1, 2, 3):
+            args = (3, stride, 1, 1, False, 2)
+            y, saved = kernel_backend.max_pool_forward(integers(shape, np.float32), *args, "window")
+            wild = np.random.default_rng(10).integers(0, 256, saved.shape).astype(saved.dtype)
+            dx = kernel_backend.max_pool_backward(np.ones_like(y), wild, shape, *args)
+            assert 0 <= dx.sum() <= y.size
 
 
 # ---- bad input ------------------------------------------------------------------------------------------------------

@@ -29,8 +29,8 @@ struct Walk {
   int64_t from_, step_, rest_, lo_rest_ = 0, end_rest_;
 };
 
-// Sum of n neighbours: vectors, then their lanes.
-template <class T> FC_INLINE Accumulator<T> sum_run(const T* p, int64_t n) {
+// Sum of n neighbours: vectors, whose lanes remain to be added.
+template <class T> FC_INLINE Vec<Accumulator<T>> sum_registers(const T* p, int64_t n) {
   using A = Accumulator<T>;
   constexpr int64_t lanes = kLanes<A>;
   Vec<A> sum[4] = {};
@@ -38,7 +38,10 @@ template <class T> FC_INLINE Accumulator<T> sum_run(const T* p, int64_t n) {
   for (; i + 4 * lanes <= n; i += 4 * lanes)
     for (int k = 0; k < 4; k++) sum[k] += load(p + i + k * lanes);
   for (; i < n; i += lanes) sum[0] += i + lanes <= n ? load(p + i) : load_partial(p + i, n - i);
-  return sum_lanes<A>((sum[0] + sum[1]) + (sum[2] + sum[3]));
+  return (sum[0] + sum[1]) + (sum[2] + sum[3]);
+}
+template <class T> FC_INLINE Accumulator<T> sum_run(const T* p, int64_t n) {
+  return sum_lanes<Accumulator<T>>(sum_registers(p, n));
 }
 
 // One value after the other, line by line.
@@ -176,14 +179,26 @@ template <class T> void average_backward_channels_last(const PoolShape& s, const
   });
 }
 
+constexpr int64_t kSmallPlane = 1024;
 constexpr int64_t kRun = 4096;  // sums of sums: a long sum in one float would lose the digits of what is added
 
 // One window: the average of a plane, and its gradient in every place.
 template <class T> void average_planes(const PoolShape& s, const T* x, T* y, Context& ctx) {
   using A = Accumulator<T>;
+  constexpr int64_t lanes = kLanes<A>;
   const int64_t plane = s.in_space();
   for_row_blocks<FlushDenormals>(ctx, s.N * s.C, 0, double(plane) * sizeof(T), [&](int64_t first, int64_t last, int) {
-    for (int64_t i = first; i < last; i++) {
+    int64_t i = first;
+    // Small planes: a register of sums each, whose lanes are then added up for all of them together.
+    for (; plane <= kSmallPlane && i + lanes <= last; i += lanes) {
+      Vec<A> sum[lanes];
+      for (int64_t l = 0; l < lanes; l++) sum[l] = sum_registers(x + (i + l) * plane, plane);
+      transpose<A>(sum);
+      for (int64_t half = lanes / 2; half; half /= 2)
+        for (int64_t l = 0; l < half; l++) sum[l] += sum[l + half];
+      store(y + i, (Vec<A>{} + sum[0]) / A(plane));  // no -0, as below
+    }
+    for (; i < last; i++) {
       A sum = 0;
       for (int64_t k = 0; k < plane; k += kRun) sum += sum_run(x + i * plane + k, min_of(kRun, plane - k));
       y[i] = from_accumulator<T>(sum / A(plane));

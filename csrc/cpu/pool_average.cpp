@@ -1,5 +1,6 @@
 // Average and power-average (Lp) pooling, forward and backward.
 #include "pool_rows.h"
+#include "pool_tiles.h"
 
 namespace fastconv::cpu::FC_ISA {
 namespace {
@@ -326,9 +327,28 @@ void average_backward_channels_last(const PoolShape& shape, const T* dy, T* dx, 
   });
 }
 
+// Windows of 2 x 2 side by side: all four values of a window get a quarter of its gradient.
+template <class T>
+void average_backward_tiles(const PoolShape& s, const T* dy, T* dx, const Divisor& divisor, Context& ctx) {
+  using A = Accumulator<T>;
+  const Vec<A> by = broadcast<A>(A(divisor.factor(0, 0) * divisor.factor(1, 0) * divisor.factor(2, 0)));
+  fill_tiles<T, FlushDenormals>(s, dx, sizeof(T), ctx, [=](int64_t at, int64_t n) {
+    const Vec<A> v = load_up_to(dy + at, n) / by;
+    return Tile<A>{{{v, v}, {v, v}}};
+  });
+}
+
+// One window that is the whole input: what adaptive pooling does with it.
+bool is_global(const PoolShape& s) {
+  bool global = !s.divisor_override;
+  for (int d = 0; d < 3; d++) global &= s.out[d] == 1 && s.kernel[d] == s.in[d] && s.pad[d] == 0;
+  return global;
+}
+
 }  // namespace
 
 void avg_pool_forward(const PoolShape& s, const void* x, void* y, Context& ctx) {
+  if (is_global(s)) return adaptive_avg_pool_forward(s, x, y, ctx);
   const Divisor divisor(s);
   with_type(s.dtype, [&](auto zero) {
     using T = decltype(zero);
@@ -345,12 +365,14 @@ void avg_pool_forward(const PoolShape& s, const void* x, void* y, Context& ctx) 
 }
 
 void avg_pool_backward(const PoolShape& s, const void* dy, void* dx, Context& ctx) {
+  if (is_global(s)) return adaptive_avg_pool_backward(s, dy, dx, ctx);
   const Divisor divisor(s);
   with_type(s.dtype, [&](auto zero) {
     using T = decltype(zero);
     const T* from = static_cast<const T*>(dy);
     T* to = static_cast<T*>(dx);
     if (s.layout == Layout::channels_last) average_backward_channels_last<T>(s, from, to, divisor, ctx);
+    else if (are_tiles(s)) average_backward_tiles<T>(s, from, to, divisor, ctx);
     else average_backward_channels_first<T>(s, from, to, divisor, ctx);
   });
 }

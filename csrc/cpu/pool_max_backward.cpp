@@ -1,5 +1,6 @@
 // Max pooling backward, and unpooling with its own backward pass.
 #include "pool_scatter.h"
+#include "pool_tiles.h"
 
 namespace fastconv::cpu::FC_ISA {
 namespace {
@@ -99,45 +100,65 @@ void gather_same_size(const PoolShape& s, const T* dy, const std::uint8_t* taps,
   });
 }
 
-// Windows of 2 x 2 side by side: each row of dy fills its two rows of dx, zeros included.
-FC_INLINE bool are_tiles(const PoolShape& s) {
-  bool fit = s.layout == Layout::channels_first && s.kernel[0] == 1 && s.in[0] == s.out[0] && s.stride[0] == 1;
-  for (int d = 1; d < 3; d++)
-    fit &= s.kernel[d] == 2 && s.stride[d] == 2 && s.pad[d] == 0 && s.dilation[d] == 1 && s.in[d] >= 2 * s.out[d];
-  return fit;
+// Windows of 2 x 2 side by side: a gradient goes to one value of its window, zeros to the others.
+template <class T>
+void scatter_tiles(const PoolShape& s, const T* dy, const std::uint8_t* taps, T* dx, Context& ctx) {
+  using A = Accumulator<T>;
+  fill_tiles<T, KeepDenormals>(s, dx, sizeof(T) + 1, ctx, [=](int64_t at, int64_t n) {
+    const Vec<A> v = load_up_to(dy + at, n);
+    const Mask<A> tap = load_bytes_within<A>(taps + at, 0, n);
+    Tile<A> tile;
+#pragma GCC unroll 4
+    for (int k = 0; k < 4; k++) tile.at[k / 2][k % 2] = tap == Mask<A>{} + Lane<A>(k) ? v : Vec<A>{};
+    return tile;
+  });
+}
+
+// One window after the other, its gradient added to the value it chose: a plane that stays in cache takes fewer steps so
+// than vectors of inputs do, each of which looks at all windows that hold it; above all where rows are short.
+constexpr int64_t kScatteredPlane = 16 << 10;  // values
+FC_INLINE bool scatters(const PoolShape& s) {
+  return s.layout == Layout::channels_first && s.in_space() <= kScatteredPlane && vector_loops_fit(s);
 }
 template <class T>
-void scatter_tiles(const PoolShape& shape, const T* dy, const std::uint8_t* taps, T* dx, Context& ctx) {
+void scatter_planes(const PoolShape& shape, const T* dy, const std::uint8_t* taps, T* dx, Context& ctx) {
   using A = Accumulator<T>;
-  constexpr int64_t lanes = kLanes<A>;
-  const double bytes = double(shape.out[2]) * (5 * sizeof(T) + 1);
+  constexpr bool direct = sizeof(A) == sizeof(T);  // float16 and bfloat16 add up in float and are rounded once
+  const int64_t plane = shape.in_space();
+  A* scratch = nullptr;
+  if (!direct) {
+    scratch = static_cast<A*>(ctx.workspace(std::size_t(ctx.threads()) * std::size_t(plane) * sizeof(A)));
+    if (!scratch) return;
+  }
+  const double bytes = double(plane) * sizeof(T) + double(shape.out_space()) * (sizeof(T) + 1);
   for_row_blocks<KeepDenormals>(
-      ctx, shape.N * shape.C * shape.out[0] * shape.out[1], 0, bytes,
-      [&](int64_t first, int64_t last, int) __attribute__((noinline)) {
-    const int64_t height = shape.in[1], width = shape.in[2], rows = shape.out[1], windows = shape.out[2];
-    int64_t plane = first / rows, p = first % rows;
-    const T* from = dy + first * windows;
-    const std::uint8_t* chosen = taps + first * windows;
-    for (int64_t row = first; row < last; row++, from += windows, chosen += windows) {
-      T* to = dx + (plane * height + 2 * p) * width;
-      for (int64_t q = 0; q < windows; q += lanes) {
-        const Vec<A> v = load_up_to(from + q, windows - q);
-        const Mask<A> tap = load_bytes_within<A>(chosen, q, windows);
-#pragma GCC unroll 2
-        for (int r = 0; r < 2; r++) {
-          const Vec<A> left = tap == Mask<A>{} + Lane<A>(2 * r) ? v : Vec<A>{};
-          const Vec<A> right = tap == Mask<A>{} + Lane<A>(2 * r + 1) ? v : Vec<A>{};
-          const int64_t n = 2 * (windows - q);
-          store_up_to(to + r * width + 2 * q, interleave_low<A>(left, right), n);
-          if (n > lanes) store_up_to(to + r * width + 2 * q + lanes, interleave_high<A>(left, right), n - lanes);
+      ctx, shape.N * shape.C, 0, bytes, [&](int64_t first, int64_t last, int thread) __attribute__((noinline)) {
+    const PoolShape s = shape;  // a copy: the compiler need not assume that a store changes it
+    // How far a tap lies from its window's origin. What is no tap leads out of the plane: the caller may give any byte.
+    std::int32_t distance[256];
+    for (int64_t k = 0; k < 256; k++) {
+      const int64_t t = k / (s.kernel[1] * s.kernel[2]), r = k / s.kernel[2] % s.kernel[1], c = k % s.kernel[2];
+      const int64_t to = (t * s.dilation[0] * s.in[1] + r * s.dilation[1]) * s.in[2] + c * s.dilation[2];
+      distance[k] = t < s.kernel[0] ? std::int32_t(to) : 1 << 30;
+    }
+    const Axis depth = axis_of(s, 0), height = axis_of(s, 1), width = axis_of(s, 2);
+    const T* values = dy + first * s.out_space();
+    const std::uint8_t* chosen = taps + first * s.out_space();
+    for (int64_t i = first; i < last; i++) {
+      A* const sum = direct ? reinterpret_cast<A*>(dx + i * plane) : scratch + thread * plane;
+      fill_zero(sum, plane);
+      for (int64_t o = 0; o < depth.out; o++)
+        for (int64_t p = 0; p < height.out; p++) {
+          std::int32_t origin = std::int32_t((depth.origin(o) * s.in[1] + height.origin(p)) * s.in[2] - width.pad);
+          for (int64_t q = 0; q < width.out; q++, origin += std::int32_t(width.stride)) {
+            const std::uint32_t place = std::uint32_t(origin + distance[*chosen++]);
+            const A v = to_accumulator(*values++);
+            if (place < std::uint32_t(plane)) sum[place] += v;
+          }
         }
-      }
-      for (int64_t r = 0; r < 2; r++) fill_zero(to + r * width + 2 * windows, width - 2 * windows);
-      if (++p == rows) {
-        fill_zero(to + 2 * width, (height - 2 * rows) * width);
-        p = 0;
-        plane++;
-      }
+      if (!direct)
+        for (int64_t k = 0; k < plane; k += kLanes<A>)
+          store_up_to(dx + i * plane + k, load_up_to(sum + k, plane - k), plane - k);
     }
   });
 }
@@ -247,6 +268,7 @@ void max_pool_backward_taps(const PoolShape& s, const T* dy, const std::uint8_t*
   for (int d = 0; d < 3; d++) same &= s.stride[d] == 1 && s.in[d] == s.out[d];
   if (same) gather_same_size<T>(s, dy, taps, dx, ctx);
   else if (are_tiles(s)) scatter_tiles<T>(s, dy, taps, dx, ctx);
+  else if (scatters(s)) scatter_planes<T>(s, dy, taps, dx, ctx);
   else if (s.layout == Layout::channels_last) gather_channels_last<T>(s, dy, taps, dx, ctx);
   else if (s.dilation[2] > 1 || s.stride[2] > 2) scatter_windows(s, dy, taps, dx, ctx);
   else if (s.stride[2] == 1) gather_channels_first<1, T>(s, dy, taps, dx, ctx);

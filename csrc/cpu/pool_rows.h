@@ -9,16 +9,7 @@
 namespace fastconv::cpu::FC_ISA {
 namespace {
 
-constexpr int64_t kMaxVectorKernel = 4096;             // beyond: one element at a time
-constexpr int kMaxWindowRows = 256;                    // kernel[0] * kernel[1]: beyond likewise
 constexpr int64_t kRowBufferBytes = int64_t(24) << 10;  // combined rows of a block of windows: half of the L1 cache
-
-// Whether the loops below serve this shape: all windows hold an input, and lane numbers and tap numbers are small.
-FC_INLINE bool vector_loops_fit(const PoolShape& s) {
-  for (int d = 0; d < 3; d++)
-    if (s.kernel[d] > kMaxVectorKernel || s.in[d] < s.dilation[d]) return false;
-  return s.kernel[0] * s.kernel[1] <= kMaxWindowRows && s.in_space() < (int64_t(1) << 31);
-}
 
 // The kLanes values that tap k of the windows q, q + 1, ... has in this row; `fill` outside the row.
 template <class T>

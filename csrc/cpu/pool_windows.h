@@ -41,6 +41,24 @@ FC_INLINE Axis axis_of(const PoolShape& s, int d) {
   return {s.in[d], s.out[d], s.kernel[d], s.stride[d], s.pad[d], s.dilation[d]};
 }
 
+constexpr int64_t kMaxVectorKernel = 4096;             // beyond: one element at a time
+constexpr int kMaxWindowRows = 256;                    // kernel[0] * kernel[1]: beyond likewise
+
+// Whether loops over vectors serve this shape: all windows hold an input, and lane numbers and tap numbers are small.
+FC_INLINE bool vector_loops_fit(const PoolShape& s) {
+  for (int d = 0; d < 3; d++)
+    if (s.kernel[d] > kMaxVectorKernel || s.in[d] < s.dilation[d]) return false;
+  return s.kernel[0] * s.kernel[1] <= kMaxWindowRows && s.in_space() < (int64_t(1) << 31);
+}
+
+}  // namespace
+
+// Windows that are the whole input belong to adaptive pooling, whichever way they are asked for.
+void adaptive_avg_pool_forward(const PoolShape&, const void* x, void* y, Context&);
+void adaptive_avg_pool_backward(const PoolShape&, const void* dy, void* dx, Context&);
+
+namespace {
+
 // One dimension of an adaptive pooling: window i holds the inputs floor(i in / out) up to ceil((i + 1) in / out).
 struct AdaptiveAxis {
   int64_t in, out;
