@@ -34,7 +34,7 @@ from .tape import enable_grad, is_grad_enabled, no_grad
 from .tensor import Parameter, Tensor, tensor
 
 if TYPE_CHECKING:
-    from . import data, filters, images, models, nn, optim, training, transfer, visualize
+    from . import data, distributed, filters, images, models, nn, optim, training, transfer, visualize
     from .explanation import explain
     from .images import convolve2d, correlate2d
     from .nn.functional import log_softmax, relu, sigmoid, softmax, tanh
@@ -58,7 +58,18 @@ _LAZY = {
     "softmax": "fastconv.nn.functional",
     "tanh": "fastconv.nn.functional",
 }
-_LAZY_MODULES = ("data", "filters", "images", "models", "nn", "optim", "training", "transfer", "visualize")
+_LAZY_MODULES = (
+    "data",
+    "distributed",
+    "filters",
+    "images",
+    "models",
+    "nn",
+    "optim",
+    "training",
+    "transfer",
+    "visualize",
+)
 
 __all__ = [
     "Parameter",
@@ -69,6 +80,7 @@ __all__ = [
     "convolve2d",
     "correlate2d",
     "data",
+    "distributed",
     "enable_grad",
     "explain",
     "filters",

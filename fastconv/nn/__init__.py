@@ -121,6 +121,7 @@ from fastconv.nn.modules.shape import (
     Unflatten,
     Unfold,
 )
+from fastconv.nn.modules.sync_batch_norm import SyncBatchNorm
 from fastconv.tensor import Parameter
 
 __all__ = [
@@ -210,6 +211,7 @@ __all__ = [
     "SoftMarginLoss",
     "Softmax",
     "Softplus",
+    "SyncBatchNorm",
     "Tanh",
     "TripletMarginLoss",
     "Unflatten",

@@ -14,6 +14,7 @@ from fastconv.nn.modules.module import Module
 from fastconv.tensor import Parameter
 
 __all__ = [
+    "BatchNorm",
     "BatchNorm1d",
     "BatchNorm2d",
     "BatchNorm3d",
@@ -84,7 +85,9 @@ class _Norm(Module):
         )
 
 
-class _BatchNorm(_Norm):
+class BatchNorm(_Norm):
+    """What the batch norms of all ranks of input share; users take BatchNorm1d, BatchNorm2d or BatchNorm3d."""
+
     def __init__(
         self,
         num_features: int,
@@ -110,13 +113,16 @@ class _BatchNorm(_Norm):
             momentum = 1.0 / (int(self.num_batches_tracked) + 1) if updating else 0.0
         if self.training and not self.track_running_stats:
             mean = var = None
-        y = F.batch_norm(x, mean, var, weight, bias, self.training or mean is None, momentum, self.eps)
+        y = self._normalize(x, mean, var, weight, bias, self.training or mean is None, momentum)
         if updating:
             self.num_batches_tracked[...] += 1
         return y
 
+    def _normalize(self, x: Any, mean: Any, var: Any, weight: Any, bias: Any, training: bool, momentum: float) -> Any:
+        return F.batch_norm(x, mean, var, weight, bias, training, momentum, self.eps)
 
-class BatchNorm1d(_BatchNorm):
+
+class BatchNorm1d(BatchNorm):
     """Batch normalisation over (N, C) or (N, C, L).
 
     Parameters
@@ -164,7 +170,7 @@ class BatchNorm1d(_BatchNorm):
     _ranks = (2, 3)
 
 
-class BatchNorm2d(_BatchNorm):
+class BatchNorm2d(BatchNorm):
     """Batch normalisation over (N, C, H, W); parameters as for :class:`BatchNorm1d`.
 
     Notes
@@ -184,7 +190,7 @@ class BatchNorm2d(_BatchNorm):
     _ranks = (4,)
 
 
-class BatchNorm3d(_BatchNorm):
+class BatchNorm3d(BatchNorm):
     """Batch normalisation over (N, C, D, H, W); parameters as for :class:`BatchNorm1d`.
 
     Notes
