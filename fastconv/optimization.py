@@ -16,7 +16,7 @@ from .nn.modules.calling import convert_leaves
 from .nn.modules.conv import _ConvBase
 from .nn.modules.linear import Linear
 from .nn.modules.module import Module
-from .nn.modules.normalization import _BatchNorm
+from .nn.modules.normalization import BatchNorm
 from .nn.modules.shape import Identity
 from .tape import enable_grad, topological_order
 from .tensor import Parameter, Tensor
@@ -196,7 +196,7 @@ def _rewrite(model: Module, shapes: Sequence[Sequence[int]]) -> tuple[tuple[tupl
     folded = []
     for module, entry, _ in calls:
         source = made_by.get(id(entry))
-        if source is None or not isinstance(module, _BatchNorm) or not _can_fold(source[0], module, entry):
+        if source is None or not isinstance(module, BatchNorm) or not _can_fold(source[0], module, entry):
             continue
         if times[id(module)] == times[id(source[0])] == readers[id(entry)] == 1:
             folded.append((source[0], module))
@@ -261,7 +261,7 @@ def _is_fresh(tensor: Tensor) -> bool:
     return bool(parents) and not any(np.may_share_memory(tensor.data, parent.data) for parent in parents)
 
 
-def _can_fold(layer: Module, norm: _BatchNorm, entry: Tensor) -> bool:
+def _can_fold(layer: Module, norm: BatchNorm, entry: Tensor) -> bool:
     if norm.running_mean is None or norm.training:
         return False
     if isinstance(layer, Linear):
@@ -269,7 +269,7 @@ def _can_fold(layer: Module, norm: _BatchNorm, entry: Tensor) -> bool:
     return isinstance(layer, _ConvBase) and entry.ndim == layer._nd + 2
 
 
-def _fold(layer: Any, norm: _BatchNorm) -> Callable[[], None]:
+def _fold(layer: Any, norm: BatchNorm) -> Callable[[], None]:
     """Give `layer` the weight and bias with which it computes what `norm` makes of its output; returns the undoing."""
     before = layer.weight, layer.bias
     weight = layer.weight.data
