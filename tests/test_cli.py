@@ -40,7 +40,7 @@ def fails(capsys, status, message, *argv):
     return out
 
 
-@pytest.mark.parametrize("verb", ["info", "verify", "explain", "models", "demo"])
+@pytest.mark.parametrize("verb", ["info", "verify", "explain", "models", "visualize", "demo"])
 def test_help_has_examples(capsys, verb):
     status, out, _ = run(capsys, verb, "--help")
     assert status == 0 and "examples:" in out and "--json" in out and f"fastconv {verb}" in out

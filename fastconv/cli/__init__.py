@@ -11,11 +11,11 @@ import sys
 from collections.abc import Sequence
 
 from .. import __version__
-from . import bench, demo, explain, info, models, verify
+from . import bench, demo, explain, info, models, verify, visualize
 
 __all__ = ["main"]
 
-_VERBS = (info, verify, explain, models, bench, demo)
+_VERBS = (info, verify, explain, models, visualize, bench, demo)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -25,7 +25,9 @@ def _parser() -> argparse.ArgumentParser:
         epilog="exit status: 0 all is well, 1 a check failed, 2 bad usage or input",
     )
     parser.add_argument("--version", action="version", version=f"fastconv {__version__}")
-    verbs = parser.add_subparsers(dest="verb", metavar="{info,verify,explain,models,bench,demo}", required=True)
+    verbs = parser.add_subparsers(
+        dest="verb", metavar="{info,verify,explain,models,visualize,bench,demo}", required=True
+    )
     for verb in _VERBS:
         verb.add_parser(verbs)
     return parser

@@ -1,10 +1,11 @@
-"""Tables and JSON on standard output."""
+"""Tables and JSON on standard output; where a picture may be written."""
 
 from __future__ import annotations
 
 import argparse
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 
@@ -40,3 +41,14 @@ def table(rows: Sequence[Sequence[str]], header: Sequence[str], right: str = "")
         lines.append("  ".join(cells).rstrip())
     lines.insert(1, "  ".join("-" * width for width in widths))
     return "\n".join(lines)
+
+
+def check_picture(path: str) -> None:
+    """Fail before the work: the name is that of a PNG, its directory is there."""
+    target = Path(path)
+    if target.suffix.lower() != ".png":
+        raise ValueError(f"--output must end in .png, got {path}")
+    if not target.absolute().parent.is_dir():
+        raise FileNotFoundError(f"--output: the directory {target.absolute().parent} does not exist")
+    if target.is_dir():
+        raise IsADirectoryError(f"--output: {path} is a directory")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +9,7 @@ import numpy as np
 import fastconv.nn.functional as F
 from fastconv import data
 
+from ..output import check_picture
 from .training import History
 
 
@@ -19,13 +19,7 @@ def check(path: str) -> None:
         import matplotlib  # noqa: F401
     except ImportError as error:
         raise ImportError('the picture needs matplotlib: pip install "fastconv[demo]", or use --no-picture') from error
-    target = Path(path)
-    if target.suffix.lower() != ".png":
-        raise ValueError(f"--output must end in .png, got {path}")
-    if not target.absolute().parent.is_dir():
-        raise FileNotFoundError(f"--output: the directory {target.absolute().parent} does not exist")
-    if target.is_dir():
-        raise IsADirectoryError(f"--output: {path} is a directory")
+    check_picture(path)
 
 
 def draw(path: str, history: History, dataset: data.TrainTest) -> None:
