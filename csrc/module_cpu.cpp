@@ -1,4 +1,5 @@
-// The extension module fastconv._cpu: configuration here, the ops in bind_*.cpp.
+// The extension module fastconv._cpu: configuration here, the ops in bind_*.cpp. The simulator of the CUDA kernels,
+// fastconv._cuda_simt, is the same module over another table of kernels.
 #include <cstdlib>
 #include <new>
 #include <string>
@@ -77,9 +78,9 @@ py::dict build_info() {
 }  // namespace
 }  // namespace fastconv
 
-PYBIND11_MODULE(_cpu, m, pybind11::mod_gil_not_used()) {
+PYBIND11_MODULE(FC_MODULE, m, pybind11::mod_gil_not_used()) {
   using namespace fastconv;
-  m.doc() = "Native CPU kernels of fastconv. Call them through fastconv.nn.functional.";
+  m.doc() = "Native kernels of fastconv. Call them through fastconv.nn.functional.";
   py::register_exception_translator([](std::exception_ptr p) {
     try {
       if (p) std::rethrow_exception(p);
@@ -91,6 +92,9 @@ PYBIND11_MODULE(_cpu, m, pybind11::mod_gil_not_used()) {
   bind_pool(m);
   bind_norm(m);
   bind_elementwise(m);
+#ifdef FC_SIMT
+  bind_simt(m);
+#endif
   m.def("isa", [] { return std::string(cpu::active().isa); });
   m.def("set_isa", set_isa, py::arg("name"));
   m.def("available_isas", [] {

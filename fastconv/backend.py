@@ -67,6 +67,17 @@ def native() -> ModuleType:
         raise ImportError(f"the native module fastconv._cpu could not be loaded: {error}") from error
 
 
+def simulator() -> ModuleType:
+    """The module ``fastconv._cuda_simt``; ImportError that says how to build it where there is none."""
+    try:
+        return import_module("fastconv._cuda_simt")
+    except ImportError as error:
+        raise ImportError(
+            f"the simulator of the CUDA kernels, fastconv._cuda_simt, is not built ({error}). It is for development: "
+            "configure CMake with -DFASTCONV_SIMT=ON"
+        ) from error
+
+
 def _load(name: str) -> ModuleType:
     """Import backend `name` and make its instruction set the one in use."""
     if not isinstance(name, str):
@@ -74,6 +85,8 @@ def _load(name: str) -> ModuleType:
     family, _, isa = name.partition(":")
     if name == "reference":
         return import_module("fastconv.reference")
+    if name == "cuda:simt":
+        return simulator()
     if family == "cpu" and name != "cpu:":
         module = native()
         if not isa or isa in module.available_isas():
@@ -89,7 +102,8 @@ def available_backends() -> tuple[str, ...]:
     -------
     tuple of str
         ``"reference"`` first; then ``"cpu"`` (the instruction set that ``FASTCONV_ISA`` names, else the best) and one
-        ``"cpu:<isa>"`` for each instruction set that this processor runs, where the native module is built.
+        ``"cpu:<isa>"`` for each instruction set that this processor runs, where the native module is built; and
+        ``"cuda:simt"``, the CUDA kernels run on the processor, where that is built (slow: for tests).
 
     Examples
     --------
@@ -97,11 +111,13 @@ def available_backends() -> tuple[str, ...]:
     >>> fc.available_backends()[0]
     'reference'
     """
-    try:
-        isas = native().available_isas()
-    except ImportError:
-        return ("reference",)
-    return ("reference", "cpu", *(f"cpu:{isa}" for isa in isas))
+    names = ["reference"]
+    with contextlib.suppress(ImportError):
+        names += ["cpu", *(f"cpu:{isa}" for isa in native().available_isas())]
+    with contextlib.suppress(ImportError):
+        simulator()
+        names.append("cuda:simt")
+    return tuple(names)
 
 
 def get_backend() -> str:

@@ -13,6 +13,7 @@ The shapes of the benchmark are ``checks.shapes``, in the wheel ``fastconv.bench
 """
 
 import importlib.machinery
+import re
 import sys
 from pathlib import Path
 
@@ -49,6 +50,17 @@ hypothesis.settings.load_profile("fastconv")
 # "cpu" is the best of the "cpu:ISA" names: testing it too would test one of them twice.
 BACKENDS = tuple(name for name in fc.available_backends() if name != "cpu")
 KERNEL_BACKENDS = tuple(name for name in BACKENDS if name != "reference")
+
+
+# Layers that are large so that processor threads share them: the simulator would take seconds and learn nothing more.
+FOR_THREADS = re.compile(r"test_bits_do_not_depend_on_threads.*\[cuda:simt-(resnet50|googlenet|mobilenetv2)-")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    dropped = [item for item in items if FOR_THREADS.search(item.name)]
+    if dropped:
+        config.hook.pytest_deselected(items=dropped)
+        items[:] = [item for item in items if not FOR_THREADS.search(item.name)]
 
 
 def pytest_report_header() -> str:

@@ -18,7 +18,7 @@ from fastconv.random import generator
 def test_available_backends():
     names = fc.available_backends()
     assert names[0] == "reference" and len(set(names)) == len(names)
-    assert all(name in ("reference", "cpu") or name.startswith("cpu:") for name in names)
+    assert all(name in ("reference", "cpu", "cuda:simt") or name.startswith("cpu:") for name in names)
 
 
 def test_use_backend_restores(backend):
@@ -79,7 +79,10 @@ def run(code: str, **variables: str) -> str:
     return subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout.strip()
 
 
-WITHOUT_NATIVE = "import sys; sys.modules['fastconv._cpu'] = None\nimport numpy as np, fastconv as fc\n"
+WITHOUT_NATIVE = (
+    "import sys; sys.modules['fastconv._cpu'] = sys.modules['fastconv._cuda_simt'] = None\n"
+    "import numpy as np, fastconv as fc\n"
+)
 
 
 def test_missing_native_module():
@@ -147,6 +150,8 @@ def test_precision(kernel_backend):
 
 def test_conv_algorithm(kernel_backend):
     """An algorithm is taken where it can compute the problem; others keep the rule's choice."""
+    if not fc.get_backend().startswith("cpu"):
+        pytest.skip("a choice of the CPU's kernels")
     shapes = (1, 16, 20, 20), (16, 16, 1, 1)
     plan = kernel_backend.conv_plan("conv_forward", *shapes)
     assert plan["algorithm"] == "pointwise" and set(plan["others"]) >= {"direct"}
@@ -170,9 +175,9 @@ def test_algorithm_from_the_environment():
 def test_show_config(kernel_backend, capsys):
     fc.show_config()
     text = capsys.readouterr().out
-    report = config.configuration()
-    assert report["isa"] == kernel_backend.isa() and report["threads"] == kernel_backend.thread_info()
-    for word in (fc.__version__, np.__version__, kernel_backend.isa(), "threads:"):
+    report, native = config.configuration(), backends.native()
+    assert report["isa"] == native.isa() and report["threads"] == native.thread_info()
+    for word in (fc.__version__, np.__version__, native.isa(), "threads:"):
         assert word in text
 
 

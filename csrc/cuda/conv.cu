@@ -1,0 +1,320 @@
+// Convolution forward, its input gradient and its weight gradient as implicit matrix products on the ordinary cores.
+#include "conv.h"
+
+#include <atomic>
+#include <numeric>
+
+#include "gather_gemm.cuh"
+
+namespace fastconv::cuda {
+namespace {
+
+std::atomic<TileChoice> choice{TileChoice::by_shape};
+constexpr int64_t kProcessors = 132;  // of an H200; sizes follow from the shape alone, never from the device at hand
+
+// ---- forward and input gradient ------------------------------------------------------------------------------------
+//
+// Both slide a window over a source image: y over x, dx over dy. With a stride, the positions of dx fall into classes of
+// equal remainder; each class meets its own taps, and meets them at every position: a dense problem without stride.
+
+struct Slide {
+  int64_t kernel, stride, pad, dilation, classes, tap_step;
+};
+// One class of output positions along one axis, and what its first tap and position see.
+struct Phase {
+  int64_t first, step, origin, move;     // output position = first + step * i; source = origin + move * i ...
+  int64_t tap, tap_step, tap_move;       // ... + tap_move * j at the filter's tap + tap_step * j
+};
+
+template <class T, bool last> struct SlideProblem {
+  using Value = T;
+  static constexpr bool kGatherAlongSteps = last, kPlainAlongSteps = true;
+  struct Part {
+    int64_t group, count[3], taps[3];
+    Phase phase[3];
+  };
+
+  Image<T> gathered, output;
+  const T *plain, *bias;
+  T* out;
+  int64_t images, groups, in_channels, out_channels;      // channels of a group
+  int64_t weight_group, weight_in, weight_out;            // distances in the weights
+  bool gradient;
+  Slide axis[3];
+  int64_t row_tiles, column_tiles;
+
+  FC_DEVICE int64_t positions(int d, int64_t remainder) const {
+    const int64_t size = output.size[d];
+    return gradient ? (size - remainder + axis[d].stride - 1) / axis[d].stride : size;
+  }
+
+  template <class Tile> FC_DEVICE Extent part(int64_t block, Part& q) const {
+    const int64_t row_tile = block % row_tiles, rest = block / row_tiles, column_tile = rest % column_tiles;
+    q.group = rest / column_tiles % groups;
+    int64_t number = rest / column_tiles / groups;
+    Extent e{images, out_channels, 0, in_channels, row_tile * Tile::BM, column_tile * Tile::BN};
+    for (int d = 2; d >= 0; d--) {
+      const Slide& a = axis[d];
+      const int64_t r = number % a.classes;
+      number /= a.classes;
+      q.count[d] = positions(d, r);
+      q.taps[d] = a.kernel;
+      Phase& f = q.phase[d];
+      if (!gradient) {
+        f = {0, 1, -a.pad, a.stride, 0, 1, a.dilation};
+      } else {
+        // Taps t with (r + pad - t * dilation) divisible by the stride: the first, then every tap_step-th.
+        const int64_t most = a.kernel < a.tap_step ? a.kernel : a.tap_step;
+        int64_t t = 0;
+        while (t < most && (r + a.pad - t * a.dilation) % a.stride) t++;
+        q.taps[d] = t < most ? (a.kernel - 1 - t) / a.tap_step + 1 : 0;
+        f = {r, a.stride, t < most ? (r + a.pad - t * a.dilation) / a.stride : 0, 1, t, a.tap_step,
+             -(a.tap_step * a.dilation / a.stride)};
+      }
+      e.rows *= q.count[d];
+      e.end *= q.taps[d];
+    }
+    return e;
+  }
+  FC_DEVICE Row row(const Part& q, int64_t m) const {
+    Row r;
+    int64_t i[3];
+    const int64_t n = digits(m, q.count, i);
+    r.offset = n * gathered.image + q.group * in_channels * gathered.channel;
+    r.out = n * output.image + q.group * out_channels * output.channel;
+    for (int d = 0; d < 3; d++) {
+      const Phase& f = q.phase[d];
+      r.at[d] = f.origin + f.move * i[d];
+      r.offset += r.at[d] * gathered.step[d];
+      r.out += (f.first + f.step * i[d]) * output.step[d];
+    }
+    return r;
+  }
+  FC_DEVICE int64_t column(const Part& q, int64_t n) const { return q.group * weight_group + n * weight_out; }
+  FC_DEVICE Step step(const Part& q, int64_t k) const {
+    Step s;
+    int64_t j[3];
+    const int64_t tap = divide(k, in_channels), c = k - tap * in_channels;
+    digits(tap, q.taps, j);
+    s.offset = c * gathered.channel;
+    int64_t flat = 0;
+    for (int d = 0; d < 3; d++) {
+      const Phase& f = q.phase[d];
+      s.at[d] = f.tap_move * j[d];
+      s.offset += s.at[d] * gathered.step[d];
+      flat = flat * axis[d].kernel + f.tap + f.tap_step * j[d];
+    }
+    s.plain = c * weight_in + flat;
+    return s;
+  }
+  FC_DEVICE void store(const Part& q, int64_t at, int64_t n, Accumulator<T> v) const {
+    if (bias) v += prim::to_accumulator(bias[q.group * out_channels + n]);
+    out[at + n * output.channel] = prim::from_accumulator<T>(v);
+  }
+};
+
+template <class A> bool takes_large(int64_t rows, int64_t columns, int64_t parts) {
+  const TileChoice c = choice.load();
+  if (c != TileChoice::by_shape) return c == TileChoice::large;
+  using Large = typename LargeTileOf<A>::type;
+  return ceil_div(rows, Large::BM) * ceil_div(columns, Large::BN) * parts >= kProcessors;
+}
+
+template <class T, bool last>
+void slide(Context& ctx, const ConvShape& s, bool gradient, const void* source, const void* w, const void* b, void* y) {
+  const int64_t taps = s.taps();
+  SlideProblem<T, last> p{
+      Image<T>(source, s.layout, gradient ? s.K : s.C, gradient ? s.out : s.in),
+      Image<T>(y, s.layout, gradient ? s.C : s.K, gradient ? s.in : s.out),
+      static_cast<const T*>(w), static_cast<const T*>(b), static_cast<T*>(y), s.N, s.G,
+      gradient ? s.group_out() : s.group_in(), gradient ? s.group_in() : s.group_out(),
+      s.group_out() * s.group_in() * taps, gradient ? s.group_in() * taps : taps, gradient ? taps : s.group_in() * taps,
+      gradient, {}, 0, 0};
+  int64_t rows = s.N, classes = 1;
+  for (int d = 0; d < 3; d++) {
+    const int64_t phases = gradient ? std::min(s.stride[d], s.in[d]) : 1;
+    p.axis[d] = {s.kernel[d], s.stride[d], s.pad[d], s.dilation[d], phases,
+                 s.stride[d] / std::gcd(s.stride[d], s.dilation[d])};
+    rows *= gradient ? ceil_div(s.in[d], s.stride[d]) : s.out[d];
+    classes *= phases;
+  }
+  const char* name = gradient ? "conv_backward_input" : "conv_forward";
+  const auto run = [&](auto tile) {
+    using Tile = decltype(tile);
+    p.row_tiles = ceil_div(rows, Tile::BM);
+    p.column_tiles = ceil_div(p.out_channels, Tile::BN);
+    run_gather_gemm<Tile>(ctx, name, p, p.row_tiles * p.column_tiles * s.G * classes);
+  };
+  if (takes_large<Accumulator<T>>(rows, p.out_channels, s.G * classes))
+    run(typename LargeTileOf<Accumulator<T>>::type());
+  else run(SmallTile());
+}
+
+void slide(Context& ctx, const ConvShape& s, bool gradient, const void* source, const void* w, const void* b, void* y) {
+  with_type(s.dtype, [&](auto tag) {
+    using T = decltype(tag);
+    if (s.layout == Layout::channels_last) slide<T, true>(ctx, s, gradient, source, w, b, y);
+    else slide<T, false>(ctx, s, gradient, source, w, b, y);
+  });
+}
+
+// ---- weight gradient -----------------------------------------------------------------------------------------------
+//
+// dw(c and tap, k) = sum over pixels. The pixels are cut into splits, whose sums are added in order.
+
+struct WeightPlan {
+  int64_t rows, pixels, split, splits;  // rows: taps x channels of a group; pixels of one split
+  bool large;
+
+  template <class A> static WeightPlan of(const ConvShape& s) {
+    WeightPlan p{s.taps() * s.group_in(), s.N * s.out_space(), 0, 0, false};
+    p.large = takes_large<A>(p.rows, s.group_out(), s.G);
+    const int64_t edge = p.large ? LargeTileOf<A>::type::BM : SmallTile::BM;
+    const int64_t tiles = ceil_div(p.rows, edge) * ceil_div(s.group_out(), edge) * s.G;
+    const int64_t least = 256, wanted = ceil_div(2 * kProcessors, tiles);
+    p.split = std::max(least, ceil_div(p.pixels, wanted));
+    p.splits = ceil_div(p.pixels, p.split);
+    return p;
+  }
+  std::size_t bytes(const ConvShape& s, std::size_t item) const {
+    return std::size_t(splits * s.K * rows) * item;
+  }
+};
+
+template <class T, bool last> struct WeightProblem {
+  using Value = T;
+  static constexpr bool kGatherAlongSteps = !last, kPlainAlongSteps = !last;
+  struct Part {
+    int64_t group, split;
+  };
+
+  Image<T> gathered, gradient;
+  const T* plain;
+  Accumulator<T>* partials;  // split, k, tap, c
+  int64_t groups, in_channels, out_channels;
+  int64_t kernel[3], stride[3], pad[3], dilation[3];
+  WeightPlan plan;
+  int64_t row_tiles, column_tiles;
+
+  template <class Tile> FC_DEVICE Extent part(int64_t block, Part& q) const {
+    const int64_t row_tile = block % row_tiles, rest = block / row_tiles, column_tile = rest % column_tiles;
+    q.group = rest / column_tiles % groups;
+    q.split = rest / column_tiles / groups;
+    const int64_t first = q.split * plan.split, end = first + plan.split;
+    return {plan.rows, out_channels, first, end < plan.pixels ? end : plan.pixels, row_tile * Tile::BM,
+            column_tile * Tile::BN};
+  }
+  FC_DEVICE Row row(const Part& q, int64_t m) const {
+    Row r;
+    int64_t tap[3];
+    const int64_t number = divide(m, in_channels), c = m - number * in_channels;
+    digits(number, kernel, tap);
+    r.offset = (q.group * in_channels + c) * gathered.channel;
+    for (int d = 0; d < 3; d++) {
+      r.at[d] = tap[d] * dilation[d];
+      r.offset += r.at[d] * gathered.step[d];
+    }
+    r.out = m;
+    return r;
+  }
+  FC_DEVICE int64_t column(const Part& q, int64_t n) const { return (q.group * out_channels + n) * gradient.channel; }
+  FC_DEVICE Step step(const Part&, int64_t k) const {
+    Step s;
+    int64_t at[3];
+    const int64_t n = digits(k, gradient.size, at);
+    s.offset = n * gathered.image;
+    s.plain = n * gradient.image;
+    for (int d = 0; d < 3; d++) {
+      s.at[d] = at[d] * stride[d] - pad[d];
+      s.offset += s.at[d] * gathered.step[d];
+      s.plain += at[d] * gradient.step[d];
+    }
+    return s;
+  }
+  FC_DEVICE void store(const Part& q, int64_t m, int64_t n, Accumulator<T> v) const {
+    partials[((q.split * groups + q.group) * out_channels + n) * plan.rows + m] = v;
+  }
+};
+
+// dw (k, c, tap) from partials (split, k, tap, c).
+template <class T>
+__global__ void weight_sum_kernel(int64_t n, int64_t channels, int64_t taps, int64_t splits,
+                                  const Accumulator<T>* partials, T* dw) {
+  const int64_t i = element();
+  if (i >= n) return;
+  const int64_t tap = i % taps, c = i / taps % channels, k = i / taps / channels;
+  const int64_t at = (k * taps + tap) * channels + c;
+  Accumulator<T> sum = 0;
+  for (int64_t s = 0; s < splits; s++) sum += partials[s * n + at];
+  dw[i] = prim::from_accumulator<T>(sum);
+}
+
+template <class T, bool last>
+void weight_gradient(Context& ctx, const ConvShape& s, const void* dy, const void* x, void* dw) {
+  using A = Accumulator<T>;
+  const WeightPlan plan = WeightPlan::of<A>(s);
+  A* partials = static_cast<A*>(ctx.workspace(plan.bytes(s, sizeof(A))));
+  if (!partials) return;
+  const Image<T> gradient(dy, s.layout, s.K, s.out);
+  WeightProblem<T, last> p{Image<T>(x, s.layout, s.C, s.in), gradient, gradient.data, partials, s.G, s.group_in(),
+                           s.group_out(), {}, {}, {}, {}, plan, 0, 0};
+  for (int d = 0; d < 3; d++) {
+    p.kernel[d] = s.kernel[d];
+    p.stride[d] = s.stride[d];
+    p.pad[d] = s.pad[d];
+    p.dilation[d] = s.dilation[d];
+  }
+  const auto run = [&](auto tile) {
+    using Tile = decltype(tile);
+    p.row_tiles = ceil_div(plan.rows, Tile::BM);
+    p.column_tiles = ceil_div(s.group_out(), Tile::BN);
+    run_gather_gemm<Tile>(ctx, "conv_backward_weight", p, p.row_tiles * p.column_tiles * s.G * plan.splits);
+  };
+  if (plan.large) run(typename LargeTileOf<A>::type());
+  else run(SmallTile());
+  const int64_t n = s.K * plan.rows;
+  launch_elements(ctx, "weight_sum", weight_sum_kernel<T>, n, n, s.group_in(), s.taps(), plan.splits, partials,
+                  static_cast<T*>(dw));
+}
+
+}  // namespace
+
+void set_tile_choice(TileChoice c) { choice.store(c); }
+TileChoice tile_choice() { return choice.load(); }
+
+void conv_forward(const ConvShape& s, const void* x, const void* w, const void* b, void* y, Context& ctx) {
+  if (takes_direct(s)) direct_forward(s, x, w, b, y, ctx);
+  else slide(ctx, s, false, x, w, b, y);
+}
+
+void conv_backward_input(const ConvShape& s, const void* dy, const void* w, const void* b, void* dx, Context& ctx) {
+  if (takes_direct(s)) direct_backward_input(s, dy, w, b, dx, ctx);
+  else slide(ctx, s, true, dy, w, b, dx);
+}
+
+void conv_backward_weight(const ConvShape& s, const void* dy, const void* x, void* dw, Context& ctx) {
+  if (takes_direct(s)) return direct_backward_weight(s, dy, x, dw, ctx);
+  with_type(s.dtype, [&](auto tag) {
+    using T = decltype(tag);
+    if (s.layout == Layout::channels_last) weight_gradient<T, true>(ctx, s, dy, x, dw);
+    else weight_gradient<T, false>(ctx, s, dy, x, dw);
+  });
+}
+
+void conv_plan(const ConvShape& s, ConvOp op, int, ConvPlan* plan) {
+  plan->workspace = 0;
+  plan->others = 0;
+  plan->algorithm = ConvAlgorithm::direct;
+  if (takes_direct(s)) {
+    plan->kernel = "direct";
+    plan->why = "few channels a group: one thread a result, bound by memory";
+    if (op == ConvOp::backward_weight) plan->workspace = direct_weight_workspace(s);
+    return;
+  }
+  plan->kernel = "implicit matrix product";
+  plan->why = "tiles of pixels by channels on the ordinary cores, sums in ascending order";
+  if (op != ConvOp::backward_weight) return;
+  plan->workspace = s.dtype == DType::f64 ? WeightPlan::of<double>(s).bytes(s, 8) : WeightPlan::of<float>(s).bytes(s, 4);
+}
+
+}  // namespace fastconv::cuda

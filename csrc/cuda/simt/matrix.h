@@ -1,0 +1,56 @@
+// ldmatrix and mma.sync by their fragment maps (PTX ISA, "Matrix Fragments for mma.m16n8k16").
+#pragma once
+#include "simt.h"
+
+namespace fastconv::simt {
+
+inline void load_matrices(std::uint32_t (&r)[4], const void* row) {
+  check_shared(row, 16);
+  collective("load_matrices", [](Lane* lanes) {
+    counters.matrix_loads++;
+    for (int m = 0; m < 4; m++) {
+      const void* rows[8];
+      for (int i = 0; i < 8; i++) rows[i] = lanes[8 * m + i].in;
+      count_bank_conflicts(rows, 8);
+      for (int i = 0; i < kWarp; i++)
+        std::memcpy(static_cast<std::uint32_t*>(lanes[i].out) + m,
+                    static_cast<const char*>(rows[i / 4]) + 4 * (i % 4), 4);
+    }
+  }, row, r);
+}
+
+struct Factors {
+  const std::uint32_t *a, *b;
+  float (*value)(std::uint16_t);
+};
+
+// d += a b; the products of a tensor core are exact and its sums are rounded in an order of its own.
+inline void multiply_16816(const char* name, float (*value)(std::uint16_t), float (&d)[4],
+                           const std::uint32_t (&a)[4], const std::uint32_t (&b)[2]) {
+  const Factors factors{a, b, value};
+  collective(name, [](Lane* lanes) {
+    counters.matrix_products++;
+    float left[16][16], right[16][8];
+    for (int i = 0; i < kWarp; i++) {
+      const Factors& f = *static_cast<const Factors*>(lanes[i].in);
+      const int group = i / 4, pair = 2 * (i % 4);
+      for (int h = 0; h < 2; h++) {
+        const auto half = [&](std::uint32_t v) { return f.value(std::uint16_t(v >> (16 * h))); };
+        left[group][pair + h] = half(f.a[0]);
+        left[group + 8][pair + h] = half(f.a[1]);
+        left[group][pair + 8 + h] = half(f.a[2]);
+        left[group + 8][pair + 8 + h] = half(f.a[3]);
+        right[pair + h][group] = half(f.b[0]);
+        right[pair + 8 + h][group] = half(f.b[1]);
+      }
+    }
+    for (int i = 0; i < kWarp; i++)
+      for (int e = 0; e < 4; e++) {
+        const int row = i / 4 + e / 2 * 8, column = 2 * (i % 4) + e % 2;
+        float& sum = static_cast<float*>(lanes[i].out)[e];
+        for (int k = 0; k < 16; k++) sum += left[row][k] * right[k][column];
+      }
+  }, &factors, d);
+}
+
+}  // namespace fastconv::simt
