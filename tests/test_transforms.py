@@ -22,6 +22,7 @@ ALL = [
     T.RandomErasing(),
     T.RandomErasing(value="random"),
     T.Normalize((0.1, 0.2, 0.3), 0.5),
+    T.Resize((5, 13)),
     T.Compose([T.RandomHorizontalFlip(), T.RandomErasing()]),
 ]
 every = pytest.mark.parametrize("transform", ALL, ids=[type(t).__name__ + str(i) for i, t in enumerate(ALL)])
@@ -38,7 +39,7 @@ def test_results_follow_from_the_generator(transform):
     np.testing.assert_array_equal(transform(IMAGES, rng=_rng()), first)
     np.testing.assert_array_equal(IMAGES, before)
     assert first.dtype == np.float32 and first.shape[:2] == (6, 3)
-    if not isinstance(transform, T.CenterCrop | T.Normalize):
+    if not isinstance(transform, T.CenterCrop | T.Normalize | T.Resize):
         assert not np.array_equal(transform(IMAGES, rng=_rng(2)), first)
         # Each image is transformed on its own.
         same = np.broadcast_to(IMAGES[:1], IMAGES.shape)
@@ -117,6 +118,16 @@ def test_affine_maps_are_scipys(angle, shift, zoom, mode):
             np.testing.assert_allclose(result[n, c], expected, atol=1e-12)
 
 
+@pytest.mark.parametrize("size", [(8, 10), (3, 4), (16, 20), (5, 31), (1, 1)])
+def test_resizing_is_pillows(size):
+    image = pytest.importorskip("PIL.Image")
+    result = T.Resize(size)(IMAGES)
+    for ours, plane in zip(result[0], IMAGES[0], strict=True):
+        theirs = image.fromarray(plane).resize(size[::-1], image.Resampling.BILINEAR)
+        np.testing.assert_allclose(ours, np.asarray(theirs), rtol=1e-5, atol=1e-6)
+    assert result.flags.writeable and not np.shares_memory(result, IMAGES)
+
+
 def test_colour():
     np.testing.assert_allclose(T.ColorJitter((0.5, 0.5))(IMAGES), IMAGES / 2, rtol=1e-6)
     np.testing.assert_allclose(T.ColorJitter(saturation=(0.0, 0.0))(IMAGES).std(axis=1), 0, atol=1e-6)
@@ -164,6 +175,7 @@ def test_normalise():
         (lambda: T.RandomTranslation(1.5), ValueError, "translate"),
         (lambda: T.RandomZoom((0.0, 1.0)), ValueError, "scale must be a pair 0 < low"),
         (lambda: T.RandomZoom(2.0), ValueError, "scale must be a pair"),
+        (lambda: T.Resize((4, 0)), ValueError, "size must be at least 1"),
         (lambda: T.ColorJitter(-1), ValueError, "brightness must not be negative"),
         (lambda: T.ColorJitter(contrast=(2, 1)), ValueError, "contrast"),
         (lambda: T.RandomErasing(scale=(0.5, 1.5)), ValueError, "scale must be at most 1"),

@@ -11,11 +11,11 @@ import sys
 from collections.abc import Sequence
 
 from .. import __version__
-from . import bench, demo, explain, info, models, verify, visualize
+from . import bench, demo, explain, info, models, predict, train, verify, visualize
 
 __all__ = ["main"]
 
-_VERBS = (info, verify, explain, models, visualize, bench, demo)
+_VERBS = (info, verify, explain, models, train, predict, visualize, bench, demo)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -26,7 +26,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"fastconv {__version__}")
     verbs = parser.add_subparsers(
-        dest="verb", metavar="{info,verify,explain,models,visualize,bench,demo}", required=True
+        dest="verb", metavar="{info,verify,explain,models,train,predict,visualize,bench,demo}", required=True
     )
     for verb in _VERBS:
         verb.add_parser(verbs)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import ast
 import inspect
 import math
 import os
 import re
 from typing import Any
 
+from .arguments import literal
 from .output import add_json, print_json
 
 _EXAMPLES = """examples:
@@ -37,19 +37,12 @@ def add_parser(verbs: Any) -> None:
     parser.add_argument("op", metavar="OP", help="a function of fastconv.nn.functional, such as conv2d")
     parser.add_argument("arguments", nargs="+", metavar="SHAPE", help="shapes as 8x64x56x56, options as NAME=VALUE")
     for flag in _FLAGS:
-        parser.add_argument(f"--{flag}", type=_literal, metavar="VALUE")
+        parser.add_argument(f"--{flag}", type=literal, metavar="VALUE")
     parser.add_argument("--dtype", default="float32", help="float32 (default), float64, float16 or bfloat16")
     parser.add_argument("--channels-last", action="store_true", help="give the arrays channels-last strides")
     parser.add_argument("--backend", help="a backend of `fastconv info` (default: the best)")
     add_json(parser)
     parser.set_defaults(run=run)
-
-
-def _literal(text: str) -> Any:
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return text
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -113,7 +106,7 @@ def _shape(text: str) -> tuple[int, ...]:
 
 def _option(text: str) -> tuple[str, Any]:
     name, _, value = text.partition("=")
-    return name.strip().replace("-", "_"), _literal(value)
+    return name.strip().replace("-", "_"), literal(value)
 
 
 def _memory() -> int:

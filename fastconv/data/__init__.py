@@ -10,12 +10,13 @@ from .cifar import load_cifar, read_cifar
 from .dataset import Dataset, Subset, TensorDataset, TrainTest, batches
 from .digits import load_digits
 from .idx import load_idx, read_idx
-from .image_folder import ImageFolder, read_image
+from .image_folder import ImageFiles, ImageFolder, read_image
 from .loader import DataLoader, collate
 
 __all__ = [
     "DataLoader",
     "Dataset",
+    "ImageFiles",
     "ImageFolder",
     "Subset",
     "TensorDataset",

@@ -1,4 +1,4 @@
-"""`ImageFolder`: a folder of pictures for each class, read through Pillow.
+"""`ImageFolder`: a folder of pictures for each class; `ImageFiles`: pictures alone; both read through Pillow.
 
 Pictures of all kinds become arrays of one kind: greyscale, palette, CMYK and transparent ones are converted, and those
 of 16 bits are scaled (Pillow on its own would cut them off at 255). What cannot be read is named, and by choice an
@@ -8,7 +8,7 @@ error or left out.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +19,7 @@ import numpy as np
 from ..nn.modules.arguments import choice, sizes
 from .dataset import Dataset
 
-__all__ = ["ImageFolder", "read_image"]
+__all__ = ["ImageFiles", "ImageFolder", "pictures", "read_image"]
 
 _SUFFIXES = frozenset([".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"])
 _CHANNELS = {"RGB": 3, "L": 1}
@@ -131,7 +131,89 @@ def _converted(picture: Any, mode: str, background: float) -> tuple[Any, float]:
     return picture.convert(mode), 1 / 255
 
 
-class ImageFolder(Dataset):
+class ImageFiles(Dataset):
+    """Pictures as images, without labels: what there is to predict.
+
+    Parameters
+    ----------
+    paths : sequence of path-like
+        The pictures.
+    transform, mode, size, convert, background, bad_files
+        As for :class:`ImageFolder`.
+
+    Attributes
+    ----------
+    paths : list of Path
+        The pictures.
+    skipped : list of (Path, str)
+        What was left out, and why.
+
+    Raises
+    ------
+    ImportError
+        Pillow is not installed.
+    ValueError
+        An option breaks its rule; a picture that cannot be read, when it is asked for. The message names it.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> from fastconv.data import ImageFiles
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = pathlib.Path(folder, "two.pgm")
+    ...     _ = path.write_bytes(b"P5 2 1 255 " + bytes([0, 255]))
+    ...     ImageFiles([path], mode="L")[0]
+    array([[[0., 1.]]], dtype=float32)
+    """
+
+    def __init__(
+        self,
+        paths: Sequence[str | os.PathLike[str]],
+        transform: Callable[[np.ndarray], Any] | None = None,
+        *,
+        mode: str = "RGB",
+        size: int | tuple[int, int] | None = None,
+        convert: bool = True,
+        background: float = 1.0,
+        bad_files: str = "raise",
+    ) -> None:
+        _pillow()
+        self.transform = transform
+        self.mode = choice("mode", mode, tuple(_CHANNELS))
+        self.size: Any = None if size is None else sizes("size", size, 2, 1)
+        self.convert, self.background = bool(convert), background
+        self.paths = [Path(path) for path in paths]
+        self.skipped: list[tuple[Path, str]] = []
+        if choice("bad_files", bad_files, ("raise", "skip")) == "skip":
+            self.skipped = self.check()
+            left_out = {path for path, _ in self.skipped}
+            self.paths = [path for path in self.paths if path not in left_out]
+
+    def check(self) -> list[tuple[Path, str]]:
+        """Decode every picture once; which cannot be read, and why."""
+
+        def problem(path: Path) -> str | None:
+            try:
+                self._read(path)
+            except (ValueError, OSError) as error:
+                return str(error)
+            return None
+
+        with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
+            return [(path, why) for path, why in zip(self.paths, pool.map(problem, self.paths)) if why is not None]
+
+    def _read(self, path: Path) -> np.ndarray:
+        return read_image(path, self.mode, size=self.size, convert=self.convert, background=self.background)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> Any:
+        image = self._read(self.paths[index])
+        return image if self.transform is None else self.transform(image)
+
+
+class ImageFolder(ImageFiles):
     """Pictures in a folder for each class: ``root/cat/1.jpg``, ``root/dog/2.png``.
 
     Parameters
@@ -154,8 +236,10 @@ class ImageFolder(Dataset):
     ----------
     classes : list of str
         Names of the folders.
-    samples : list of (Path, int)
-        The pictures with their classes.
+    targets : ndarray of int64
+        The classes of all pictures.
+    paths : list of Path
+        The pictures.
     skipped : list of (Path, str)
         What was left out, and why.
 
@@ -198,69 +282,47 @@ class ImageFolder(Dataset):
         background: float = 1.0,
         bad_files: str = "raise",
     ) -> None:
-        _pillow()
         self.root = Path(root)
-        self.transform = transform
-        self.mode = choice("mode", mode, tuple(_CHANNELS))
-        self.size: Any = None if size is None else sizes("size", size, 2, 1)
-        self.convert, self.background = bool(convert), background
-        choice("bad_files", bad_files, ("raise", "skip"))
         if not self.root.is_dir():
             raise FileNotFoundError(f"{self.root}: no such directory")
         self.classes = sorted(entry.name for entry in self.root.iterdir() if _is_class(entry))
         if not self.classes:
             raise ValueError(f"{self.root}: no class folders")
-        self.samples = [(path, i) for i, name in enumerate(self.classes) for path in _pictures(self.root / name)]
-        self.skipped: list[tuple[Path, str]] = []
-        self._check_classes()
-        if bad_files == "skip":
-            self.skipped = self.check()
-            left_out = {path for path, _ in self.skipped}
-            self.samples = [sample for sample in self.samples if sample[0] not in left_out]
-            self._check_classes()
+        labels = {path: i for i, name in enumerate(self.classes) for path in pictures(self.root / name)}
+        self._check_classes(labels.values())
+        super().__init__(
+            list(labels),
+            transform,
+            mode=mode,
+            size=size,
+            convert=convert,
+            background=background,
+            bad_files=bad_files,
+        )
+        self.targets = np.array([labels[path] for path in self.paths], np.int64)
+        self._check_classes(self.targets.tolist(), f"; {self.skipped[0][1]}" if self.skipped else "")
 
-    def _check_classes(self) -> None:
-        missing = sorted(set(range(len(self.classes))) - {label for _, label in self.samples})
+    def _check_classes(self, labels: Iterable[int], why: str = "") -> None:
+        missing = sorted(set(range(len(self.classes))) - set(labels))
         if missing:
-            why = f"; {self.skipped[0][1]}" if self.skipped else ""
-            raise ValueError(
-                f"{self.root}: class folders without pictures: {', '.join(self.classes[i] for i in missing)}{why}"
-            )
-
-    def check(self) -> list[tuple[Path, str]]:
-        """Decode every picture once; which cannot be read, and why."""
-
-        def problem(sample: tuple[Path, int]) -> str | None:
-            try:
-                self._read(sample[0])
-            except (ValueError, OSError) as error:
-                return str(error)
-            return None
-
-        with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
-            problems = pool.map(problem, self.samples)
-            return [(path, why) for (path, _), why in zip(self.samples, problems) if why is not None]
-
-    def _read(self, path: Path) -> np.ndarray:
-        return read_image(path, self.mode, size=self.size, convert=self.convert, background=self.background)
+            names = ", ".join(self.classes[i] for i in missing)
+            raise ValueError(f"{self.root}: class folders without pictures: {names}{why}")
 
     @property
-    def targets(self) -> np.ndarray:
-        """The classes of all samples, int64."""
-        return np.array([label for _, label in self.samples], np.int64)
-
-    def __len__(self) -> int:
-        return len(self.samples)
+    def samples(self) -> list[tuple[Path, int]]:
+        """The pictures with their classes."""
+        return list(zip(self.paths, self.targets.tolist()))
 
     def __getitem__(self, index: int) -> tuple[Any, int]:
-        path, label = self.samples[index]
-        image = self._read(path)
-        return (image if self.transform is None else self.transform(image)), label
+        return super().__getitem__(index), int(self.targets[index])
 
 
 def _is_class(entry: Path) -> bool:
     return entry.is_dir() and not entry.name.startswith(".")
 
 
-def _pictures(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in _SUFFIXES and path.is_file())
+def pictures(path: Path) -> list[Path]:
+    """The picture files below a directory, by their suffixes; `path` itself where it is a file."""
+    if not path.is_dir():
+        return [path]
+    return sorted(found for found in path.rglob("*") if found.suffix.lower() in _SUFFIXES and found.is_file())

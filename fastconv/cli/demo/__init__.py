@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from ..arguments import natural, positive
 from ..output import add_json, print_json, table
 
 _EXAMPLES = """examples:
@@ -31,29 +32,15 @@ def add_parser(verbs: Any) -> None:
         "--data", metavar="DIR", help="directory with MNIST's IDX files instead of scikit-learn's digits"
     )
     parser.add_argument(
-        "--epochs", type=_positive, help=f"passes over the training images (default {DEFAULT_EPOCHS}; 2 with --data)"
+        "--epochs", type=positive, help=f"passes over the training images (default {DEFAULT_EPOCHS}; 2 with --data)"
     )
-    parser.add_argument("--seed", type=_natural, default=0, help="seed of weights, order and split (default 0)")
+    parser.add_argument("--seed", type=natural, default=0, help="seed of weights, order and split (default 0)")
     parser.add_argument(
         "--output", metavar="FILE.png", default="fastconv-demo.png", help="the picture (default fastconv-demo.png)"
     )
     parser.add_argument("--no-picture", action="store_true", help="write no picture, do not need matplotlib")
     add_json(parser)
     parser.set_defaults(run=run)
-
-
-def _natural(text: str) -> int:
-    value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"must be at least 0, got {value}")
-    return value
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
-    return value
 
 
 def run(arguments: argparse.Namespace) -> int:

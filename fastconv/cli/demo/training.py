@@ -40,12 +40,9 @@ def load(directory: str | None, seed: int) -> data.TrainTest:
 
 
 def _enlarge(images: np.ndarray) -> np.ndarray:
-    """8 x 8 pixels to 24 x 24 by linear interpolation, with a margin of 2 as MNIST has."""
-    size = images.shape[-1]
-    position = np.clip((np.arange(3 * size) + 0.5) / 3 - 0.5, 0, size - 1)
-    weights = np.maximum(0, 1 - np.abs(position[:, None] - np.arange(size)))
-    enlarged = weights @ images @ weights.T
-    return np.pad(enlarged, ((0, 0), (0, 0), (2, 2), (2, 2))).astype(np.float32)
+    """8 x 8 pixels to 24 x 24, with a margin of 2 as MNIST has."""
+    enlarged = data.transforms.Resize(3 * images.shape[-1])(images)
+    return np.pad(enlarged, ((0, 0), (0, 0), (2, 2), (2, 2)))
 
 
 def _shifted(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Rotation, shift and zoom: an affine map of the plane and bilinear interpolation, for a whole batch at once."""
+"""Resizing; rotation, shift and zoom: affine maps of the plane with bilinear interpolation, a whole batch at once."""
 
 from __future__ import annotations
 
@@ -6,10 +6,57 @@ from typing import Any
 
 import numpy as np
 
-from ...nn.modules.arguments import choice, number
+from ...nn.modules.arguments import choice, number, sizes
 from .base import Transform, pair_of_numbers, positive_pair
 
-__all__ = ["RandomAffine", "RandomRotation", "RandomTranslation", "RandomZoom"]
+__all__ = ["RandomAffine", "RandomRotation", "RandomTranslation", "RandomZoom", "Resize"]
+
+
+def _resizing(have: int, want: int, dtype: np.dtype) -> np.ndarray:
+    """Weights (want, have) of a triangle about each new pixel, which is as wide as the new pixels are apart."""
+    scale = have / want
+    width = max(scale, 1.0)
+    centres = (np.arange(want) + 0.5) * scale - 0.5
+    weights = np.maximum(0, 1 - np.abs(centres[:, None] - np.arange(have)) / width)
+    return (weights / weights.sum(axis=1, keepdims=True)).astype(dtype)
+
+
+class Resize(Transform):
+    """Another size, by bilinear interpolation; averages over all pixels where it shrinks.
+
+    Parameters
+    ----------
+    size : int or (height, width)
+        Proportions are not kept.
+
+    Raises
+    ------
+    ValueError, TypeError
+        `size` breaks its rule.
+
+    Notes
+    -----
+    As Pillow's BILINEAR and torchvision.transforms.Resize with antialias.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastconv.data.transforms import Resize
+    >>> Resize((1, 4))(np.array([[[0.0, 1.0]]]))
+    array([[[0.  , 0.25, 0.75, 1.  ]]])
+    """
+
+    def __init__(self, size: Any) -> None:
+        self.size = sizes("size", size, 2, 1)
+
+    def _apply(self, images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        if images.shape[2:] == self.size:
+            return images.copy()
+        if 0 in images.shape[2:]:
+            raise ValueError(f"images must have at least one pixel, got shape {images.shape}")
+        work = images if images.dtype.itemsize > 2 else images.astype(np.float32)
+        rows, columns = (_resizing(*ends, work.dtype) for ends in zip(images.shape[2:], self.size))
+        return rows @ work @ columns.T
 
 
 def _bilinear(images: np.ndarray, y: np.ndarray, x: np.ndarray, fill: float | None) -> np.ndarray:

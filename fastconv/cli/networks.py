@@ -1,0 +1,52 @@
+"""Networks of the catalogue for images of a given size, as ``train`` and ``predict`` build them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..models import get_model, model_info
+from ..nn.modules.module import Module
+
+__all__ = ["build", "image_size"]
+
+
+def image_size(model: str, wanted: int | None) -> tuple[int, int]:
+    """Height and width of the images: `wanted`, or what the model was made for."""
+    shape = model_info(model).input_shape
+    if len(shape) != 3:
+        raise ValueError(f"MODEL must take images, {model} takes inputs of shape {shape}")
+    return (wanted, wanted) if wanted else (shape[1], shape[2])
+
+
+def build(options: Mapping[str, Any]) -> Module:
+    """The model of a run's options, with random weights."""
+    chosen = dict(options["model_options"])
+    height, width = image_size(options["model"], options["image_size"])
+    shape = (options["channels"], height, width)
+    if "in_features" in _parameters(options["model"]):  # the linear models, which take the image as a vector
+        chosen.setdefault("in_features", options["channels"] * height * width)
+    else:
+        chosen.setdefault("in_channels", options["channels"])
+    if "image_size" in _parameters(options["model"]):
+        chosen.setdefault("image_size", height)
+    model = get_model(options["model"], num_classes=len(options["classes"]), **chosen)
+    _check(model, shape, options)
+    return model
+
+
+def _parameters(name: str) -> Any:
+    import inspect
+
+    return inspect.signature(model_info(name).build).parameters
+
+
+def _check(model: Module, shape: tuple[int, ...], options: Mapping[str, Any]) -> None:
+    """One image through the network, before the training rather than in its first step."""
+    import numpy as np
+
+    training = model.training
+    output = model.eval()(np.zeros((1, *shape), np.float32))
+    model.train(training)
+    if output.shape != (1, len(options["classes"])):
+        raise ValueError(f"MODEL must give one score a class, {options['model']} gives an output {output.shape[1:]}")
