@@ -93,6 +93,22 @@ def test_checkpoints_and_other_numbers_of_channels(folder, capsys):
     assert found["score"] == pytest.approx(net(image.astype(np.float32)).max(), abs=1e-3)
 
 
+def test_runs_of_train_bring_their_own_options(folder, capsys):
+    """Classes, channels, size and normalisation are those of the run."""
+    from fastconv.training import Checkpoint, write_checkpoint
+
+    config = {"model": "lenet5", "model_options": {"pooling": "avg"}, "image_size": 32, "channels": 1}
+    config |= {"classes": list("abcd"), "mean": [0.25], "std": [0.5]}
+    net = models.LeNet5(num_classes=4, image_size=32, pooling="avg")
+    state = optim.SGD(net.parameters(), lr=0.1).state_dict()
+    write_checkpoint("last.npz", Checkpoint(1, net.state_dict(), state, config=config))
+    found = report(capsys, "lenet5", "saliency", "--weights", "last.npz", "--image", "grey.png")
+    image = (fc.data.read_image("grey.png", "L", size=32)[None] - 0.25) / 0.5
+    assert found["score"] == pytest.approx(net(image.astype(np.float32)).max(), abs=1e-3)
+    assert main(["visualize", "keras_mnist", "filters", "--weights", "last.npz"]) == 2
+    assert "holds a lenet5, not a keras_mnist" in capsys.readouterr().err
+
+
 def test_random_weights_and_tables(folder, capsys):
     assert main(["visualize", "keras_mnist", "filters"]) == 0
     out = capsys.readouterr().out
@@ -125,7 +141,7 @@ def test_random_weights_and_tables(folder, capsys):
         (("lenet5", "saliency", "--image", "photo.png", "--weights", "missing.npz"), "missing.npz"),
         (("keras_mnist", "saliency", *LENET), "missing key"),
         (("lenet5", "saliency", "--weights", "lenet.npz", "--image", "lenet.npz"), "lenet.npz"),
-        (("m5", "saliency", "--image", "photo.png"), "which are no pictures"),
+        (("m5", "saliency", "--image", "photo.png"), "MODEL must take images"),
         (("lenet5", "filters", "--output", "x.jpg"), "--output must end in .png"),
         (("lenet5", "nonsense"), "METHOD"),
         (("lenet5", "saliency", *LENET, "--size", "0x3"), "--size"),

@@ -6,8 +6,9 @@ import argparse
 from collections.abc import Callable
 from typing import Any
 
-from .network import Pictures, add_network, load_network
+from .arguments import natural, positive
 from .output import add_json, check_picture, print_json
+from .subject import Pictures, add_network, load_network
 
 _EXAMPLES = """examples:
   fastconv visualize vgg16 filters --weights vgg16.safetensors
@@ -46,9 +47,9 @@ def add_parser(verbs: Any) -> None:
     parser.add_argument("--image", metavar="FILE", help="the picture that is looked at, or begun with")
     parser.add_argument("--style", metavar="FILE", help="the picture whose style is taken")
     parser.add_argument("--layer", metavar="NAME", help="a layer, as `fastconv models MODEL` names it")
-    parser.add_argument("--unit", type=int, metavar="N", help="class, or channel of --layer (default: the strongest)")
-    parser.add_argument("--steps", type=int, metavar="N", help="steps of maximize (200), dream (10), style (300)")
-    parser.add_argument("--window", type=int, metavar="N", help="covered pixels (default: an eighth of the picture)")
+    parser.add_argument("--unit", type=natural, metavar="N", help="class or channel (default: the strongest)")
+    parser.add_argument("--steps", type=natural, metavar="N", help="steps of maximize (200), dream (10), style (300)")
+    parser.add_argument("--window", type=positive, metavar="N", help="covered pixels (default: an eighth)")
     parser.add_argument(
         "--output", metavar="FILE.png", default="fastconv-visualize.png", help="default fastconv-visualize.png"
     )
@@ -70,7 +71,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise ValueError("style needs --style, the picture whose style is taken")
     if arguments.method == "maximize" and arguments.unit is None:
         raise ValueError("maximize needs --unit, the class that the picture shall show")
-    net = load_network(arguments.model, arguments.weights, arguments.seed)
+    net, arguments.trained = load_network(arguments.model, arguments.weights, arguments.seed)
     report = {"model": arguments.model, "method": arguments.method, "weights": arguments.weights or "random"}
     ax, found = _METHODS[arguments.method](net, arguments)
     report.update(found)
@@ -105,7 +106,7 @@ def _filters(net: Any, arguments: argparse.Namespace) -> tuple[Any, dict[str, An
 def _activations(net: Any, arguments: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
     from fastconv import visualize
 
-    image = Pictures(net, arguments).read(arguments.image)
+    image = Pictures(net, arguments, arguments.trained).read(arguments.image)
     name = arguments.layer or _layers_with_maps(net, image)[0]
     maps = visualize.activations(net, image, name)
     if maps.ndim != 4:
@@ -132,7 +133,7 @@ def _receptive_field(net: Any, arguments: argparse.Namespace) -> tuple[Any, dict
         fields = visualize.receptive_field(net, (1, *shape), None if arguments.layer is None else [arguments.layer])
         entries = {n: {"size": f.size, "stride": [float(s) for s in f.stride]} for n, f in fields.items()}
         return None, {"fields": entries, "table": str(fields)}
-    pictures = Pictures(net, arguments)
+    pictures = Pictures(net, arguments, arguments.trained)
     image = pictures.read(arguments.image)
     name = arguments.layer or _layers_with_maps(net, image)[-1]
     field = visualize.receptive_field(net, image.shape, name)
@@ -148,7 +149,7 @@ def _attribution(function_name: str, signed: bool = False) -> Callable[..., tupl
     def method(net: Any, arguments: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
         from fastconv import visualize
 
-        pictures = Pictures(net, arguments)
+        pictures = Pictures(net, arguments, arguments.trained)
         image = pictures.read(arguments.image)
         options: dict[str, Any] = {}
         layer = arguments.layer
@@ -189,7 +190,7 @@ def _maximize(net: Any, arguments: argparse.Namespace) -> tuple[Any, dict[str, A
 
     from fastconv import visualize
 
-    pictures = Pictures(net, arguments)
+    pictures = Pictures(net, arguments, arguments.trained)
     start: Any = (1, pictures.channels, *pictures.size)
     if arguments.image is not None:
         start = pictures.read(arguments.image)
@@ -214,7 +215,7 @@ def _dream(net: Any, arguments: argparse.Namespace) -> tuple[Any, dict[str, Any]
 
     from fastconv import visualize
 
-    pictures = Pictures(net, arguments)
+    pictures = Pictures(net, arguments, arguments.trained)
     image = pictures.read(arguments.image)
     name = arguments.layer or _layers_with_maps(net, image)[-1]
     dream = visualize.deep_dream(
@@ -237,7 +238,7 @@ def _octaves(side: int) -> int:
 def _style(net: Any, arguments: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
     from fastconv import visualize
 
-    pictures = Pictures(net, arguments)
+    pictures = Pictures(net, arguments, arguments.trained)
     image, style = pictures.read(arguments.image), pictures.read(arguments.style)
     with_maps = _layers_with_maps(net, image)
     content = arguments.layer or with_maps[len(with_maps) * 2 // 3]
