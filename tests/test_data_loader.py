@@ -95,6 +95,27 @@ def test_shards_are_the_parts_of_each_batch():
             np.testing.assert_array_equal(batch[1], np.concatenate([part[1] for part in parts]))
 
 
+def test_a_shard_of_no_samples_has_their_shapes():
+    """The last batch has 2 samples for 4 processes; a transform that changes sizes has its say."""
+
+    class Pairs(data.Dataset):
+        def __len__(self):
+            return 10
+
+        def __getitem__(self, index):
+            return X[index], {"label": index}
+
+    def enlarge(images, rng):
+        return np.concatenate([images, images], axis=2)
+
+    loaders = [data.DataLoader(Pairs(), 8, shard=(rank, 4), transform=enlarge) for rank in range(4)]
+    last = [list(loader)[-1] for loader in loaders]
+    assert [len(images) for images, _ in last] == [0, 1, 0, 1]
+    for images, entries in last:
+        assert images.shape[1:] == (1, 2, 1) and images.dtype == np.float32
+        assert entries["label"].dtype == np.int64 and len(entries["label"]) == len(images)
+
+
 @pytest.mark.parametrize("workers", [0, 3])
 def test_an_error_surfaces_where_its_batch_is_asked_for(workers):
     before = threading.active_count()

@@ -351,7 +351,7 @@ def test_a_run_that_was_stopped_leaves_its_last_epoch(tmp_path, number):
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
-    assert process.stdout.readline() == "working\n"
+    assert process.stdout.readline().startswith("working")  # two workers may print at once
     process.send_signal(number)
     _, errors = process.communicate(timeout=60)
     assert process.returncode != 0

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from ..nn.modules.arguments import size
+from ..nn.modules.calling import convert_leaves
 from ..random import generator
 from .dataset import Subset
 
@@ -161,6 +162,8 @@ class DataLoader:
         return np.random.Generator(np.random.Philox(np.random.SeedSequence((self.seed, *key))))
 
     def _batch(self, epoch: int, number: int, indices: np.ndarray) -> Any:
+        if not len(indices):  # fewer samples than processes: a batch of none, in the shapes that a sample has
+            return convert_leaves(lambda array: array[:0], self._batch(epoch, number, np.zeros(1, np.int64)))
         try:
             batch = _fetch(self.dataset, indices, self.collate_fn)
             if self.transform is None:

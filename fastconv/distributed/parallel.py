@@ -111,8 +111,7 @@ class DataParallel(Module):
         if self.process_group.size == 1 or not (self.training and is_grad_enabled() and holds_tensor((args, kwargs))):
             return self.module(*args, **kwargs)
         self._prepare()
-        if self.broadcast_buffers:
-            self._broadcast(self._unsynchronized_buffers())
+        self.synchronize_buffers()
         call = _Call(_batch_size((args, kwargs)), self._synchronizing)
 
         def mark(value: Any) -> Any:
@@ -196,9 +195,11 @@ class DataParallel(Module):
                 "buffers (names, shapes or dtypes) than that of rank 0"
             )
 
-    def _unsynchronized_buffers(self) -> list[np.ndarray]:
-        modules = (module for module in self.module.modules() if not isinstance(module, SyncBatchNorm))
-        return [buffer for module in modules for buffer in module.buffers(recurse=False)]
+    def synchronize_buffers(self) -> None:
+        """Give every rank the buffers of rank 0, if `broadcast_buffers` is set: for after the last training step."""
+        if self.broadcast_buffers and self.process_group.size > 1:
+            modules = (module for module in self.module.modules() if not isinstance(module, SyncBatchNorm))
+            self._broadcast([buffer for module in modules for buffer in module.buffers(recurse=False)])
 
     def _broadcast(self, arrays: Iterable[np.ndarray]) -> None:
         """Overwrite the arrays with those of rank 0, in messages of the size of a bucket."""

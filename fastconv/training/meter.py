@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ..distributed import Communicator
 from ..tensor import Tensor
 
 __all__ = ["Meter"]
@@ -24,6 +25,8 @@ class Meter:
 
     def add(self, loss: float, output: Tensor, target: Any, count: int) -> None:
         """Take a batch of `count` examples in."""
+        if count == 0:  # the mean loss of no examples is NaN
+            return
         self.count += count
         self._loss += loss * count
         labels = np.asarray(target)
@@ -31,6 +34,13 @@ class Meter:
             # Outputs (N, C, ...) against classes (N, ...): also that of each pixel.
             self._right += int((output.numpy().argmax(axis=1) == labels).sum())
             self._targets += labels.size
+
+    def reduce(self, group: Communicator) -> None:
+        """Take in what all ranks have collected."""
+        sums = np.array([self.count, self._loss, self._right, self._targets], np.float64)
+        group.all_reduce(sums).wait()
+        self.count, self._right, self._targets = (int(sums[i]) for i in (0, 2, 3))
+        self._loss = float(sums[1])
 
     def values(self) -> dict[str, float]:
         """The means."""

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from ..distributed import Communicator, DataParallel, SingleProcess
 from ..nn import functional as F
 from ..nn.modules.arguments import choice, number, size
 from ..nn.modules.module import Module
@@ -28,6 +29,7 @@ from .checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from .divergence import is_finite, origin
 from .history import History
 from .meter import Meter
+from .ranks import check_same_order, gather_rng_states, set_own_rng_state
 
 __all__ = ["Trainer"]
 
@@ -68,6 +70,10 @@ class Trainer:
         Whether to show a progress bar on standard error, where that is a terminal.
     log : callable or None, keyword only
         Takes a line after each epoch; ``print`` by default.
+    process_group : Communicator, keyword only, optional
+        Trains on all its ranks at once, :func:`fastconv.distributed.world` as a rule. Every rank has a Trainer, and a
+        loader that gives it its ``shard`` of each batch; losses and accuracies are those of the whole batches. Rank 0
+        writes the files and shows the progress. By default this process trains alone.
 
     Attributes
     ----------
@@ -111,6 +117,7 @@ class Trainer:
         config: Mapping[str, Any] | None = None,
         progress: bool = True,
         log: Callable[[str], None] | None = print,
+        process_group: Communicator | None = None,
     ) -> None:
         if not isinstance(model, Module):
             raise TypeError(f"model must be a Module, got {type(model).__name__}")
@@ -131,7 +138,10 @@ class Trainer:
         self.patience = None if patience is None else size("patience", patience, 1)
         self.monitor = None if monitor is None else choice("monitor", monitor, _MONITORS)
         self.config = dict(config or {})
-        self.progress, self.log = progress, log
+        self.process_group = SingleProcess() if process_group is None else process_group
+        first = self.process_group.rank == 0
+        self.progress, self.log = progress and first, log if first else None
+        self._network = DataParallel(model, process_group=self.process_group)
         self.epoch = 0
         self.history = History()
         self._best: float | None = None
@@ -160,7 +170,8 @@ class Trainer:
             The loss became NaN or infinite: with the step, and the layer where it began. Nothing of that epoch gets
             into the checkpoint.
         ValueError
-            A target that is no class, a batch that is no pair, or a loader other than the checkpoint's.
+            A target that is no class, a batch that is no pair, or a loader other than the checkpoint's or that of
+            another rank.
         KeyboardInterrupt
             The checkpoint holds the last whole epoch then.
         """
@@ -169,8 +180,9 @@ class Trainer:
             if self._loaded.loader is not None and hasattr(train, "load_state_dict"):
                 train.load_state_dict(self._loaded.loader)
             if self._loaded.rng is not None:  # once more: making loaders and layers has drawn from it since
-                set_rng_state(self._loaded.rng)
+                set_own_rng_state(self._loaded.rng, self.process_group)
             self._loaded = None
+        check_same_order(train, self.process_group)
         if self.checkpoint is not None and self.epoch == 0:
             self.save(self.checkpoint, train)
         while self.epoch < epochs and not self._is_stopped():
@@ -188,7 +200,7 @@ class Trainer:
         return self.patience is not None and self._bad_epochs >= self.patience
 
     def _epoch(self, train: Iterable[Any], epochs: int) -> dict[str, Any]:
-        self.model.train()
+        self._network.train()
         meter, rate = Meter(), self.optimizer.param_groups[0]["lr"]
         label = f"epoch {self.epoch + 1}/{epochs}"
         started = time.perf_counter()
@@ -201,6 +213,8 @@ class Trainer:
                 except Exception as error:
                     error.add_note(f"in step {step + 1} of epoch {self.epoch + 1}")
                     raise
+        self._network.synchronize_buffers()
+        meter.reduce(self.process_group)
         if not meter.count:
             raise ValueError("train must give at least one batch in each epoch, got none")
         broken = [name for name, value in self.model.state_dict().items() if not is_finite(value)]
@@ -210,10 +224,10 @@ class Trainer:
 
     def _step(self, images: Any, target: Any, meter: Meter, step: int) -> None:
         rng = get_rng_state()
-        output = self.model(tensor(images))
+        output = self._network(tensor(images))
         loss = self._loss(output, target)
         value = float(loss.item())
-        if not math.isfinite(value):
+        if len(images) and not math.isfinite(value):
             raise FloatingPointError(
                 f"the loss became {value} in step {step + 1} of epoch {self.epoch + 1}; it began in "
                 f"{origin(self.model, images, rng)}"
@@ -251,7 +265,7 @@ class Trainer:
         self.epoch += 1
         self.history.append(row)
         if self.checkpoint is not None:
-            if better:
+            if better and self.process_group.rank == 0:
                 save(self.model, self.best_checkpoint)
             self.save(self.checkpoint, train)
         if self.log is not None:
@@ -267,6 +281,7 @@ class Trainer:
                 images, target = _pair(batch)
                 output = self.model(tensor(images))
                 meter.add(float(self._loss(output, target).item()), _main(output), target, len(images))
+        meter.reduce(self.process_group)
         if not meter.count:
             raise ValueError("batches must hold at least one, got none")
         return meter.values()
@@ -302,19 +317,23 @@ class Trainer:
         return self.checkpoint.with_stem(f"{self.checkpoint.stem}-best")
 
     def save(self, path: str | os.PathLike[str], loader: Any = None) -> None:
-        """Write a checkpoint; the file appears whole or not at all. `loader` brings the order of its epochs."""
+        """Write a checkpoint; the file appears whole or not at all. `loader` brings the order of its epochs.
+
+        With several ranks all must call it, and rank 0 writes.
+        """
         state = Checkpoint(
             epoch=self.epoch,
             model=self.model.state_dict(),
             optimizer=self.optimizer.state_dict(),
             scheduler=None if self.scheduler is None else self.scheduler.state_dict(),
             loader=loader.state_dict() if hasattr(loader, "state_dict") else None,
-            rng=get_rng_state(),
+            rng=gather_rng_states(self.process_group),
             history=self.history.rows,
             config=self.config,
             progress={"best": self._best, "bad_epochs": self._bad_epochs},
         )
-        write_checkpoint(path, state)
+        if self.process_group.rank == 0:
+            write_checkpoint(path, state)
 
     def load(self, path: str | os.PathLike[str]) -> None:
         """Take over a checkpoint: the next :meth:`fit` goes on bit for bit where it was written.
@@ -343,7 +362,7 @@ class Trainer:
             self.model.load_state_dict(state.model)
             self.optimizer.load_state_dict(state.optimizer)
             if state.rng is not None:
-                set_rng_state(state.rng)
+                set_own_rng_state(state.rng, self.process_group)
             if self.scheduler is not None and state.scheduler is not None:
                 self.scheduler.load_state_dict(state.scheduler)
         except (ValueError, TypeError) as error:
