@@ -19,7 +19,7 @@ import pytest
 
 from fastconv.distributed import Communicator, SingleProcess, Work
 
-__all__ = ["ThreadRank", "mpiexec", "on_threads"]
+__all__ = ["ThreadRank", "mpiexec", "mpiexec_python", "on_threads"]
 
 
 class ThreadRank(Communicator):
@@ -69,17 +69,22 @@ def on_threads(size: int, program: Callable[[Communicator], Any]) -> list[Any]:
     return [future.result() for future in futures]
 
 
-def mpiexec(
-    size: int, source: str, *arguments: str | Path, check: bool = True, seconds: float = 120
+def mpiexec(size: int, source: str, *arguments: str | Path, **options: Any) -> subprocess.CompletedProcess[str]:
+    """Run Python source on `size` MPI ranks, with the options of `mpiexec_python`."""
+    return mpiexec_python(size, "-c", textwrap.dedent(source), *arguments, **options)
+
+
+def mpiexec_python(
+    size: int, *arguments: str | Path, check: bool = True, seconds: float = 120, threads: str | None = "1"
 ) -> subprocess.CompletedProcess[str]:
-    """Run Python source on `size` MPI ranks of one thread each; unless `check` is off, all must end well."""
+    """Run Python on `size` MPI ranks of so many threads (None: not told); unless `check` is off, all must end well."""
     # The mpiexec of the environment that holds mpi4py comes first: another one would start processes that are alone.
     launcher = shutil.which("mpiexec", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
     if launcher is None or importlib.util.find_spec("mpi4py") is None:
         pytest.skip('needs mpi4py and mpiexec: pip install "fastconv[mpi]"')
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("FASTCONV_", "OMP_"))}
     done = subprocess.run(
-        [launcher, "-n", str(size), sys.executable, "-c", textwrap.dedent(source), *map(str, arguments)],
+        [launcher, "-n", str(size), sys.executable, *map(str, arguments)],
         capture_output=True,
         text=True,
         timeout=seconds,
@@ -87,7 +92,7 @@ def mpiexec(
         env={
             **inherited,
             "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
-            "OMP_NUM_THREADS": "1",
+            **({} if threads is None else {"OMP_NUM_THREADS": threads}),
             "OMPI_ALLOW_RUN_AS_ROOT": "1",
             "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
             "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe",

@@ -7,7 +7,7 @@ import pytest
 
 import fastconv as fc
 from fastconv.training import read_checkpoint
-from ranks import mpiexec
+from ranks import mpiexec, mpiexec_python
 
 SETUP = """
     import json, sys
@@ -92,3 +92,49 @@ def test_going_on_bit_for_bit(tmp_path):
     alone = fc.Trainer(net, fc.optim.SGD(net.parameters(), lr=0.05, momentum=0.9))
     with pytest.raises(ValueError, match="the run was on 2 ranks, this one is on 1"):
         alone.load(tmp_path / "part.npz")
+
+
+def command(ranks, data, output, *more, **options):
+    arguments = ["--epochs", "2", "--batch-size", "16", "--workers", "1", "--optim", "sgd", "--output", output, *more]
+    return mpiexec_python(ranks, "-m", "fastconv", "train", "lenet5", "--data", data, *arguments, **options)
+
+
+def test_command_line(tmp_path):
+    """`mpiexec -n 2 python -m fastconv train` has the history of one process, says each thing once, and goes on."""
+    digits = tmp_path / "digits"
+    digits.mkdir()
+    rng = np.random.default_rng(0)
+    for part, count in (("train", 41), ("t10k", 10)):
+        labels = rng.integers(0, 10, count).astype(np.uint8)
+        images = rng.integers(0, 25, (count, 28, 28)).astype(np.uint8) + 20 * labels[:, None, None]
+        for name, array in (
+            (f"{part}-images-idx3-ubyte", images.astype(np.uint8)),
+            (f"{part}-labels-idx1-ubyte", labels),
+        ):
+            header = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">u4").tobytes()
+            (digits / name).write_bytes(header + array.tobytes())
+    histories = []
+    for ranks in (1, 2):
+        done = command(ranks, digits, tmp_path / str(ranks))
+        assert done.stdout.count("epoch 2/2: ") == done.stdout.count("best validation accuracy") == 1
+        histories.append([row["loss"] for row in read_checkpoint(tmp_path / str(ranks) / "last.npz").history])
+    np.testing.assert_allclose(histories[1], histories[0], rtol=1e-4)
+    assert "going on after epoch 2" in command(2, digits, tmp_path / "2", "--resume").stdout
+    odd = command(2, digits, tmp_path / "odd", "--batch-size", "15", check=False)
+    assert odd.returncode == 2 and "batch_size must be a multiple of the 2 processes, got 15" in odd.stderr
+    broken = command(2, digits, tmp_path / "broken", "--lr", "1e30", check=False)
+    assert broken.returncode != 0 and "of 2 failed, which ends all ranks:" in broken.stderr
+    assert "FloatingPointError" in broken.stderr
+
+
+@pytest.mark.parametrize("threads", [None, "3"])
+def test_ranks_share_the_cores(threads):
+    """Unless the environment says how many threads each has."""
+    source = """
+        import fastconv as fc
+        before, group = fc.get_num_threads(), fc.distributed.world()
+        if group.rank == 0:
+            print(before, fc.get_num_threads())
+    """
+    before, after = map(int, mpiexec(2, source, threads=threads).stdout.split())
+    assert after == (max(1, before // 2) if threads is None else before)

@@ -15,6 +15,7 @@ _EXAMPLES = """examples:
   fastconv train lenet5 --data digits --epochs 8
   fastconv train resnet18 --data photos/ --image-size 96 --optim sgd --augment flip,crop,colour
   fastconv train resnet18 --resume --output runs/resnet18      goes on where it stopped, bit for bit
+  mpiexec -n 4 fastconv train resnet18 --data photos/          on 4 processes, each with a quarter of every batch
 
 --data is the word digits (scikit-learn's), a directory with MNIST's IDX or CIFAR's binary files, or one with a folder
 of pictures for each class, or with such directories train and val. The output directory gets last.npz (all that is
@@ -77,12 +78,15 @@ def add_parser(verbs: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Train; status 1 where the loss is no number any more."""
+    from ..distributed import end_all_ranks, world
 
+    group = world()
     folder = Path(arguments.output or f"runs/{arguments.model}")
     last = folder / "last.npz"
     options, saved = _options(arguments, last)
-    say = (lambda *_: None) if arguments.json else print
-    trainer, train, validation = prepare(options, arguments, say)
+    first = group.rank == 0  # the rank that writes and speaks
+    say = print if first and not arguments.json else (lambda *_: None)
+    trainer, train, validation = prepare(options, arguments, say, group)
     folder.mkdir(parents=True, exist_ok=True)
     trainer.checkpoint = last
     if saved is not None:
@@ -95,19 +99,23 @@ def run(arguments: argparse.Namespace) -> int:
         say(line)
         trainer.history.to_csv(folder / "history.csv")
 
-    trainer.log = report
+    if first:
+        trainer.log = report
     status = 0
     try:
-        trainer.fit(train, options["epochs"], validation)
+        with end_all_ranks(group):
+            trainer.fit(train, options["epochs"], validation)
     except KeyboardInterrupt:
-        print(f"{last} holds {trainer.epoch} whole epochs: go on with --resume", file=sys.stderr)
+        if first:
+            print(f"{last} holds {trainer.epoch} whole epochs: go on with --resume", file=sys.stderr)
         raise
     except FloatingPointError as error:
         print(f"fastconv train: {error}", file=sys.stderr)
         status = 1
     finally:
-        picture = _draw(trainer, folder)
-    _report(arguments, trainer, folder, picture, say)
+        picture = _draw(trainer, folder) if first else None
+    if first:
+        _report(arguments, trainer, folder, picture, say)
     return status
 
 
@@ -147,11 +155,12 @@ def _options(arguments: argparse.Namespace, last: Path) -> tuple[dict[str, Any],
     return {**saved, **moved, **{name: given[name] for name in free if name in given}}, saved
 
 
-def prepare(options: dict[str, Any], arguments: argparse.Namespace, say: Any) -> tuple[Any, Any, Any]:
-    """A Trainer and both loaders for these options."""
+def prepare(options: dict[str, Any], arguments: argparse.Namespace, say: Any, group: Any) -> tuple[Any, Any, Any]:
+    """A Trainer and both loaders for these options, on this rank of `group`."""
     import fastconv as fc
 
     from .. import data
+    from ..nn import SyncBatchNorm
     from ..nn import functional as F
     from ..serialization import load
     from ..training import Trainer
@@ -176,6 +185,11 @@ def prepare(options: dict[str, Any], arguments: argparse.Namespace, say: Any) ->
     model = build(options)
     if options["weights"] is not None:
         model.load_state_dict(load(options["weights"]))
+    if group.size > 1:
+        model = SyncBatchNorm.convert_sync_batchnorm(model)
+    if group.rank > 0:
+        fc.manual_seed(options["seed"] + group.rank)  # other masks of dropout than rank 0
+    shard = (group.rank, group.size)
     count = len(source.train)
     train = data.DataLoader(
         source.train,
@@ -186,9 +200,15 @@ def prepare(options: dict[str, Any], arguments: argparse.Namespace, say: Any) ->
         drop_last=count > options["batch_size"] and count % options["batch_size"] == 1,
         transform=data.transforms.Compose([*recipe.augmentation(options["augment"], size), normalise]),
         seed=options["seed"],
+        shard=shard,
     )
     validation = data.DataLoader(
-        source.validation, options["batch_size"], num_workers=arguments.workers, transform=normalise, seed=0
+        source.validation,
+        options["batch_size"],
+        num_workers=arguments.workers,
+        transform=normalise,
+        seed=0,
+        shard=shard,
     )
     target = recipe.optimizer(options, model)
     schedule = recipe.schedule(options, target, len(train))
@@ -202,6 +222,7 @@ def prepare(options: dict[str, Any], arguments: argparse.Namespace, say: Any) ->
         patience=arguments.patience,
         config=options,
         progress=not arguments.json,
+        process_group=group,
     )
     return trainer, train, validation
 

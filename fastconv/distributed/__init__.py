@@ -12,8 +12,8 @@ saves ``net``. Without mpiexec the same program runs on one process. The ranks a
 (``pip install "fastconv[mpi]"``); `Communicator` is all that another transport has to provide.
 """
 
-from .communicator import Communicator, SingleProcess, Work, world
+from .communicator import Communicator, SingleProcess, Work, end_all_ranks, world
 from .mpi import MPICommunicator
 from .parallel import DataParallel
 
-__all__ = ["Communicator", "DataParallel", "MPICommunicator", "SingleProcess", "Work", "world"]
+__all__ = ["Communicator", "DataParallel", "MPICommunicator", "SingleProcess", "Work", "end_all_ranks", "world"]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 
 import numpy as np
 
-__all__ = ["Communicator", "SingleProcess", "Work", "world"]
+__all__ = ["Communicator", "SingleProcess", "Work", "end_all_ranks", "world"]
 
 _REDUCIBLE = (np.dtype(np.float32), np.dtype(np.float64), np.dtype(np.int64))
 # What the launchers of MPICH, Open MPI and PMIx tell each process: its number, and how many there are.
@@ -140,7 +142,8 @@ def world() -> Communicator:
     """The group of all processes that one ``mpiexec`` started; of this process alone without mpiexec.
 
     The first call starts MPI (through mpi4py) and makes an uncaught exception of one rank end all of them: its
-    traceback is printed with the rank, then MPI_Abort kills the job, whose exit status is not 0.
+    traceback is printed with the rank, then MPI_Abort kills the job, whose exit status is not 0. Unless
+    FASTCONV_NUM_THREADS or OMP_NUM_THREADS is set, the ranks on one machine share its cores.
 
     Returns
     -------
@@ -186,7 +189,22 @@ def _start() -> Communicator:
         )
     if found == 1:
         return SingleProcess()
-    from .mpi import MPICommunicator, end_all_ranks_on_error
+    from .mpi import MPICommunicator, end_all_ranks_on_error, share_cores
 
     end_all_ranks_on_error(MPI.COMM_WORLD)
+    share_cores(MPI.COMM_WORLD)
     return MPICommunicator(MPI.COMM_WORLD)
+
+
+@contextlib.contextmanager
+def end_all_ranks(group: Communicator) -> Iterator[None]:
+    """Context manager: an error that leaves the block ends all ranks here, though a caller would handle it.
+
+    For programs that turn errors into messages: what one rank handles, the others do not know of and wait for it.
+    """
+    try:
+        yield
+    except Exception as error:
+        if group.size > 1:
+            sys.excepthook(type(error), error, error.__traceback__)
+        raise

@@ -22,9 +22,10 @@ from typing import Any
 
 import numpy as np
 
+from ..config import get_num_threads, set_num_threads
 from .communicator import Communicator, Work, check_reducible, check_root
 
-__all__ = ["MPICommunicator", "end_all_ranks_on_error"]
+__all__ = ["MPICommunicator", "end_all_ranks_on_error", "share_cores"]
 
 _FAREWELL = 1
 _SPIN_SECONDS = 2e-4  # testing without a pause, for answers that are already on their way
@@ -197,3 +198,13 @@ def end_all_ranks_on_error(comm: Any) -> None:
         comm.Abort(130 if issubclass(kind, KeyboardInterrupt) else 1)
 
     sys.excepthook = end
+
+
+def share_cores(comm: Any) -> None:
+    """Give each rank its part of the threads, unless the environment says how many it gets."""
+    from mpi4py import MPI
+
+    local = comm.Split_type(MPI.COMM_TYPE_SHARED)
+    if not {"FASTCONV_NUM_THREADS", "OMP_NUM_THREADS"} & set(os.environ):
+        set_num_threads(max(1, get_num_threads() // local.Get_size()))
+    local.Free()
