@@ -91,7 +91,8 @@ class DataLoader:
         Of the order and of the transform's random numbers; drawn from the generator of :func:`fastconv.manual_seed`
         where it is not given.
     shard : pair of int, keyword only
-        ``(rank, count)``: of each batch only the part of this one of `count` processes that train together.
+        ``(rank, count)``: of each batch only the part of this one of `count` processes that train together. All parts
+        together are the batch of one process; what a transform draws depends on `count`.
 
     Attributes
     ----------

@@ -6,8 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from ..distributed import SingleProcess, world
 from ..nn.modules.calling import convert_leaves, plain
 from ..nn.modules.module import Module
+from ..nn.modules.sync_batch_norm import SyncBatchNorm
 from ..random import get_rng_state, set_rng_state
 from ..tape import no_grad
 from ..tensor import Tensor
@@ -55,6 +57,10 @@ def origin(model: Module, images: Any, rng: dict[str, Any]) -> str:
     for name, layer in model.named_modules():
         if not any(True for _ in layer.children()):
             handles.append(layer.register_forward_hook(watch(name)))
+    # Layers that ask other processes for their statistics would wait for them for ever: only this one looks back.
+    grouped = [(layer, layer.process_group) for layer in model.modules() if isinstance(layer, SyncBatchNorm)]
+    for synchronised, _ in grouped:
+        synchronised.process_group = SingleProcess()
     buffers = [(buffer, buffer.copy()) for buffer in model.buffers()]
     after = get_rng_state()
     set_rng_state(rng)
@@ -65,6 +71,12 @@ def origin(model: Module, images: Any, rng: dict[str, Any]) -> str:
         set_rng_state(after)
         for handle in handles:
             handle.remove()
+        for synchronised, group in grouped:
+            synchronised.process_group = group
         for buffer, before in buffers:
             buffer[...] = before
-    return found[0] if found else "the loss function: the network's output is finite"
+    if found:
+        return found[0]
+    if any((group or world()).size > 1 for _, group in grouped):
+        return "the part of the batch of another rank, or the loss function: the network is finite on this one"
+    return "the loss function: the network's output is finite"
