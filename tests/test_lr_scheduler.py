@@ -54,12 +54,17 @@ def _compare(torch, make, epochs=14, change=None):
                     group["lr"] *= change
 
 
-@pytest.mark.parametrize("name, options", SCHEDULES, ids=str)
+def _label(value: object) -> str:
+    """The name, or the options' names: a function among them prints its address, other in each process."""
+    return value if isinstance(value, str) else ",".join(value)
+
+
+@pytest.mark.parametrize("name, options", SCHEDULES, ids=_label)
 def test_rates_are_torchs(torch, name, options):
     _compare(torch, lambda library, optimizer: getattr(library, name)(optimizer, **options))
 
 
-@pytest.mark.parametrize("name, options", [SCHEDULES[0], SCHEDULES[5], SCHEDULES[6]], ids=str)
+@pytest.mark.parametrize("name, options", [SCHEDULES[0], SCHEDULES[5], SCHEDULES[6]], ids=_label)
 def test_a_rate_changed_by_hand_stays_changed_as_in_torch(torch, name, options):
     _compare(torch, lambda library, optimizer: getattr(library, name)(optimizer, **options), change=0.5)
 
@@ -94,7 +99,7 @@ def test_a_plateau_is_torchs(torch, mode, threshold_mode, cooldown):
     assert _rates(ours)[0] < 0.1
 
 
-@pytest.mark.parametrize("name, options", [*SCHEDULES[:8], ("sequence", {}), ("plateau", {})], ids=str)
+@pytest.mark.parametrize("name, options", [*SCHEDULES[:8], ("sequence", {}), ("plateau", {})], ids=_label)
 def test_a_state_goes_through_json_and_on(name, options):
     def make(optimizer):
         if name == "sequence":
