@@ -78,6 +78,33 @@ def test_float32_and_16_bits(torch, name, options):
         np.testing.assert_allclose(p.data.astype(float), q.detach().numpy().astype(float), rtol=1e-2, atol=1e-2)
 
 
+@pytest.mark.parametrize("name, options", OPTIONS, ids=str)
+def test_blocks_change_no_bit(monkeypatch, name, options):
+    """Large parameters go through the cache in blocks; ones that are not contiguous in one piece."""
+    rng = np.random.default_rng(6)
+    arrays = [rng.normal(size=(4, 23)).astype(np.float32), np.asfortranarray(rng.normal(size=(5, 7)))]
+    gradients = [[rng.normal(size=a.shape).astype(a.dtype) for a in arrays] for _ in range(4)]
+
+    def run(block):
+        monkeypatch.setattr(optim.optimizer, "_BLOCK", block)
+        parameters = [nn.Parameter(a.copy(order="K")) for a in arrays]
+        optimizer = getattr(optim, name)(parameters, **options)
+        for step in gradients:
+            for parameter, gradient in zip(parameters, step, strict=True):
+                parameter.grad = gradient
+            optimizer.step()
+        return [p.data for p in parameters], optimizer.state_dict()["state"]
+
+    (whole, state), (parts, other) = run(1 << 16), run(16)
+    for a, b in zip(whole, parts, strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert state.keys() == other.keys()
+    for number, entry in state.items():
+        assert entry.keys() == other[number].keys()
+        for moment, value in entry.items():
+            np.testing.assert_array_equal(value, other[number][moment])
+
+
 def test_updates_are_in_place_and_skip_what_has_no_gradient():
     layer = nn.Linear(2, 1)
     array, bias = layer.weight.data, layer.bias.data.copy()

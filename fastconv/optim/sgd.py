@@ -88,6 +88,9 @@ class SGD(Optimizer):
                 f"dampening={group['dampening']}"
             )
 
+    def _keeps_state(self, group: Mapping[str, Any]) -> bool:
+        return bool(group["momentum"])
+
     def _update(
         self, parameter: np.ndarray, gradient: np.ndarray, state: dict[str, Any], group: dict[str, Any]
     ) -> None:
