@@ -17,7 +17,7 @@ Options = dict[str, Any]
 
 __all__ = ["Optimizer", "check_range"]
 
-# Elements: five float32 arrays of this size fit a second-level cache of 2 MB. On a Xeon with that cache, 110 arrays with
+# Elements: five float32 arrays of this size fit a second-level cache of 2 MB. On a Xeon with that cache, 110 arrays of
 # 28 million parameters took SGD with momentum 50 ms in such blocks and 70 ms in one piece each, Adam 85 and 138 ms.
 _BLOCK = 1 << 16
 
