@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import fastconv as fc
+from fastconv.cli import main
 from fastconv.training import read_checkpoint
 from ranks import mpiexec, mpiexec_python
 
@@ -94,9 +95,10 @@ def test_going_on_bit_for_bit(tmp_path):
         alone.load(tmp_path / "part.npz")
 
 
-def command(ranks, data, output, *more, **options):
-    arguments = ["--epochs", "2", "--batch-size", "16", "--workers", "1", "--optim", "sgd", "--output", output, *more]
-    return mpiexec_python(ranks, "-m", "fastconv", "train", "lenet5", "--data", data, *arguments, **options)
+def command(data, output, *more):
+    """The arguments of `python -m fastconv` for a short run."""
+    options = ["--epochs", "2", "--batch-size", "16", "--workers", "1", "--optim", "sgd", "--output", output, *more]
+    return list(map(str, ["train", "lenet5", "--data", data, *options]))
 
 
 def test_command_line(tmp_path):
@@ -113,16 +115,17 @@ def test_command_line(tmp_path):
         ):
             header = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">u4").tobytes()
             (digits / name).write_bytes(header + array.tobytes())
-    histories = []
-    for ranks in (1, 2):
-        done = command(ranks, digits, tmp_path / str(ranks))
-        assert done.stdout.count("epoch 2/2: ") == done.stdout.count("best validation accuracy") == 1
-        histories.append([row["loss"] for row in read_checkpoint(tmp_path / str(ranks) / "last.npz").history])
-    np.testing.assert_allclose(histories[1], histories[0], rtol=1e-4)
-    assert "going on after epoch 2" in command(2, digits, tmp_path / "2", "--resume").stdout
-    odd = command(2, digits, tmp_path / "odd", "--batch-size", "15", check=False)
-    assert odd.returncode == 2 and "batch_size must be a multiple of the 2 processes, got 15" in odd.stderr
-    broken = command(2, digits, tmp_path / "broken", "--lr", "1e30", check=False)
+
+    def on_two(*arguments, **options):
+        return mpiexec_python(2, "-m", "fastconv", *command(digits, *arguments), **options)
+
+    done = on_two(tmp_path / "two")
+    assert done.stdout.count("epoch 2/2: ") == done.stdout.count("best validation accuracy") == 1
+    assert main(command(digits, tmp_path / "one")) == 0
+    one, two = (read_checkpoint(tmp_path / name / "last.npz").history for name in ("one", "two"))
+    np.testing.assert_allclose([row["loss"] for row in two], [row["loss"] for row in one], rtol=1e-4)
+    assert "going on after epoch 2" in on_two(tmp_path / "two", "--resume").stdout
+    broken = on_two(tmp_path / "broken", "--lr", "1e30", check=False)
     assert broken.returncode != 0 and "of 2 failed, which ends all ranks:" in broken.stderr
     assert "FloatingPointError" in broken.stderr
 

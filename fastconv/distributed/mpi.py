@@ -30,6 +30,9 @@ __all__ = ["MPICommunicator", "end_all_ranks_on_error", "share_cores"]
 _FAREWELL = 1
 _SPIN_SECONDS = 2e-4  # testing without a pause, for answers that are already on their way
 _PAUSE_SECONDS = 1e-4
+# Each test moves a piece of a large message: the sum of 24 MB over 2 ranks takes 328 ms with one test between pauses,
+# 22 ms with 32 (MPICH 5.0, AVX-512 server, 2 cores), and no less than 9 ms without pauses.
+_TESTS = 32
 _LOOK_SECONDS = 0.1  # between looks for ranks that have ended
 _PRINT_SECONDS = 1.0  # mpiexec drops what it has not yet read of the output when a rank aborts
 _GRACE_SECONDS = 5.0  # for messages that a rank sent before it ended
@@ -104,7 +107,7 @@ class MPICommunicator(Communicator):
         """Test until `done`; an error where that can no longer happen."""
         start = look = time.monotonic()
         alone_since: float | None = None
-        while not done():
+        while not _within_tests(done):
             now = time.monotonic()
             if now - start < _SPIN_SECONDS:
                 os.sched_yield()
@@ -169,12 +172,19 @@ class _AllReduce(Work):
         )
         self._distributing = True
 
-    def test(self) -> bool:
+    def _advance(self) -> bool:
         self._group.progress()
         return self._distributing and self._request.Test()
 
+    def test(self) -> bool:
+        return _within_tests(self._advance)
+
     def wait(self) -> None:
-        self._group.finish(self.test, "an all-reduce")
+        self._group.finish(self._advance, "an all-reduce")
+
+
+def _within_tests(done: Callable[[], bool]) -> bool:
+    return any(done() for _ in range(_TESTS))
 
 
 def _bytes(array: np.ndarray) -> np.ndarray:
