@@ -19,7 +19,7 @@ import fastconv as fc
 from fastconv import backend
 from fastconv.cases import available_dtypes
 
-from . import cliffs, compare, goals, markdown, peers, report
+from . import cliffs, compare, goals, markdown, peers, report, sweep
 from .conv_tasks import REPRESENTATIVE
 from .measure import Effort
 from .run import OPERATIONS, Settings, ceilings, environment, row, set_threads, tasks
@@ -79,6 +79,10 @@ def _run_parser() -> argparse.ArgumentParser:
     parser.add_argument("--against", choices=("torch", "none"), default="torch", help="default: torch, if installed")
     parser.add_argument("--isa", help="instruction set of the kernels (default: the best)")
     parser.add_argument("--dtype", choices=tuple(available_dtypes()), default="float32", help="default: float32")
+    parser.add_argument("--precision", choices=("highest", "high", "medium"), default="highest", help="of float32")
+    parser.add_argument(
+        "--sweep", action="store_true", help="every algorithm of the convolutions against the rule's choice"
+    )
     parser.add_argument("--quick", action="store_true", help="every fourth row, short blocks: a first impression")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all measurements")
     parser.add_argument("--roofline", type=Path, metavar="FILE", help="write the roofline plot (PNG, needs matplotlib)")
@@ -137,12 +141,16 @@ def _backend(isa: str | None) -> Iterator[None]:
 def _run(options: argparse.Namespace) -> int:
     for path in (options.json, options.roofline):
         _destination(path)
+    if options.sweep:
+        return _sweep(options)
     chosen = _selected(options)
     torch = peers.load() if options.against == "torch" else None
     with _backend(options.isa), contextlib.ExitStack() as restore:
         native = backend.get_backend() != "reference"
         if native:
             restore.callback(fc.set_num_threads, fc.get_num_threads())
+            restore.callback(fc.set_float32_precision, fc.get_float32_precision())
+            fc.set_float32_precision(options.precision)
         if torch is not None:
             restore.callback(torch.set_threads, torch.module.get_num_threads())
             restore.enter_context(torch.module.no_grad())
@@ -158,6 +166,34 @@ def _run(options: argparse.Namespace) -> int:
         title = f"{result['environment']['processor']}, {threads[-1]} threads, {options.dtype}"
         roofline(last, limits, title, options.roofline)
     return 0 if all(r["check"]["passed"] for r in result["rows"]) else 1
+
+
+def _sweep(options: argparse.Namespace) -> int:
+    effort = _QUICK if options.quick else Effort()
+    ways = {"conv": sweep.WAYS[:1], "conv_backward": sweep.WAYS[1:], "all": sweep.WAYS}.get(options.op, ())
+    names = {task.layer for task in tasks("conv", options.batch) if _wanted(task, options)}
+    cases = [dataclasses.replace(case, N=options.batch) for case in CONVS if str(case) in names]
+    if not ways or not cases:
+        raise ValueError("no convolution is chosen by --op, --network and --layer together")
+    dtype = np.dtype(available_dtypes()[options.dtype])
+    rows: list[sweep.Sweep] = []
+    with _backend(options.isa), contextlib.ExitStack() as restore:
+        restore.callback(fc.set_num_threads, fc.get_num_threads())
+        restore.callback(fc.set_float32_precision, fc.get_float32_precision())
+        fc.set_float32_precision(options.precision)
+        for count in options.threads or [fc.get_num_threads()]:
+            fc.set_num_threads(count)
+            print(f"GFLOP/s, the rule's choice first; {options.dtype}, batch {options.batch}, {count} threads")
+            for found in sweep.run(cases, ways, effort, options.layout, dtype):
+                rows.append(found)
+                print(sweep.line(found, options.precision), flush=True)
+    lost = [row for row in rows if row.loss(options.precision) > sweep.MARGIN]
+    print(f"the rule loses more than 5 % in {len(lost)} of {len(rows)} rows")
+    if options.json is not None:
+        written = [dataclasses.asdict(row) | {"loss": row.loss(options.precision)} for row in rows]
+        text = json.dumps({"environment": environment(None), "rows": written}, indent=1)
+        options.json.write_text(text + "\n", encoding="utf-8")
+    return 0
 
 
 def _as_json(result: dict[str, Any]) -> str:
@@ -192,7 +228,13 @@ def _measure(options: argparse.Namespace, chosen: list[Task], threads: list[int]
     if reached:
         print(f"\n{threads[-1]} threads\n" + "\n".join(goals.lines(reached)))
     print(f"\n{len(rows)} rows in {time.monotonic() - start:.0f} s")
-    run = {"dtype": dtype.name, "batch": options.batch, "threads": threads, "quick": options.quick}
+    run = {
+        "dtype": dtype.name,
+        "batch": options.batch,
+        "threads": threads,
+        "precision": options.precision,
+        "quick": options.quick,
+    }
     return {"environment": where, "run": run, "ceilings": limits, "rows": rows, "goals": reached}
 
 

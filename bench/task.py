@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 import fastconv as fc
+from fastconv import backend
 from fastconv.testing import error_bound, error_ratio
 
 from .peers import Torch
@@ -106,6 +107,7 @@ class Oracle:
     magnitudes: tuple[Any, ...]
     terms: tuple[int, ...]
     slack: float
+    precision: str
 
     def error(self, result: Any) -> float:
         """Worst error of a result over its bound; at most 1 where the result is right, infinite where shapes differ."""
@@ -118,7 +120,7 @@ class Oracle:
         magnitude = np.broadcast_to(magnitude, expected.shape)
         worst = 0.0
         for part in range(y.shape[0]):  # image by image: the largest layers would need gigabytes at once
-            bound = self.slack * error_bound(expected[part], magnitude[part], terms, y.dtype)
+            bound = self.slack * error_bound(expected[part], magnitude[part], terms, y.dtype, precision=self.precision)
             worst = max(worst, float(error_ratio(y[part], expected[part], bound, y.dtype).max(initial=0.0)))
         return worst
 
@@ -136,7 +138,9 @@ def oracle(task: Task, arrays: Arrays, torch: Torch | None) -> Oracle:
     evaluate: Evaluate = with_reference if torch is None else partial(with_torch, torch)
     name, slack = ("reference", 1.0) if torch is None else (torch.name, 2.0)
     outputs = evaluate(arrays)
-    return Oracle(name, outputs, task.magnitude(arrays, outputs, evaluate), task.terms, slack)
+    native = backend.get_backend() != "reference"
+    precision = "high" if native and fc.get_float32_precision() != "highest" else "highest"
+    return Oracle(name, outputs, task.magnitude(arrays, outputs, evaluate), task.terms, slack, precision)
 
 
 def absolute(arrays: Arrays, outputs: Outputs, evaluate: Evaluate) -> tuple[Any, ...]:

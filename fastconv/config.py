@@ -94,8 +94,13 @@ def set_float32_precision(precision: str) -> None:
     Parameters
     ----------
     precision : {"highest", "high", "medium"}
-        ``"highest"`` (the default): the rounding class of a float32 FMA loop. ``"high"``: about 1e-5 relative error.
-        ``"medium"``: inputs rounded to bfloat16. A kernel may compute more exactly than asked.
+        ``"highest"`` (the default): the rounding class of a float32 FMA loop. ``"high"``: errors of about 1e-5 of the
+        magnitude, which is the operation on absolute values; 3x3 convolutions with stride 1 take Winograd's F(4x4)
+        where it is faster. ``"medium"``: inputs rounded to bfloat16. A kernel may compute more exactly than asked.
+
+        Where Winograd's minimal filtering is chosen (under ``"highest"`` it is F(2x2)), an output shares its rounding
+        errors with those of its tile: the magnitude is the largest within the 2x2, or 4x4, outputs computed together.
+        `fastconv.explain` shows the choice.
 
     Raises
     ------

@@ -10,6 +10,9 @@ of the stored result. ``tiny`` covers results that a kernel may flush to zero. T
 replaces ``c * sqrt(terms)`` by ``terms`` (Higham, Accuracy and Stability of Numerical Algorithms, section 3.1); errors
 of random data grow with the root, which keeps the bound tight enough to notice a single wrong term.
 
+That is the class of float32 precision ``"highest"``. Results of ``"high"`` may be off by 2^-16 (1.5e-5) of the
+magnitude where rounding explains less (`fastconv.set_float32_precision`).
+
 The operations and shapes that ``fastconv verify`` runs are in `fastconv.cases`.
 """
 
@@ -23,6 +26,7 @@ __all__ = ["assert_bound", "error_bound", "error_ratio", "unit_roundoff"]
 # Significand bits including the hidden one; rounding to nearest costs half a unit in the last place: u = 2 ** -bits.
 _SIGNIFICAND_BITS = {"float64": 53, "float32": 24, "float16": 11, "bfloat16": 8}
 _SMALLEST_SUBNORMAL = {"float64": 2.0**-1074, "float32": 2.0**-149, "float16": 2.0**-24, "bfloat16": 2.0**-133}
+_HIGH = 2.0**-16  # relative to the magnitude: what two bfloat16 terms keep of a product
 _LARGEST = {
     "float64": float(np.finfo(np.float64).max),
     "float32": float(np.finfo(np.float32).max),
@@ -65,7 +69,14 @@ def unit_roundoff(dtype: DTypeLike) -> float:
     return 2.0 ** -_SIGNIFICAND_BITS[_name(dtype)]
 
 
-def error_bound(y64: ArrayLike, magnitude: ArrayLike, terms: int, dtype: DTypeLike, c: float = 4.0) -> np.ndarray:
+def error_bound(
+    y64: ArrayLike,
+    magnitude: ArrayLike,
+    terms: int,
+    dtype: DTypeLike,
+    c: float = 4.0,
+    precision: str = "highest",
+) -> np.ndarray:
     """Largest error that rounding explains, for each element.
 
     Parameters
@@ -81,6 +92,8 @@ def error_bound(y64: ArrayLike, magnitude: ArrayLike, terms: int, dtype: DTypeLi
         The dtype of the inputs and of the result.
     c : float, default 4
         Factor on the accumulated error.
+    precision : {"highest", "high"}, default "highest"
+        Class of the result; the two differ where sums are in float32.
 
     Returns
     -------
@@ -91,7 +104,7 @@ def error_bound(y64: ArrayLike, magnitude: ArrayLike, terms: int, dtype: DTypeLi
     TypeError
         If `dtype` is not one of the four floating dtypes.
     ValueError
-        If `terms` is negative.
+        If `terms` is negative, or `precision` is another word.
 
     Examples
     --------
@@ -103,13 +116,17 @@ def error_bound(y64: ArrayLike, magnitude: ArrayLike, terms: int, dtype: DTypeLi
     name = _name(dtype)
     if terms < 0:
         raise ValueError(f"terms must be at least 0, got {terms}")
+    if precision not in ("highest", "high"):
+        raise ValueError(f"precision must be 'highest' or 'high', got {precision!r}")
     accumulator = "float64" if name == "float64" else "float32"
+    relative = c * unit_roundoff(accumulator) * float(terms) ** 0.5
+    if precision == "high" and accumulator == "float32":
+        relative = max(relative, _HIGH)
     y64 = np.asarray(y64, dtype=np.float64)
     magnitude = np.broadcast_to(np.asarray(magnitude, dtype=np.float64), y64.shape)
     tiny = float(np.finfo(accumulator).tiny) + _SMALLEST_SUBNORMAL[name]
     with np.errstate(invalid="ignore", over="ignore"):
-        accumulated = c * unit_roundoff(accumulator) * np.sqrt(float(terms)) * magnitude
-        return accumulated + unit_roundoff(name) * np.abs(y64) + tiny
+        return relative * magnitude + unit_roundoff(name) * np.abs(y64) + tiny
 
 
 def error_ratio(y: ArrayLike, y64: ArrayLike, bound: ArrayLike, dtype: DTypeLike) -> np.ndarray:
@@ -165,6 +182,7 @@ def assert_bound(
     dtype: DTypeLike | None = None,
     c: float = 4.0,
     what: str = "result",
+    precision: str = "highest",
 ) -> None:
     """Fail unless `y` is the float64 result `y64` within the numeric contract.
 
@@ -172,7 +190,7 @@ def assert_bound(
     ----------
     y : array_like
         The result under test.
-    y64, magnitude, terms, c
+    y64, magnitude, terms, c, precision
         As in `error_bound`.
     dtype : dtype, optional
         The dtype the contract is taken for; that of `y` when not given.
@@ -198,7 +216,7 @@ def assert_bound(
         raise AssertionError(f"{what}: shape {y.shape}, expected {y64.shape}")
     if y.size == 0:
         return
-    bound = error_bound(y64, magnitude, terms, dtype, c)
+    bound = error_bound(y64, magnitude, terms, dtype, c, precision)
     ratio = error_ratio(y, y64, bound, dtype)
     worst = np.unravel_index(int(np.argmax(ratio)), ratio.shape)
     if not ratio[worst] <= 1:

@@ -10,9 +10,9 @@ import fastconv as fc
 from fastconv import cli as program
 
 try:
-    from fastconv.bench import cli, cliffs, compare, goals, markdown, measure, peers, report, run, task
+    from fastconv.bench import cli, cliffs, compare, goals, markdown, measure, peers, report, run, sweep, task
 except ModuleNotFoundError:  # a source tree: bench/ lies beside fastconv/
-    from bench import cli, cliffs, compare, goals, markdown, measure, peers, report, run, task
+    from bench import cli, cliffs, compare, goals, markdown, measure, peers, report, run, sweep, task
 
 # The smallest layer of each operation.
 SMALL = r"^(lenet-conv2|mobilenetv2-dw15|lenet-pool2|resnet50-conv5_bn|lenet-relu1|F\.relu)$"
@@ -314,6 +314,30 @@ def test_cliffs_are_printed_and_written(monkeypatch, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "at most 2  CLIFF" in printed and "1 of 2 within their limits" in printed
     assert [row["met"] for row in json.loads((tmp_path / "c.json").read_text())["rows"]] == [False, True]
+
+
+def test_sweep_measures_every_algorithm(fast, kernel_backend, tmp_path, capsys):
+    file = tmp_path / "sweep.json"
+    arguments = ["--sweep", "--quick", "--layer", "^googlenet-4a_1x1$", "--batch", "1", "--op", "conv"]
+    assert cli.main([*arguments, "--precision", "high", "--json", str(file)]) == 0
+    rows = json.loads(file.read_text())["rows"]
+    assert [row["layout"] for row in rows] == ["nchw", "nhwc"]
+    assert {"direct", "pointwise"} <= set(rows[0]["seconds"]) and rows[0]["chosen"] == "pointwise"
+    assert all(row["loss"] >= 1 for row in rows)
+    assert "of 2 rows" in capsys.readouterr().out
+    assert kernel_backend.get_conv_algorithm() == "" and fc.get_float32_precision() == "highest"
+    with pytest.raises(ValueError, match="no convolution"):
+        cli.main(["--sweep", "--op", "relu"])
+
+
+def test_sweep_finds_where_the_rule_loses():
+    """An algorithm of a lower precision is not held against the rule where "highest" is asked for."""
+    seconds = {"direct": 1.2e-3, "winograd_2x2": 1e-3, "winograd_4x4": 0.8e-3}
+    row = sweep.Sweep("vgg16-conv5", "conv_forward", "nhwc", 10**9, "direct", seconds)
+    assert row.best("highest") == "winograd_2x2" and row.loss("highest") == pytest.approx(1.2)
+    assert row.best("high") == "winograd_4x4" and row.loss("high") == pytest.approx(1.5)
+    assert "LOSES 1.20 to winograd_2x2" in sweep.line(row, "highest")
+    assert "LOSES" not in sweep.line(replace(row, chosen="winograd_2x2"), "highest")
 
 
 def test_denormals_take_the_same_calls():

@@ -7,6 +7,7 @@
 #include "conv_pointwise.h"
 #include "conv_select.h"
 #include "conv_taps.h"
+#include "conv_winograd.h"
 #include "parallel.h"
 
 namespace fastconv::cpu::FC_ISA {
@@ -288,6 +289,33 @@ void solve_phases(ConvAlgorithm algorithm, const ConvShape& s, const T* dy, cons
   }
 }
 
+// Winograd, then the direct kernel for the images in which it would leave its rounding class.
+template <class T>
+void solve_winograd(const ConvShape& s, ConvOp op, ConvAlgorithm algorithm, const T* x, const T* w, const T* bias, T* y,
+                    Context& ctx) {
+  const int64_t in = s.C * s.in_space(), out = s.K * s.out_space();
+  const int64_t source = op == ConvOp::forward ? in : out, result = op == ConvOp::forward ? out : in;
+  std::uint32_t largest[kWinogradImages];
+  for (int64_t n0 = 0; n0 < s.N; n0 += kWinogradImages) {
+    ConvShape part = s;
+    part.N = min_of(kWinogradImages, s.N - n0);
+    winograd(part, op, algorithm, x + n0 * source, w, bias, y + n0 * result, largest, ctx);
+    if (ctx.out_of_memory()) return;
+    for (int64_t n = 0; n < part.N; n++) {
+      if (winograd_holds(largest[n])) continue;
+      TapProblem p = unit_stride_problem(s, op);
+      p.N = 1;
+      while (n + p.N < part.N && !winograd_holds(largest[n + p.N])) p.N++;
+      solve<T>(ConvAlgorithm::direct, p, x + (n0 + n) * source, w, bias, y + (n0 + n) * result, ctx);
+      n += p.N;
+    }
+  }
+}
+
+FC_INLINE bool is_winograd(ConvAlgorithm a) {
+  return a == ConvAlgorithm::winograd_2x2 || a == ConvAlgorithm::winograd_4x4;
+}
+
 }  // namespace
 
 void conv_forward(const ConvShape& s, const void* x, const void* w, const void* b, void* y, Context& ctx) {
@@ -296,6 +324,9 @@ void conv_forward(const ConvShape& s, const void* x, const void* w, const void* 
   with_type(s.dtype, [&](auto type) {
     using T = decltype(type);
     const auto *xs = static_cast<const T*>(x), *ws = static_cast<const T*>(w), *bs = static_cast<const T*>(b);
+    if constexpr (sizeof(T) < sizeof(double))
+      if (is_winograd(algorithm))
+        return solve_winograd<T>(s, ConvOp::forward, algorithm, xs, ws, bs, static_cast<T*>(y), ctx);
     solve<T>(algorithm, forward_problem(s), xs, ws, bs, static_cast<T*>(y), ctx);
   });
 }
@@ -306,6 +337,9 @@ void conv_backward_input(const ConvShape& s, const void* dy, const void* w, cons
   with_type(s.dtype, [&](auto type) {
     using T = decltype(type);
     const auto *gs = static_cast<const T*>(dy), *ws = static_cast<const T*>(w), *bs = static_cast<const T*>(b);
+    if constexpr (sizeof(T) < sizeof(double))
+      if (is_winograd(algorithm))
+        return solve_winograd<T>(s, ConvOp::backward_input, algorithm, gs, ws, bs, static_cast<T*>(dx), ctx);
     solve_phases<T>(algorithm, s, gs, ws, bs, static_cast<T*>(dx), ctx);
   });
 }

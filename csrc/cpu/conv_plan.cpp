@@ -7,6 +7,7 @@
 #include "conv_pointwise.h"
 #include "conv_select.h"
 #include "conv_taps.h"
+#include "conv_winograd.h"
 
 namespace fastconv::cpu::FC_ISA {
 namespace {
@@ -55,6 +56,10 @@ void conv_plan(const ConvShape& s, ConvOp op, int threads, ConvPlan* plan) {
   if (op == ConvOp::backward_weight) {
     plan->workspace = choice.algorithm == ConvAlgorithm::narrow ? narrow_weight_workspace(s, threads)
                                                                 : backward_weight_workspace(s, threads);
+    return;
+  }
+  if (choice.algorithm == ConvAlgorithm::winograd_2x2 || choice.algorithm == ConvAlgorithm::winograd_4x4) {
+    plan->workspace = winograd_workspace(s, op, choice.algorithm, threads);
     return;
   }
   TapProblem p = forward_problem(s);

@@ -1,6 +1,7 @@
 #include "conv_select.h"
 
 #include "tuning.h"
+#include "vec.h"
 
 namespace fastconv::cpu::FC_ISA {
 namespace {
@@ -9,6 +10,26 @@ bool one_by_one(const ConvShape& s) {
   for (int d = 0; d < 3; d++)
     if (s.kernel[d] != 1 || s.stride[d] != 1 || s.pad[d] != 0 || s.in[d] != s.out[d]) return false;
   return true;
+}
+
+// 3x3 with stride 1, and sums in float32: what the filters of winograd.h compute.
+bool winograd_filter(const ConvShape& s, ConvOp op) {
+  if (op == ConvOp::backward_weight || s.depthwise() || s.dtype == DType::f64) return false;
+  for (int d = 0; d < 3; d++)
+    if (s.kernel[d] != (d ? 3 : 1) || s.stride[d] != 1 || s.dilation[d] != 1) return false;
+  return s.in[0] == 1 && s.out[0] == 1;
+}
+
+// What speaks against tiles of m x m outputs.
+const char* against_tiles(const ConvShape& s, ConvOp op, int64_t m, const WinogradLimits& limits) {
+  const int64_t *out = op == ConvOp::forward ? s.out : s.in, tiles = ceil_div(out[1], m) * ceil_div(out[2], m);
+  const int64_t columns = op == ConvOp::forward ? s.group_out() : s.group_in();
+  const int64_t channels = op == ConvOp::forward ? s.group_in() : s.group_out();
+  if (channels < limits.channels || columns < limits.columns) return "too few channels for the cost of the transforms";
+  if (tiles < limits.tiles) return "too few tiles in an image";
+  if (double(tiles * m * m) > kWinogradWaste * double(out[1] * out[2])) return "too much of the tiles is outside the image";
+  if (tiles * limits.weights_per_tile < channels * columns) return "too few tiles for so many weights to transform";
+  return nullptr;
 }
 
 bool float_sums(const ConvShape& s) { return s.dtype == DType::f32 || s.dtype == DType::f64; }
@@ -77,6 +98,16 @@ const char* nothing(const ConvShape&, ConvOp) { return nullptr; }
 constexpr Candidate kCandidates[] = {
     {ConvAlgorithm::depthwise, [](const ConvShape& s, ConvOp) { return s.depthwise(); }, nothing,
      "one input channel a group: no reduction over channels, bound by memory"},
+    {ConvAlgorithm::winograd_4x4,
+     [](const ConvShape& s, ConvOp op) { return winograd_filter(s, op) && s.dtype == DType::f32; },
+     [](const ConvShape& s, ConvOp op) {
+       return s.precision == Precision::highest ? "less exact than float32 precision 'highest' asks for"
+                                                : against_tiles(s, op, 4, kWinograd4);
+     },
+     "3x3 in tiles of 4x4 outputs: 2.25 products an output instead of 9, in the error class of precision 'high'"},
+    {ConvAlgorithm::winograd_2x2, winograd_filter,
+     [](const ConvShape& s, ConvOp op) { return against_tiles(s, op, 2, kWinograd2); },
+     "3x3 in tiles of 2x2 outputs: 4 products an output instead of 9"},
     {ConvAlgorithm::narrow,
      [](const ConvShape& s, ConvOp op) { return !s.depthwise() && narrow_fits(s, op); },
      [](const ConvShape& s, ConvOp op) {

@@ -277,5 +277,13 @@ FC_INLINE TapProblem backward_problem(const ConvShape& s) {
   return p;
 }
 
+// Either of them where the stride is 1, so that the gradient has one phase.
+FC_INLINE TapProblem unit_stride_problem(const ConvShape& s, ConvOp op) {
+  if (op == ConvOp::forward) return forward_problem(s);
+  TapProblem p = backward_problem(s);
+  for (int d = 0; d < 3; d++) p.axis[d] = phase_axis(s, d, 0);
+  return p;
+}
+
 }  // namespace
 }  // namespace fastconv::cpu::FC_ISA

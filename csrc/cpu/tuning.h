@@ -37,5 +37,30 @@ constexpr double kNarrowLastTaps = 4;
 constexpr std::int64_t kNarrowWeightSmall = 196, kNarrowWeightLarge = 784;
 constexpr std::int64_t kNarrowWeightColumns = 8, kNarrowWeightColumnsSmall = 4;
 
+// Winograd for 3x3 (conv_winograd.cpp): most bytes of a block's transformed inputs, which every panel of output channels
+// reads again, and the number of tiles at which more of them gain nothing. Of blocks of 384 to 1600 KB, the speed with
+// 64 channels fell from 660 to 520 GFLOP/s, with 512 it rose from 440 to 530 (2 threads, F(2x2), 2 MB of L2).
+constexpr std::int64_t kWinogradBlockBytes = std::int64_t(1300) << 10;
+constexpr std::int64_t kWinogradBlockTiles = 48;
+
+// What an image must have for it; speeds are GFLOP/s of the direct kernel / F(2x2) / F(4x4), best layouts, 2 threads,
+// AVX-512, 1 and 8 images. On AVX2 and without either the borders lie in the same places.
+struct WinogradLimits {
+  std::int64_t channels, columns;    // fewest of a group, reduced over and computed
+  std::int64_t tiles;                // fewest of an image
+  std::int64_t weights_per_tile;     // most weights (channels x columns) to transform for each tile of an image
+};
+// 7x7 images (16 tiles of 2x2): 192 -> 384 channels 159/117/80 and 314/286/239, 128 -> 32 113/74/58 and 271/300/319;
+// 11x11 (36), 32 -> 64: 148/155/142 and 341/388/423. 14x14 (49), 128 -> 32: 195/193/158 and 357/500/534;
+// 512 -> 512 (5350 weights a tile): 249/241/187 and 371/502/507.
+// 56x56 images, the fastest other algorithm / F(2x2) / F(4x4), 4 images: 12 -> 64: 319/351/516, 16 -> 16: 295/282/402,
+// 64 -> 16: 314/339/525, 64 -> 20: 230/295/416, 8 -> 64: 313/270/371, 64 -> 12: 253/266/411, 64 -> 8: 254/172/270.
+constexpr WinogradLimits kWinograd2 = {16, 16, 36, 5400};
+// 28x28 (49 tiles of 4x4), 128 -> 128 (334 weights a tile): 315/480/388 and 340/639/694; 256 -> 512 (2675): 307/502/462 and
+// 387/636/659; 56x56, 64 -> 64: 281/492/540 and 377/568/861; 256 -> 256 (334): 364/576/829 and 372/586/892.
+constexpr WinogradLimits kWinograd4 = {8, 12, 49, 512};
+// Most outputs computed for one that is kept: F(2x2) computes 9 / 4 times as fast as it goes.
+constexpr double kWinogradWaste = 1.5;
+
 }  // namespace
 }  // namespace fastconv::cpu::FC_ISA

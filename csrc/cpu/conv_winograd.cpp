@@ -1,0 +1,352 @@
+// Winograd convolution in blocks of L2 size; never is a whole tensor transformed.
+//
+// A pass transforms the weights of some output channels, U[panel][position][channel][column]. A task then takes a block
+// of tiles: their inputs, transposed to channels-last strips of one register of channels where need be, become
+// V[position][tile][channel]. For each panel the products of all positions, M[position][tile][column], run through the
+// register tiles of gemm.h, and the output transform leaves them as pixels. V and M stay in L2.
+#include "conv_winograd.h"
+
+#include "conv_pack.h"
+#include "conv_taps.h"
+#include "parallel.h"
+#include "tuning.h"
+#include "winograd.h"
+
+namespace fastconv::cpu::FC_ISA {
+namespace {
+
+using A = float;
+
+// Channels of the weights that are transposed at a time: nine taps of them fit L1.
+constexpr int64_t kWeightChannels = 32;
+
+// A block: images x rows x cols tiles. Offsets are in elements, sizes in bytes.
+struct TileBlocking {
+  int64_t side, positions;               // A and A * A
+  int64_t tile_rows, tile_cols;          // tiles of an image
+  int64_t images, rows, cols, tiles;     // of a block
+  int64_t image_blocks, row_blocks, col_blocks, parts;
+  int64_t group_rows;                    // of the register tiles
+  int64_t v_pitch, v_step, m_step;       // between tiles of V; between positions of V and of M
+  int64_t strip_cols;                    // pixels in a row of the strip
+  int64_t panel_columns, panels_per_group, panels_per_pass, panel_size;
+  int64_t v_bytes, m_bytes, strip_bytes, pixel_bytes, raw_bytes, thread_bytes, bias_bytes, total;
+  int threads;
+};
+
+// Rows of a register tile's groups that leave the fewest of them empty.
+int64_t register_rows(int64_t tiles) { return ceil_div(tiles, 2 * ceil_div(tiles, kTileRows)); }
+bool fills_better(int64_t tiles, int64_t than) {
+  const auto computed = [](int64_t t) { return round_up(t, 2 * register_rows(t)); };
+  return tiles * computed(than) > than * computed(tiles);
+}
+
+template <int M> TileBlocking choose_tiles(const TapProblem& p, int threads) {
+  const TapAxis &high = p.axis[1], &wide = p.axis[2];
+  constexpr int64_t lanes = kLanes<A>, item = sizeof(A);
+  TileBlocking b{};
+  b.side = Winograd<M>::kSide;
+  b.positions = b.side * b.side;
+  b.tile_rows = ceil_div(high.count, M);
+  b.tile_cols = ceil_div(wide.count, M);
+  b.panel_columns = p.columns > lanes ? kTileColumns<A> : lanes;
+  b.panels_per_group = ceil_div(p.columns, b.panel_columns);
+  b.panel_size = b.positions * p.channels * b.panel_columns;
+  b.panels_per_pass = max_of(1, min_of(kPanelBytes / (b.panel_size * item), p.groups * b.panels_per_group));
+  b.v_pitch = round_up(p.channels, lanes) + lanes;  // no power of two: such rows would share their L1 sets
+
+  // Tiles of a block: as many as the cache holds, but a few tasks for each thread, and well-filled register tiles.
+  const int64_t tile_bytes = b.positions * b.v_pitch * item;
+  const int64_t share = (kWorkspaceBytes - kPanelBytes) / (2 * threads);  // V is about half of a thread's scratch
+  const int64_t wished = min_of(kWinogradBlockBytes, max_of(kWinogradBlockTiles * tile_bytes, kWinogradBlockBytes / 4));
+  const int64_t most = max_of(kTileRows, min_of(wished, share) / tile_bytes);
+  const int64_t wanted = threads > 1 ? 4 * threads : 1, image_tiles = b.tile_rows * b.tile_cols;
+  b.images = 1;
+  b.rows = b.tile_rows;
+  b.cols = b.tile_cols;
+  const auto best_of = [&](int64_t limit, int64_t unit) {
+    int64_t best = max_of(1, limit);
+    for (int64_t n = best; n > best / 2; n--)
+      if (fills_better(n * unit, best * unit)) best = n;
+    return best;
+  };
+  if (image_tiles <= most) {
+    b.images = best_of(min_of(most / image_tiles, max_of(1, p.N / wanted)), image_tiles);
+  } else if (b.tile_cols <= most) {
+    b.rows = best_of(min_of(most / b.tile_cols, b.tile_rows), b.tile_cols);
+  } else {
+    b.rows = 1;
+    b.cols = most / kTileRows * kTileRows;
+  }
+  const auto tasks = [&] { return ceil_div(p.N, b.images) * ceil_div(b.tile_rows, b.rows) * ceil_div(b.tile_cols, b.cols); };
+  while (b.rows > 1 && tasks() < wanted && b.rows * b.cols > 2 * kTileRows) b.rows = (b.rows + 1) / 2;
+  b.tiles = b.images * b.rows * b.cols;
+  b.image_blocks = ceil_div(p.N, b.images);
+  b.row_blocks = ceil_div(b.tile_rows, b.rows);
+  b.col_blocks = ceil_div(b.tile_cols, b.cols);
+  // Each part of the panels transforms the inputs again: no more of them than keep the threads busy.
+  b.parts = max_of(1, min_of(b.panels_per_pass, ceil_div(threads > 1 ? 2 * threads : 1, tasks())));
+  b.group_rows = register_rows(b.tiles);
+
+  b.v_step = b.tiles * b.v_pitch + lanes;
+  b.m_step = b.tiles * b.panel_columns + lanes;
+  b.strip_cols = b.cols * M + 2;
+  // Register tiles read up to 2 * group_rows - 1 tiles behind the last.
+  b.v_bytes = aligned((b.positions * b.v_step + 2 * b.group_rows * b.v_pitch) * item);
+  b.m_bytes = aligned(b.positions * b.m_step * item);
+  b.strip_bytes = aligned(b.images * (b.rows * M + 2) * b.strip_cols * lanes * item);
+  b.pixel_bytes = p.same_type && p.layout == Layout::channels_last ? 0 : aligned(b.tiles * M * M * b.panel_columns * item);
+  b.raw_bytes = aligned(9 * kWeightChannels * b.panel_columns * item);
+  b.thread_bytes = max_of(b.v_bytes + b.m_bytes + b.strip_bytes + b.pixel_bytes, b.raw_bytes);
+  b.bias_bytes = aligned(p.groups * b.panels_per_group * b.panel_columns * item);
+  const int64_t shared = aligned(b.panels_per_pass * b.panel_size * item) + b.bias_bytes;
+  b.threads = int(max_of(1, min_of(threads, (kWorkspaceBytes - shared) / b.thread_bytes)));
+  b.total = shared + b.threads * b.thread_bytes;
+  return b;
+}
+
+void raise_to(std::uint32_t* largest, Mask<A> bits) {
+  std::uint32_t most = 0;
+  for (int i = 0; i < kLanes<A>; i++) most = std::uint32_t(bits[i]) > most ? std::uint32_t(bits[i]) : most;
+  std::uint32_t seen = __atomic_load_n(largest, __ATOMIC_RELAXED);
+  while (seen < most && !__atomic_compare_exchange_n(largest, &seen, most, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
+  }
+}
+
+template <int NV>
+void run_rows(int64_t group_rows, const A* const* group, int64_t stride, const Run& run, const A* panel,
+              const TileOutput<A>& out) {
+  switch (group_rows) {
+#define FC_ROWS_CASE(n) \
+  case n: return tile_direct<A, n, NV>(group, stride, &run, 1, panel, out);
+    FC_ROWS_CASE(1)
+    FC_ROWS_CASE(2)
+    FC_ROWS_CASE(3)
+#if defined(__AVX512F__)
+    FC_ROWS_CASE(4)
+    FC_ROWS_CASE(5)
+    FC_ROWS_CASE(6)
+    FC_ROWS_CASE(7)
+#endif
+#undef FC_ROWS_CASE
+  }
+}
+
+// One call: the problem, its blocking, its arrays and its scratch.
+template <int M, class T> struct Call {
+  static constexpr int64_t lanes = kLanes<A>;
+  const TapProblem& p;
+  const TileBlocking& b;
+  const T *x, *weights, *bias;
+  T* y;
+  A *u, *biases;
+  char* scratch;
+  std::uint32_t* largest;
+
+  // Channels [c0, c0 + kWeightChannels) of panel number `panel`.
+  void transform_weights(int64_t panel, int64_t c0, A* target, A* raw) const {
+    const int64_t group = panel / b.panels_per_group, k0 = panel % b.panels_per_group * b.panel_columns;
+    const int64_t columns = min_of(b.panel_columns, p.columns - k0), width = columns > lanes ? kTileColumns<A> : lanes;
+    const int64_t channels = min_of(kWeightChannels, p.channels - c0);
+    std::int32_t slots[9];
+    for (int r = 0; r < 3; r++)
+      for (int s = 0; s < 3; s++)
+        slots[(p.axis[1].weight_first + r * p.axis[1].weight_step) * 3 + p.axis[2].weight_first +
+              s * p.axis[2].weight_step] = r * 3 + s;
+    const WeightSource source{p.column_stride, p.channel_stride, 9, channels, slots};
+    const T* w = weights + group * p.columns * p.channels * 9 + k0 * p.column_stride + c0 * p.channel_stride;
+    pack_panel<T, A>(w, source, columns, width, raw);
+    for (int64_t c = 0; c < channels; c++)
+      for (int64_t j = 0; j < width; j += lanes)
+        transform_weight<M>(raw + c * width + j, channels * width, target + (c0 + c) * width + j, p.channels * width);
+  }
+
+  // Input rows of a block, channels [c, c + lanes) of the group -> strip[image][row][column][lane], borders zero.
+  void load_strip(int64_t group, int64_t c, int64_t n0, int64_t images, int64_t h0, int64_t rows, int64_t w0,
+                  A* strip) const {
+    const TapAxis &high = p.axis[1], &wide = p.axis[2];
+    const int64_t all = p.groups * p.channels, channel = group * p.channels + c, count = min_of(lanes, p.channels - c);
+    for (int64_t i = 0; i < images; i++)
+      for (int64_t r = 0; r < rows; r++, strip += b.strip_cols * lanes) {
+        const int64_t h = h0 + r;
+        if (h < 0 || h >= high.source) {
+          zero_fill(strip, b.strip_cols * lanes);
+        } else if (p.layout == Layout::channels_last) {
+          pack_row_last<T, A>(x + ((n0 + i) * high.source + h) * wide.source * all + channel, wide.source, all, w0,
+                              w0 + b.strip_cols, count, strip, lanes);
+        } else {
+          const int64_t plane = high.source * wide.source;
+          pack_row_first<T, A>(x + ((n0 + i) * all + channel) * plane + h * wide.source, wide.source, plane, w0,
+                               w0 + b.strip_cols, count, strip, lanes);
+        }
+      }
+  }
+
+  void compute(int64_t task, int thread, int64_t u0, int64_t u1) const {
+    char* own = scratch + thread * b.thread_bytes;
+    A* v = reinterpret_cast<A*>(own);
+    A* m = reinterpret_cast<A*>(own + b.v_bytes);
+    A* strip = reinterpret_cast<A*>(own + b.v_bytes + b.m_bytes);
+    A* pixels = reinterpret_cast<A*>(own + b.v_bytes + b.m_bytes + b.strip_bytes);
+    const int64_t part = task % b.parts;
+    task /= b.parts;
+    const int64_t cb = task % b.col_blocks;
+    task /= b.col_blocks;
+    const int64_t r0 = task % b.row_blocks * b.rows, n0 = task / b.row_blocks * b.images, c0 = cb * b.cols;
+    const int64_t images = min_of(b.images, p.N - n0), rows = min_of(b.rows, b.tile_rows - r0);
+    const int64_t cols = min_of(b.cols, b.tile_cols - c0), tiles = images * rows * cols;
+
+    int64_t loaded = -1;
+    const int64_t first = u0 + (u1 - u0) * part / b.parts, end = u0 + (u1 - u0) * (part + 1) / b.parts;
+    for (int64_t panel = first; panel < end; panel++) {
+      const int64_t group = panel / b.panels_per_group, k0 = panel % b.panels_per_group * b.panel_columns;
+      if (group != loaded) {
+        const int64_t lines = rows * M + 2;
+        for (int64_t c = 0; c < p.channels; c += lanes) {
+          load_strip(group, c, n0, images, r0 * M + p.axis[1].first, lines, c0 * M + p.axis[2].first, strip);
+          A* target = v + c;
+          for (int64_t i = 0; i < images; i++)
+            for (int64_t r = 0; r < rows; r++)
+              for (int64_t t = 0; t < cols; t++, target += b.v_pitch)
+                transform_input<M>(strip + ((i * lines + r * M) * b.strip_cols + t * M) * lanes,
+                                      b.strip_cols * lanes, lanes, target, b.v_step);
+        }
+        loaded = group;
+      }
+      const int64_t columns = min_of(b.panel_columns, p.columns - k0);
+      const bool narrow = columns <= lanes;
+      multiply(v, u + (panel - u0) * b.panel_size, tiles, narrow, m);
+      finish(m, panel, narrow ? lanes : b.panel_columns, n0, images, r0, rows, c0, cols, group, k0, columns, pixels);
+    }
+  }
+
+  // M of one panel: a matrix product per position.
+  void multiply(const A* v, const A* panel, int64_t tiles, bool narrow, A* m) const {
+    const int64_t width = narrow ? lanes : b.panel_columns, step = 2 * b.group_rows;
+    for (int64_t position = 0; position < b.positions; position++)
+      for (int64_t c = 0; c < p.channels; c += kChunkSteps) {
+        const Run run{c, c, min_of(kChunkSteps, p.channels - c)};
+        TileOutput<A> out;
+        out.accumulate = c > 0;
+        out.bias = nullptr;
+        out.columns = out.stride = width;
+        for (int64_t t = 0; t < tiles; t += step) {
+          const A* source = v + position * b.v_step + t * b.v_pitch;
+          const A* groups[2] = {source, source + b.group_rows * b.v_pitch};
+          out.rows[0] = m + position * b.m_step + t * width;
+          out.rows[1] = out.rows[0] + b.group_rows * width;
+          out.valid[0] = int(min_of(b.group_rows, tiles - t));
+          out.valid[1] = int(max_of(0, min_of(b.group_rows, tiles - t - b.group_rows)));
+          if (narrow) run_rows<1>(b.group_rows, groups, b.v_pitch, run, panel + position * p.channels * width, out);
+          else run_rows<kColumnVectors>(b.group_rows, groups, b.v_pitch, run, panel + position * p.channels * width, out);
+        }
+      }
+  }
+
+  // Output transform, bias and store of one panel.
+  void finish(const A* m, int64_t panel, int64_t width, int64_t n0, int64_t images, int64_t r0, int64_t rows, int64_t c0,
+              int64_t cols, int64_t group, int64_t k0, int64_t columns, A* pixels) const {
+    const TapAxis &high = p.axis[1], &wide = p.axis[2];
+    const int64_t all = p.groups * p.columns, channel = group * p.columns + k0;
+    const bool last = p.layout == Layout::channels_last, direct_store = last && p.same_type;
+    const int64_t p0 = r0 * M, lines = min_of(rows * M, high.count - p0);
+    const int64_t q0 = c0 * M, across = min_of(cols * M, wide.count - q0);
+    for (int64_t i = 0; i < images; i++) {
+      Mask<A> most{};
+      for (int64_t r = 0; r < rows; r++)
+        for (int64_t t = 0; t < cols; t++, m += width) {
+          const int64_t down = min_of(M, lines - r * M), right = min_of(M, across - t * M);
+          for (int64_t j = 0; j < width; j += lanes) {
+            Vec<A> out[M][M];
+            transform_output<M>(m + j, b.m_step, out);
+            const Vec<A> shift = load(biases + panel * b.panel_columns + j);
+            A* target = pixels + (r * M * across + t * M) * width + j;
+            int64_t pixel_step = width, line_step = across * width, keep = lanes;
+            if (direct_store) {
+              target = reinterpret_cast<A*>(y) +
+                       (((n0 + i) * high.count + p0 + r * M) * wide.count + q0 + t * M) * all + channel + j;
+              pixel_step = all;
+              line_step = wide.count * all;
+              keep = columns - j;
+            }
+            for (int64_t a = 0; a < down; a++)
+              for (int64_t e = 0; e < right; e++) {
+                const Mask<A> bits = (Mask<A>)out[a][e] & 0x7fffffff;
+                most = most > bits ? most : bits;
+                store_up_to(target + a * line_step + e * pixel_step, out[a][e] + shift, keep);
+              }
+          }
+        }
+      raise_to(largest + n0 + i, most);
+      if (direct_store) continue;
+      const bool joined = across == wide.count;  // whole rows of the output are one run of pixels
+      for (int64_t r = 0; r < (joined ? 1 : lines); r++) {
+        const int64_t count = joined ? lines * across : across, at = (p0 + r) * wide.count + q0;
+        const A* source = pixels + r * across * width;
+        if (last)
+          unpack_last<T, A>(source, width, count, columns,
+                            y + ((n0 + i) * high.count * wide.count + at) * all + channel, all);
+        else
+          unpack_first<T, A>(source, width, count, columns,
+                             y + ((n0 + i) * all + channel) * high.count * wide.count + at, high.count * wide.count, 1);
+      }
+    }
+  }
+
+  void run() const {
+    const int64_t all_panels = p.groups * b.panels_per_group, chunks = ceil_div(p.channels, kWeightChannels);
+    for (int64_t i = 0; i < all_panels * b.panel_columns; i++) {
+      const int64_t k = i % (b.panels_per_group * b.panel_columns);
+      biases[i] = bias && k < p.columns
+                      ? A(to_accumulator(bias[i / (b.panels_per_group * b.panel_columns) * p.columns + k]))
+                      : A(0);
+    }
+    const int64_t tasks = b.image_blocks * b.row_blocks * b.col_blocks * b.parts;
+    for (int64_t u0 = 0; u0 < all_panels; u0 += b.panels_per_pass) {
+      const int64_t u1 = min_of(u0 + b.panels_per_pass, all_panels);
+      parallel_for(b.threads, (u1 - u0) * chunks, [&](int64_t i, int thread) {
+        transform_weights(u0 + i / chunks, i % chunks * kWeightChannels, u + i / chunks * b.panel_size,
+                          reinterpret_cast<A*>(scratch + thread * b.thread_bytes));
+      });
+      parallel_for(b.threads, tasks, [&](int64_t task, int thread) { compute(task, thread, u0, u1); });
+    }
+  }
+};
+
+template <int M, class T>
+void solve(const ConvShape& s, ConvOp op, const T* x, const T* w, const T* bias, T* y, std::uint32_t* largest,
+           Context& ctx) {
+  const TapProblem p = unit_stride_problem(s, op);
+  const TileBlocking b = choose_tiles<M>(p, ctx.threads_for(s.flops(), s.flops() / 4));
+  char* block = static_cast<char*>(ctx.workspace(std::size_t(b.total)));
+  if (!block) return;
+  for (int64_t n = 0; n < s.N; n++) largest[n] = 0;
+  char* threads = block + b.total - b.threads * b.thread_bytes;
+  Call<M, T>{p, b, x, w, bias, y, reinterpret_cast<A*>(block + b.bias_bytes), reinterpret_cast<A*>(block), threads,
+             largest}.run();
+}
+
+}  // namespace
+
+void winograd(const ConvShape& s, ConvOp op, ConvAlgorithm algorithm, const void* x, const void* w, const void* b,
+              void* y, std::uint32_t* largest, Context& ctx) {
+  const auto run = [&](auto type) {
+    using T = decltype(type);
+    const auto *xs = static_cast<const T*>(x), *ws = static_cast<const T*>(w), *bs = static_cast<const T*>(b);
+    if constexpr (sizeof(T) == sizeof(A))
+      if (algorithm == ConvAlgorithm::winograd_4x4)
+        return solve<4, T>(s, op, xs, ws, bs, static_cast<T*>(y), largest, ctx);
+    solve<2, T>(s, op, xs, ws, bs, static_cast<T*>(y), largest, ctx);
+  };
+  if (s.dtype == DType::f32) run(float());
+  else if (s.dtype == DType::f16) run(f16());
+  else run(bf16());
+}
+
+std::size_t winograd_workspace(const ConvShape& s, ConvOp op, ConvAlgorithm algorithm, int threads) {
+  const TapProblem p = unit_stride_problem(s, op);
+  return std::size_t(algorithm == ConvAlgorithm::winograd_4x4 ? choose_tiles<4>(p, threads).total
+                                                              : choose_tiles<2>(p, threads).total);
+}
+
+}  // namespace fastconv::cpu::FC_ISA

@@ -1,0 +1,290 @@
+"""Every algorithm that the selection rule may choose, asked for by name, on the shapes that it can compute.
+
+What the rule itself chooses is tested in ``test_conv``; most test-sized shapes get the direct kernel there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from test_conv import CASES, channels_last, run
+
+import direct
+from checks import assert_exact, assert_same_bits, bfloat16, dtype_name, float16, float32, float64, integers, normal
+from direct import Conv
+from fastconv.testing import assert_bound
+
+_ONE = ((1, 1), (1, 1))
+
+# Blocks of tiles that end within an image, several blocks in a row, weights in two passes, and more images than the
+# kernel takes at once.
+TILES = [
+    Conv("tiles_rows", (2, 20, 29, 31), (19, 20, 3, 3), (1, 1), _ONE, (1, 1)),
+    Conv("tiles_columns", (1, 24, 4, 450), (18, 24, 3, 3), (1, 1), ((1, 0), (2, 0)), (1, 1)),
+    Conv("tiles_passes", (1, 512, 4, 5), (192, 512, 3, 3), (1, 1), _ONE, (1, 1)),
+    Conv("tiles_groups", (2, 66, 13, 9), (60, 22, 3, 3), (1, 1), _ONE, (1, 1), 3),
+    Conv("tiles_images", (1030, 2, 3, 2), (3, 2, 3, 3), (1, 1), _ONE, (1, 1)),
+]
+THREE = [
+    c
+    for c in (*CASES, *TILES)
+    if c.w_shape[2:] == (3, 3) and {*c.stride, *c.dilation} == {1} and not c.groups == c.x_shape[1] > 1
+]
+ONE = [c for c in CASES if {*c.w_shape[2:], *c.stride} == {1} and c.nd > 1 and not any(map(any, c.padding))]
+CANDIDATES = {"direct": ONE, "pointwise": ONE, "winograd_2x2": THREE, "winograd_4x4": THREE}
+# In these the filter's transform has thirds in it, and the results are in the class of precision "high".
+INEXACT = {"winograd_4x4"}
+WINOGRAD = ("winograd_2x2", "winograd_4x4")
+
+
+def _candidates(algorithms: Iterable[str]) -> pytest.MarkDecorator:
+    rows = [pytest.param(name, case, id=f"{name}-{case}") for name in algorithms for case in CANDIDATES[name]]
+    return pytest.mark.parametrize("algorithm, case", rows)
+
+
+by_candidate = _candidates(CANDIDATES)
+by_exact_candidate = _candidates(name for name in CANDIDATES if name not in INEXACT)
+by_winograd = pytest.mark.parametrize("algorithm", WINOGRAD)
+# Enough tiles for some of them to be partial, enough channels for a last register of a few.
+TILED = Conv("tiled", (3, 19, 11, 10), (21, 19, 3, 3), (1, 1), ((1, 2), (0, 1)), (1, 1))
+
+
+@pytest.fixture
+def asked(kernel_backend) -> Iterator:
+    """A function that asks a backend for an algorithm until the test ends, and returns the backend."""
+
+    def ask(algorithm: str):
+        kernel_backend.set_conv_algorithm(algorithm)
+        return kernel_backend
+
+    yield ask
+    kernel_backend.set_conv_algorithm("")
+
+
+def precision(algorithm: str) -> str:
+    return "high" if algorithm in INEXACT else "highest"
+
+
+def surroundings(magnitude: np.ndarray) -> np.ndarray:
+    """The largest magnitude within three pixels: an output shares its errors with those of its tile."""
+    for axis in (2, 3):
+        padded = np.pad(magnitude, [(3, 3) if i == axis else (0, 0) for i in range(4)])
+        magnitude = np.lib.stride_tricks.sliding_window_view(padded, 7, axis).max(axis=-1)
+    return magnitude
+
+
+def bounds(algorithm: str, case: Conv, d: direct.Data, magnitude: direct.Data) -> Iterator[tuple]:
+    """Name, float64 result, magnitude and number of terms of the two results that an algorithm computes."""
+    local = surroundings if algorithm in INEXACT else np.asarray
+    yield "y", d.y, local(magnitude.y), case.terms + 1
+    yield "dx", d.dx, local(magnitude.dx), case.terms * case.w_shape[0]
+
+
+def test_the_selections_are_complete():
+    assert len(THREE) > 50 and len(ONE) > 20
+
+
+@pytest.mark.parametrize("dtype", (float32, float16, bfloat16), ids=dtype_name)
+@by_exact_candidate
+def test_exact(asked, algorithm, case, dtype):
+    """Integer data: the bits of integer arithmetic, in both memory formats."""
+    d = direct.exact(case, dtype)
+    backend = asked(algorithm)
+    for convert in (np.ascontiguousarray, channels_last):
+        y, dx, _, _ = run(backend, case, convert(d.x), d.w, d.b, convert(d.dy))
+        assert_exact(y, d.y, dtype)
+        assert_exact(dx, d.dx, dtype)
+
+
+@by_candidate
+def test_bound_and_bits(asked, algorithm, case):
+    """Within the bound of the algorithm's class; the same bits whatever the threads and the batch.
+
+    Winograd gives them in both memory formats, too.
+    """
+    d, magnitude = direct.random(case, float32)
+    backend = asked(algorithm)
+    threads = backend.get_num_threads()
+    first = None
+    try:
+        for convert in (np.ascontiguousarray, channels_last):
+            x, dy = convert(d.x), convert(d.dy)
+            backend.set_num_threads(1)
+            results = run(backend, case, x, d.w, d.b, dy)[:2]
+            first = first or results
+            for actual, (name, y64, scale, terms) in zip(results, bounds(algorithm, case, d, magnitude), strict=True):
+                assert_bound(actual, y64, scale, terms, what=name, precision=precision(algorithm))
+            if algorithm in WINOGRAD:
+                for actual, expected in zip(results, first, strict=True):
+                    assert_same_bits(actual, expected)
+            for count in (2, 3):
+                backend.set_num_threads(count)
+                for actual, expected in zip(run(backend, case, x, d.w, d.b, dy), results, strict=False):
+                    assert_same_bits(actual, expected)
+            for i in range(min(2, case.x_shape[0])):
+                one, done = convert(d.x[i : i + 1]), convert(d.dy[i : i + 1])
+                assert_same_bits(backend.conv_forward(one, d.w, d.b, *case.options), results[0][i : i + 1])
+                dx = backend.conv_backward_input(done, d.w, one.shape, *case.options)
+                assert_same_bits(dx, results[1][i : i + 1])
+    finally:
+        backend.set_num_threads(threads)
+
+
+def test_half_precision_winograd(asked):
+    """float16 and bfloat16 arrays are summed in float32, whose bound they keep."""
+    backend = asked("winograd_2x2")
+    for dtype in (float16, bfloat16):
+        d, magnitude = direct.random(TILED, dtype)
+        results = run(backend, TILED, d.x, d.w, d.b, d.dy)[:2]
+        for actual, (name, y64, scale, terms) in zip(results, bounds("winograd_2x2", TILED, d, magnitude), strict=True):
+            assert_bound(actual, y64, scale, terms, dtype, what=name)
+        plan = backend.conv_plan("conv_forward", TILED.x_shape, TILED.w_shape, dtype=dtype.name)
+        assert "winograd_4x4" not in (plan["algorithm"], *plan["others"])
+
+
+@st.composite
+def tiled(draw) -> Conv:
+    groups = draw(st.integers(1, 3))
+    per_group, filters = draw(st.integers(1, 40)), draw(st.integers(1, 40))
+    padding = tuple((draw(st.integers(0, 4)), draw(st.integers(0, 4))) for _ in range(2))
+    space = [draw(st.integers(max(1, 3 - sum(p)), 23)) for p in padding]
+    x_shape = (draw(st.integers(0, 3)), groups * per_group, *space)
+    return Conv("drawn", x_shape, (groups * filters, per_group, 3, 3), (1, 1), padding, (1, 1), groups)
+
+
+@given(c=tiled(), last=st.booleans())
+def test_any_winograd_shape(kernel_backend, c, last):
+    rng = np.random.default_rng(6)
+    x, w, dy = (integers(rng, s, float64, -2, 2) for s in (c.x_shape, c.w_shape, c.y_shape))
+    convert = channels_last if last else np.ascontiguousarray
+    y64, dx64 = direct.forward(c, x, w), direct.backward_input(c, dy, w)
+    xt, wt, dyt = (convert(a.astype(float32)) for a in (x, w, dy))
+    try:
+        for algorithm in WINOGRAD:
+            kernel_backend.set_conv_algorithm(algorithm)
+            y = kernel_backend.conv_forward(xt, wt, None, *c.options)
+            dx = kernel_backend.conv_backward_input(dyt, wt, c.x_shape, *c.options)
+            if algorithm in INEXACT:
+                np.testing.assert_allclose(y, y64, rtol=0, atol=2**-16 * 4 * c.terms)
+                np.testing.assert_allclose(dx, dx64, rtol=0, atol=2**-16 * 4 * 9 * (c.w_shape[0] // c.groups))
+            else:
+                assert_exact(y, y64, float32)
+                assert_exact(dx, dx64, float32)
+    finally:
+        kernel_backend.set_conv_algorithm("")
+
+
+@by_winograd
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_not_finite(asked, algorithm, value):
+    """A NaN or infinity reaches the results that it enters, none beside them, and no bit of another image."""
+    d, magnitude = direct.random(TILED, float32)
+    backend = asked(algorithm)
+    clean = run(backend, TILED, d.x, d.w, d.b, d.dy)[:2]
+    x, dy = d.x.copy(), d.dy.copy()
+    x[1, 3, 5, 4] = dy[1, 2, 6, 6] = value
+    results = run(backend, TILED, x, d.w, d.b, dy)[:2]
+    with np.errstate(invalid="ignore"):
+        expected = (
+            direct.forward(TILED, x.astype(float64), d.w.astype(float64), d.b.astype(float64)),
+            direct.backward_input(TILED, dy.astype(float64), d.w.astype(float64)),
+        )
+    for actual, right, before, (name, y64, scale, terms) in zip(
+        results, expected, clean, bounds(algorithm, TILED, d, magnitude), strict=True
+    ):
+        finite = np.isfinite(right)
+        assert finite[1].any() and not finite[1].all()
+        np.testing.assert_array_equal(actual[~finite].astype(float64), right[~finite])
+        assert_bound(actual[finite], y64[finite], scale[finite], terms, what=name)
+        for i in (0, 2):
+            assert_same_bits(actual[i], before[i])
+
+
+@by_winograd
+@pytest.mark.parametrize("last", [False, True], ids=["first", "last"])
+@pytest.mark.parametrize("scaled", ["x", "w"])
+@pytest.mark.parametrize("scale", [np.nan, np.inf, 2.0**127, 2.0**-122], ids=["nan", "inf", "large", "small"])
+def test_what_the_direct_kernel_takes(asked, algorithm, scaled, last, scale):
+    """Where sums of inputs or weights would be infinite or flushed to zero, the results are the direct kernel's."""
+    rng = np.random.default_rng(8)
+    other = 2.0**-12 if scale == 2.0**127 else 1.0
+    convert = channels_last if last else np.ascontiguousarray
+
+    def values(shape, factor):
+        random = rng.choice([-1, 1], shape) * rng.uniform(0.5, 1.9, shape)
+        return convert((random * (factor if np.isfinite(factor) else 1)).astype(float32))
+
+    x, dy = (values(shape, scale if scaled == "x" else other) for shape in (TILED.x_shape, TILED.y_shape))
+    w, b = values(TILED.w_shape, scale if scaled == "w" else other), np.zeros(TILED.w_shape[0], float32)
+    if not np.isfinite(scale):
+        for a in (x, dy) if scaled == "x" else (w,):
+            a[:, 1, 1, 1] = scale
+    expected = run(asked("direct"), TILED, x, w, b, dy)[:2]
+    for actual, right in zip(run(asked(algorithm), TILED, x, w, b, dy)[:2], expected, strict=True):
+        assert_same_bits(actual, right)
+        assert np.isfinite(right).all() == np.isfinite(scale)
+
+
+@by_winograd
+def test_zeros_and_denormals(asked, algorithm):
+    backend = asked(algorithm)
+    w = normal(np.random.default_rng(9), TILED.w_shape, float32)
+    for value in (0.0, 1e-40):
+        y = backend.conv_forward(np.full(TILED.x_shape, value, float32), w, None, *TILED.options)
+        assert np.abs(y).max() <= (np.finfo(float32).tiny if value else 0)
+
+
+@by_winograd
+def test_workspace_is_bounded(asked, algorithm):
+    backend = asked(algorithm)
+    threads = backend.get_num_threads()
+    try:
+        for x_shape, w_shape in (((2, 512, 14, 14), (512, 512, 3, 3)), ((1, 700, 3, 600), (48, 700, 3, 3))):
+            for count in (1, 2, 64):
+                backend.set_num_threads(count)
+                for op in ("conv_forward", "conv_backward_input"):
+                    plan = backend.conv_plan(op, x_shape, w_shape, padding=1)
+                    assert plan["algorithm"] == algorithm and 0 < plan["workspace"] <= 32 << 20
+        backend.reset_workspace_peak()
+        x, w = np.zeros((1, 512, 9, 8), float32), np.zeros((96, 512, 3, 3), float32)
+        backend.conv_forward(x, w, None, 1, 1, 1, 1, 2)
+        assert backend.workspace_peak() == backend.conv_plan("conv_forward", x.shape, w.shape, padding=1)["workspace"]
+    finally:
+        backend.set_num_threads(threads)
+
+
+LAYER = (64, 56, 56), (64, 64, 3, 3)
+
+
+def test_the_rule_looks_at_one_image(kernel_backend):
+    def chosen(n: int) -> str:
+        return kernel_backend.conv_plan("conv_forward", (n, *LAYER[0]), LAYER[1], padding=1)["algorithm"]
+
+    before = kernel_backend.get_float32_precision()
+    try:
+        for word, expected in (("highest", "winograd_2x2"), ("high", "winograd_4x4"), ("medium", "winograd_4x4")):
+            kernel_backend.set_float32_precision(word)
+            assert {chosen(n) for n in (1, 3, 64)} == {expected}
+    finally:
+        kernel_backend.set_float32_precision(before)
+
+
+@pytest.mark.parametrize(
+    "x_shape, w_shape, options",
+    [
+        ((1, 64, 56, 56), (64, 64, 3, 3), {"stride": 2, "padding": 1}),
+        ((1, 64, 56, 56), (64, 64, 3, 3), {"dilation": 2, "padding": 2}),
+        ((1, 64, 56, 56), (64, 64, 5, 5), {"padding": 2}),
+        ((1, 64, 56, 56), (64, 64, 3, 3), {"padding": 1, "dtype": "float64"}),
+        ((1, 64, 56, 56), (64, 1, 3, 3), {"padding": 1, "groups": 64}),
+        ((1, 64, 8, 56, 56), (64, 64, 3, 3, 3), {"padding": 1}),
+    ],
+)
+def test_other_problems_keep_the_rules_choice(asked, x_shape, w_shape, options):
+    before = asked("").conv_plan("conv_forward", x_shape, w_shape, **options)
+    plan = asked("winograd_2x2").conv_plan("conv_forward", x_shape, w_shape, **options)
+    assert plan == before and "winograd_2x2" not in plan["others"]
