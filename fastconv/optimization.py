@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from .nn.modules.activation import Hardtanh, LeakyReLU
 from .nn.modules.arguments import is_floating, size
 from .nn.modules.calling import convert_leaves
 from .nn.modules.conv import _ConvBase
@@ -25,6 +26,9 @@ __all__ = ["Optimized", "optimize"]
 
 Call = tuple[Module, Tensor, Tensor]
 """A call of a layer in a recorded pass: the layer, its first input, its output."""
+
+_COPYING = (Hardtanh, LeakyReLU)
+"""Layers that have no kernel in place: they would compute another array and copy it back, at twice the time."""
 
 
 class Optimized(Module):
@@ -203,7 +207,9 @@ def _rewrite(model: Module, shapes: Sequence[Sequence[int]]) -> tuple[tuple[tupl
     inplace = []
     for module in {id(module): module for module, _, _ in calls}.values():
         entries = [entry for other, entry, _ in calls if other is module]
-        if getattr(module, "inplace", None) is False and all(readers[id(e)] == 1 and _is_fresh(e) for e in entries):
+        if getattr(module, "inplace", None) is not False or isinstance(module, _COPYING):
+            continue
+        if all(readers[id(e)] == 1 and _is_fresh(e) for e in entries):
             inplace.append(module)
 
     undo: list[Callable[[], None]] = []

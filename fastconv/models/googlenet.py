@@ -294,14 +294,16 @@ class GoogLeNet(nn.Module):
             self.fc = nn.Linear(channels, num_classes)
         # The paper says nothing of its first weights; He's keep the signal through 22 layers, normalised or not.
         initialize(self, he_fan_in)
-        self.lrn = nn.LocalResponseNorm(5, alpha=1e-4, beta=0.75, k=1.0) if paper else nn.Identity()
+        self.lrn = nn.LocalResponseNorm(5, alpha=1e-4, beta=0.75, k=1.0) if paper and not small else None
         self._small = small
 
     def _stem(self, x: Any) -> Any:
         if self._small:
             return self.conv1(x)
-        x = self.lrn(self.maxpool1(self.conv1(x)))
-        return self.maxpool2(self.lrn(self.conv3(self.conv2(x))))
+        x = self.maxpool1(self.conv1(x))
+        if self.lrn is None:
+            return self.maxpool2(self.conv3(self.conv2(x)))
+        return self.maxpool2(self.lrn(self.conv3(self.conv2(self.lrn(x)))))
 
     def forward(self, x: Any) -> Any:
         """Logits (N, num_classes) of images (N, in_channels, H, W); in training :class:`GoogLeNetOutputs`."""
