@@ -61,23 +61,25 @@ class Resize(Transform):
 
 def _bilinear(images: np.ndarray, y: np.ndarray, x: np.ndarray, fill: float | None) -> np.ndarray:
     """Values of images (N, C, H, W) at the positions y, x (N, P, Q); outside `fill`, or the nearest pixel for None."""
-    count, channels, height, width = images.shape
-    y0, x0 = np.floor(y), np.floor(x)
-    fy, fx = (y - y0).astype(images.dtype), (x - x0).astype(images.dtype)
-    flat = images.reshape(count, channels, height * width)
-    size = y.shape[1] * y.shape[2]
-    result = np.zeros((count, channels, size), images.dtype)
-    # Corner by corner: four gathers over all channels, without an array four times as large.
-    for dy, dx in ((0, 0), (0, 1), (1, 0), (1, 1)):
-        rows, columns = (y0 + dy).astype(np.int64), (x0 + dx).astype(np.int64)
-        weight = (fy if dy else 1 - fy) * (fx if dx else 1 - fx)
-        inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
-        index = np.clip(rows, 0, height - 1) * width + np.clip(columns, 0, width - 1)
-        values = np.take_along_axis(flat, index.reshape(count, 1, size), 2)
+    count, channels = images.shape[:2]
+    result = np.empty((count, channels, *y.shape[1:]), images.dtype)
+    # A frame of one pixel stands for all that lies outside: positions are limited to it.
+    frame = 0 if fill is None else 1
+    for image, rows, columns, out in zip(images, y, x, result):
         if fill is not None:
-            values = np.where(inside.reshape(count, 1, size), values, images.dtype.type(fill))
-        result += weight.reshape(count, 1, size) * values
-    return result.reshape(count, channels, *y.shape[1:])
+            image = np.pad(image, ((0, 0), (1, 1), (1, 1)), constant_values=fill)
+        height, width = image.shape[1:]
+        pixels = np.ascontiguousarray(image.reshape(channels, height * width).T)  # a position's channels side by side
+        corners = []
+        for position, end in ((rows, height - 1), (columns, width - 1)):
+            limited = np.clip(position + frame, 0, end)
+            low = limited.astype(np.intp)
+            corners.append((low, np.minimum(low + 1, end), (limited - low).astype(images.dtype)[..., None]))
+        (top, bottom, down), (left, right, over) = corners
+        upper = pixels[top * width + left] * (1 - over) + pixels[top * width + right] * over
+        lower = pixels[bottom * width + left] * (1 - over) + pixels[bottom * width + right] * over
+        out[...] = np.moveaxis(upper * (1 - down) + lower * down, -1, 0)
+    return result
 
 
 class RandomAffine(Transform):
