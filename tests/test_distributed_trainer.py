@@ -1,4 +1,4 @@
-"""Trainer on real MPI ranks: the history of one process, files of rank 0 alone, and runs that go on bit for bit."""
+"""Whole programs on real MPI ranks, Trainer, command line and example: the losses of one process, files of rank 0."""
 
 import json
 
@@ -7,6 +7,7 @@ import pytest
 
 import fastconv as fc
 from fastconv.cli import main
+from fastconv.examples import distributed_digits
 from fastconv.training import read_checkpoint
 from ranks import mpiexec, mpiexec_python
 
@@ -62,6 +63,10 @@ RESUME = """
         trainer(None).fit(loader(OneByOne(), shuffle=True, seed=group.rank), 1)
     except ValueError as error:
         print("refused:", error)
+    try:
+        trainer(None).fit(DataLoader(OneByOne(), 8, seed=3), 1)
+    except ValueError as error:
+        print("refused:", error)
 """
 
 
@@ -86,6 +91,7 @@ def test_going_on_bit_for_bit(tmp_path):
         "refused: train must have the same seed and epoch on every rank, got [0, 0] on rank 0 and [1, 0] on rank 1"
     )
     assert done.stdout.count(refused) == 2
+    assert "refused: train must give rank 1 its part of each batch: shard=(1, 2), got (0, 1)" in done.stdout
     net = fc.nn.Sequential(
         *(fc.nn.Conv2d(1, 4, 3), fc.nn.BatchNorm2d(4), fc.nn.ReLU()),
         *(fc.nn.Dropout(0.5), fc.nn.Flatten(), fc.nn.Linear(64, 3)),
@@ -128,6 +134,19 @@ def test_command_line(tmp_path):
     broken = on_two(tmp_path / "broken", "--lr", "1e30", check=False)
     assert broken.returncode != 0 and "of 2 failed, which ends all ranks:" in broken.stderr
     assert "FloatingPointError" in broken.stderr
+
+
+def test_example(tmp_path, capsys):
+    """The example of the training loop, whose test accuracy shows that the network of rank 0 has learnt."""
+    options = ["--epochs", "2", "--output"]
+    losses = distributed_digits.main([*options, str(tmp_path / "one.npz")])
+    alone = capsys.readouterr().out.splitlines()
+    program = ("-m", "fastconv.examples.distributed_digits", *options)
+    both = mpiexec_python(2, *program, tmp_path / "two.npz").stdout.splitlines()
+    assert len(both) == len(alone) == 2 and float(both[-1].split()[-2]) > 80
+    np.testing.assert_allclose([float(line.split()[3].rstrip(",")) for line in both], losses, rtol=1e-3)
+    one, two = (fc.load(tmp_path / name) for name in ("one.npz", "two.npz"))
+    assert {name: value.shape for name, value in one.items()} == {name: value.shape for name, value in two.items()}
 
 
 @pytest.mark.parametrize("threads", [None, "3"])

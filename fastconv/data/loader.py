@@ -92,7 +92,8 @@ class DataLoader:
         where it is not given.
     shard : pair of int, keyword only
         ``(rank, count)``: of each batch only the part of this one of `count` processes that train together. All parts
-        together are the batch of one process; what a transform draws depends on `count`.
+        together are the batch of one process; what a transform draws depends on `count`. This stands for torch's
+        DistributedSampler, but repeats no sample: parts of a last batch may differ in length by one, or be empty.
 
     Attributes
     ----------

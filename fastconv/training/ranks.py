@@ -15,6 +15,10 @@ __all__ = ["check_same_order", "gather_rng_states", "set_own_rng_state"]
 
 def check_same_order(loader: Any, group: Communicator) -> None:
     """ValueError, on every rank, where the parts that the ranks take are not those of one batch."""
+    place = (group.rank, group.size)
+    shard = getattr(loader, "shard", place)
+    if group.size > 1 and tuple(shard) != place:
+        raise ValueError(f"train must give rank {group.rank} its part of each batch: shard={place}, got {shard}")
     own = np.array([getattr(loader, "seed", 0), getattr(loader, "epoch", 0)], np.uint64)
     values = group.all_gather(own)
     for rank, value in enumerate(values):
