@@ -246,7 +246,7 @@ def _fetch(dataset: Any, indices: np.ndarray, collate_fn: Callable[[list[Any]], 
     if collate_fn is None:
         while isinstance(dataset, Subset):
             dataset, indices = dataset.dataset, dataset.indices[indices]
-        if hasattr(dataset, "batch"):
+        if callable(getattr(dataset, "batch", None)):
             return dataset.batch(indices)
     samples = [dataset[index] for index in indices.tolist()]
     return (collate_fn or collate)(samples)
