@@ -116,6 +116,29 @@ def test_a_shard_of_no_samples_has_their_shapes():
         assert entries["label"].dtype == np.int64 and len(entries["label"]) == len(images)
 
 
+@pytest.mark.parametrize("ranks", [2, 3, 6])
+def test_shards_are_augmented_as_on_one_process(ranks):
+    """Parts of different lengths, too: the last batch has five images."""
+    images = np.random.default_rng(2).random((17, 3, 8, 8)).astype(np.float32)
+    every = [
+        data.transforms.RandomHorizontalFlip(),
+        data.transforms.RandomVerticalFlip(),
+        data.transforms.RandomCrop(8, padding=2),
+        data.transforms.RandomAffine(30, 0.2, (0.8, 1.2)),
+        data.transforms.ColorJitter(0.3, 0.3, 0.3),
+        data.transforms.RandomErasing(0.7, value="random"),
+        lambda images, rng: images + rng.normal(size=len(images))[:, None, None, None] + rng.uniform(),
+    ]
+    dataset = data.TensorDataset(images, np.arange(17))
+    options = {"shuffle": True, "seed": 4, "transform": data.transforms.Compose(every)}
+    whole = list(data.DataLoader(dataset, 12, **options))
+    shards = [list(data.DataLoader(dataset, 12, **options, shard=(rank, ranks))) for rank in range(ranks)]
+    for batch, *parts in zip(whole, *shards, strict=True):
+        for all_of_it, pieces in zip(batch, zip(*parts, strict=True), strict=True):
+            np.testing.assert_array_equal(all_of_it, np.concatenate(pieces))
+    assert not np.array_equal(whole[0][0], images[whole[0][1]])
+
+
 @pytest.mark.parametrize("workers", [0, 3])
 def test_an_error_surfaces_where_its_batch_is_asked_for(workers):
     before = threading.active_count()

@@ -18,6 +18,7 @@ from ..nn.modules.arguments import size
 from ..nn.modules.calling import convert_leaves
 from ..random import generator
 from .dataset import Subset
+from .shard import ShardGenerator
 
 __all__ = ["DataLoader", "collate"]
 
@@ -163,14 +164,19 @@ class DataLoader:
     def _random(self, *key: int) -> np.random.Generator:
         return np.random.Generator(np.random.Philox(np.random.SeedSequence((self.seed, *key))))
 
-    def _batch(self, epoch: int, number: int, indices: np.ndarray) -> Any:
+    def _batch(self, epoch: int, number: int, whole: np.ndarray) -> Any:
+        rank, ranks = self.shard
+        start, stop = len(whole) * rank // ranks, len(whole) * (rank + 1) // ranks
+        indices = whole[start:stop]
         if not len(indices):  # fewer samples than processes: a batch of none, in the shapes that a sample has
-            return convert_leaves(lambda array: array[:0], self._batch(epoch, number, np.zeros(1, np.int64)))
+            return convert_leaves(lambda array: array[:0], self._batch(epoch, number, np.zeros(ranks, np.int64)))
         try:
             batch = _fetch(self.dataset, indices, self.collate_fn)
             if self.transform is None:
                 return batch
-            rng = self._random(epoch, 1 + number, *self.shard[:1])
+            rng = self._random(epoch, 1 + number)
+            if len(indices) < len(whole):
+                rng = ShardGenerator(rng.bit_generator, start, stop, len(whole))
             if isinstance(batch, tuple):
                 return (self.transform(batch[0], rng=rng), *batch[1:])
             return self.transform(batch, rng=rng)
@@ -184,12 +190,10 @@ class DataLoader:
         epoch, self.epoch = self.epoch, self.epoch + 1
         count = len(self.dataset)
         order = self._random(epoch).permutation(count) if self.shuffle else np.arange(count)
-        work = []
-        for number in range(len(self)):
-            indices = order[number * self.batch_size : (number + 1) * self.batch_size]
-            rank, ranks = self.shard
-            bounds = len(indices) * rank // ranks, len(indices) * (rank + 1) // ranks
-            work.append((epoch, number, indices[slice(*bounds)]))
+        work = [
+            (epoch, number, order[number * self.batch_size : (number + 1) * self.batch_size])
+            for number in range(len(self))
+        ]
         return self._ahead(work) if self.num_workers else (self._batch(*item) for item in work)
 
     def _ahead(self, work: list[tuple[int, int, np.ndarray]]) -> Iterator[Any]:

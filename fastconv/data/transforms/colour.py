@@ -132,8 +132,9 @@ class RandomErasing(Transform):
         ratio = np.exp(rng.uniform(np.log(self.ratio[0]), np.log(self.ratio[1]), one_each))
         heights = np.clip(np.rint(np.sqrt(area * ratio)), 1, height).astype(int)
         widths = np.clip(np.rint(np.sqrt(area / ratio)), 1, width).astype(int)
-        down = np.arange(height)[:, None] - rng.integers(0, height - heights + 1)
-        right = np.arange(width) - rng.integers(0, width - widths + 1)
+        # From numbers without limits of their own, so that every draw has one row for each image.
+        down = np.arange(height)[:, None] - np.floor(rng.random(one_each) * (height - heights + 1))
+        right = np.arange(width) - np.floor(rng.random(one_each) * (width - widths + 1))
         inside = (down >= 0) & (down < heights) & (right >= 0) & (right < widths) & chosen
         value = rng.standard_normal(images.shape, np.float32) if self.value == "random" else self.value
         return np.where(inside, value, images)
