@@ -64,16 +64,14 @@ template <int M> TileBlocking choose_tiles(const TapProblem& p, int threads) {
   b.images = 1;
   b.rows = b.tile_rows;
   b.cols = b.tile_cols;
-  const auto best_of = [&](int64_t limit, int64_t unit) {
-    int64_t best = max_of(1, limit);
-    for (int64_t n = best; n > best / 2; n--)
-      if (fills_better(n * unit, best * unit)) best = n;
-    return best;
-  };
   if (image_tiles <= most) {
-    b.images = best_of(min_of(most / image_tiles, max_of(1, p.N / wanted)), image_tiles);
+    const int64_t limit = max_of(1, min_of(most / image_tiles, p.N / wanted));
+    b.images = limit;
+    for (int64_t n = limit; 2 * n > limit; n--)
+      if (fills_better(n * image_tiles, b.images * image_tiles)) b.images = n;
   } else if (b.tile_cols <= most) {
-    b.rows = best_of(min_of(most / b.tile_cols, b.tile_rows), b.tile_cols);
+    // Even parts: all of U is read for each block, a small rest at the end included.
+    b.rows = ceil_div(b.tile_rows, ceil_div(b.tile_rows, most / b.tile_cols));
   } else {
     b.rows = 1;
     b.cols = most / kTileRows * kTileRows;

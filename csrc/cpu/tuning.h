@@ -41,7 +41,7 @@ constexpr std::int64_t kNarrowWeightColumns = 8, kNarrowWeightColumnsSmall = 4;
 // reads again, and the number of tiles at which more of them gain nothing. Of blocks of 384 to 1600 KB, the speed with
 // 64 channels fell from 660 to 520 GFLOP/s, with 512 it rose from 440 to 530 (2 threads, F(2x2), 2 MB of L2).
 constexpr std::int64_t kWinogradBlockBytes = std::int64_t(1300) << 10;
-constexpr std::int64_t kWinogradBlockTiles = 48;
+constexpr std::int64_t kWinogradBlockTiles = 56;
 
 // What an image must have for it; speeds are GFLOP/s of the direct kernel / F(2x2) / F(4x4), best layouts, 2 threads,
 // AVX-512, 1 and 8 images. On AVX2 and without either the borders lie in the same places.
