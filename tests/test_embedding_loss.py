@@ -56,6 +56,8 @@ CASES = [
     Case("triplet_margin_loss", TRIPLET),
     Case("triplet_margin_loss", TRIPLET, {"swap": True, "p": 1.0, "margin": 2.0, "reduction": "none"}),
     Case("triplet_margin_loss", dict.fromkeys(TRIPLET, (2, 3, 4)), {"swap": True, "reduction": "sum"}),
+    Case("triplet_margin_with_distance_loss", TRIPLET),
+    Case("triplet_margin_with_distance_loss", TRIPLET, {"swap": True, "margin": 2.0, "reduction": "none"}),
     Case("soft_margin_loss", {"input": (4, 3), "target": signs(4, 3)}),
     Case("soft_margin_loss", {"input": (4,), "target": signs(4)}, {"reduction": "none"}),
     Case("multilabel_margin_loss", LABELLED),
@@ -107,9 +109,13 @@ def test_dtype(case: Case, dtype):
     check_dtype(case, dtype)
 
 
-TWINS = [
-    case for case in CASES if case.options.get("keepdim") is None and case.draw(0)[next(iter(case.arrays))].ndim > 1
-]
+def _has_twin(case):
+    """Layouts that the twins do not take are left out, and the loss whose distance is the caller's."""
+    first = case.draw(0)[next(iter(case.arrays))]
+    return "keepdim" not in case.options and first.ndim > 1 and "with_distance" not in case.name
+
+
+TWINS = [case for case in CASES if _has_twin(case)]
 
 
 @pytest.mark.parametrize("case", TWINS, ids=str)
@@ -122,6 +128,31 @@ def test_float64_twins(case: Case):
         arrays = case.draw(1)
     expected = getattr(module, case.name)(**arrays, **case.options)
     np.testing.assert_allclose(case.function(**case.draw(1), **case.options), expected, rtol=1e-12, atol=1e-13)
+
+
+def _squares(a, b):
+    return ((a - b) ** 2).sum(-1)
+
+
+@pytest.mark.parametrize("swap", [True, False])
+def test_triplets_with_a_distance_of_ones_own(torch, swap):
+    rng = np.random.default_rng(3)
+    arrays = [rng.normal(size=(6, 3)) for _ in range(3)]
+    tensors, others = [fc.tensor(a, requires_grad=True) for a in arrays], [to_torch(a).requires_grad_() for a in arrays]
+    options = {"distance_function": _squares, "margin": 3.0, "swap": swap, "reduction": "sum"}
+    ours = nn.TripletMarginWithDistanceLoss(**options)(*tensors)
+    theirs = torch.nn.TripletMarginWithDistanceLoss(**options)(*others)
+    np.testing.assert_allclose(ours.data, from_torch(theirs), rtol=1e-12)
+    ours.backward()
+    theirs.backward()
+    for tensor, other in zip(tensors, others, strict=True):
+        np.testing.assert_allclose(tensor.grad, from_torch(other.grad), rtol=1e-10, atol=1e-12)
+    with pytest.raises(TypeError, match="distance_function must map two Tensors to one"):
+        F.triplet_margin_with_distance_loss(*arrays, distance_function=lambda a, b: 1.0)
+    with pytest.raises(TypeError, match="distance_function must be callable"):
+        nn.TripletMarginWithDistanceLoss(distance_function=2)
+    with pytest.raises(ValueError, match="margin must be above 0"):
+        nn.TripletMarginWithDistanceLoss(margin=-1.0)
 
 
 def test_the_svm_twin():

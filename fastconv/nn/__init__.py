@@ -48,6 +48,7 @@ from fastconv.nn.modules.embedding_loss import (
     MarginRankingLoss,
     PairwiseDistance,
     TripletMarginLoss,
+    TripletMarginWithDistanceLoss,
 )
 from fastconv.nn.modules.likelihood_loss import GaussianNLLLoss, PoissonNLLLoss
 from fastconv.nn.modules.linear import (
@@ -214,6 +215,7 @@ __all__ = [
     "SyncBatchNorm",
     "Tanh",
     "TripletMarginLoss",
+    "TripletMarginWithDistanceLoss",
     "Unflatten",
     "Unfold",
     "ZeroPad1d",

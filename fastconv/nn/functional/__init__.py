@@ -31,7 +31,6 @@ from .embedding_loss import (
     cosine_similarity,
     margin_ranking_loss,
     pairwise_distance,
-    triplet_margin_loss,
 )
 from .exponential import log_softmax, softmax
 from .likelihood_loss import gaussian_nll_loss, poisson_nll_loss
@@ -64,6 +63,7 @@ from .regression_loss import (
     mse_loss,
     smooth_l1_loss,
 )
+from .triplet_loss import triplet_margin_loss, triplet_margin_with_distance_loss
 from .unfolding import fold, unfold
 from .unpooling import max_unpool1d, max_unpool2d, max_unpool3d
 
@@ -143,5 +143,6 @@ __all__ = [
     "softplus",
     "tanh",
     "triplet_margin_loss",
+    "triplet_margin_with_distance_loss",
     "unfold",
 ]

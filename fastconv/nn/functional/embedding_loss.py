@@ -16,7 +16,7 @@ from .reduction import check_reduction, reduce
 _COSINE_EPS = 1e-12
 
 
-def _vectors(arrays: dict[str, ndarray]) -> list[ndarray]:
+def vectors(arrays: dict[str, ndarray]) -> list[ndarray]:
     """The arrays, checked to have one dtype and shapes that broadcast, in the type to compute in."""
     (first_name, first), *others = arrays.items()
     check_floating(first, first_name)
@@ -30,7 +30,7 @@ def _vectors(arrays: dict[str, ndarray]) -> list[ndarray]:
     return [array.astype(compute_dtype(array), copy=False) for array in arrays.values()]
 
 
-def _distance(a: ndarray, b: ndarray, p: float, eps: float) -> tuple[ndarray, ndarray]:
+def distance(a: ndarray, b: ndarray, p: float, eps: float) -> tuple[ndarray, ndarray]:
     """The p-norm of a - b + eps over the last dimension (kept, with size 1), and its slope in a."""
     d = a - b + eps
     size = np.abs(d)
@@ -45,17 +45,17 @@ def _distance(a: ndarray, b: ndarray, p: float, eps: float) -> tuple[ndarray, nd
         return y, np.where(y == 0, 0, np.sign(d) * (size / y) ** (p - 1))
 
 
-def _check_norm(p: float) -> None:
+def check_norm(p: float) -> None:
     if not p >= 1:
         raise ValueError(f"p must be at least 1, got {p}")
 
 
 def _pairwise_distance_rule(wanted, x1, x2, p, eps, keepdim):
-    _check_norm(p)
-    a, b = _vectors({"x1": x1, "x2": x2})
+    check_norm(p)
+    a, b = vectors({"x1": x1, "x2": x2})
     if not a.ndim or not b.ndim:
         raise ValueError(f"x1 and x2 must have shape (*, D), got {x1.shape} and {x2.shape}")
-    y, slope = _distance(a, b, p, eps)
+    y, slope = distance(a, b, p, eps)
     value = y if keepdim else y[..., 0]
 
     def pullback(dy):
@@ -66,7 +66,7 @@ def _pairwise_distance_rule(wanted, x1, x2, p, eps, keepdim):
 
 
 def _cosine_similarity_rule(wanted, x1, x2, dim, eps):
-    a, b = np.broadcast_arrays(*_vectors({"x1": x1, "x2": x2}))
+    a, b = np.broadcast_arrays(*vectors({"x1": x1, "x2": x2}))
     axis = check_dim(dim, a.ndim)
     norms = [np.sqrt((x * x).sum(axis=axis, keepdims=True)) for x in (a, b)]
     limited = [np.maximum(norm, eps) for norm in norms]
@@ -96,7 +96,7 @@ def _check_target(target: ndarray, x: ndarray, shape: tuple[int, ...], name: str
 
 def _margin_ranking_rule(wanted, x1, x2, target, margin, reduction):
     check_reduction(reduction)
-    a, b = _vectors({"input1": x1, "input2": x2})
+    a, b = vectors({"input1": x1, "input2": x2})
     if x1.shape != x2.shape:
         raise ValueError(f"input2 must have the shape of input1, {x1.shape}; got {x2.shape}")
     t = _check_target(target, x1, x1.shape, "input1")
@@ -112,7 +112,7 @@ def _margin_ranking_rule(wanted, x1, x2, target, margin, reduction):
 
 def _cosine_embedding_rule(wanted, x1, x2, target, margin, reduction):
     check_reduction(reduction)
-    a, b = _vectors({"input1": x1, "input2": x2})
+    a, b = vectors({"input1": x1, "input2": x2})
     if x1.shape != x2.shape or x1.ndim not in (1, 2):
         raise ValueError(f"input1 and input2 must both have shape (N, D) or (D,), got {x1.shape} and {x2.shape}")
     t = _check_target(target, x1, x1.shape[:-1], "input1")
@@ -131,35 +131,6 @@ def _cosine_embedding_rule(wanted, x1, x2, target, margin, reduction):
             else None
             for (x, other, square), w in zip(pairs, wanted)
         )
-
-    return y, pullback
-
-
-def _triplet_margin_rule(wanted, anchor, positive, negative, margin, p, eps, swap, reduction):
-    check_reduction(reduction)
-    _check_norm(p)
-    arrays = {"anchor": anchor, "positive": positive, "negative": negative}
-    a, b, c = _vectors(arrays)
-    if not anchor.ndim or anchor.shape != positive.shape or anchor.shape != negative.shape:
-        shapes = ", ".join(str(array.shape) for array in arrays.values())
-        raise ValueError(f"anchor, positive and negative must have one shape (*, D), got {shapes}")
-    near, near_slope = _distance(a, b, p, eps)
-    far, far_slope = _distance(a, c, p, eps)
-    swapped = np.zeros(far.shape, bool)
-    if swap:
-        other, other_slope = _distance(b, c, p, eps)
-        swapped = other < far
-        far = np.minimum(far, other)
-    excess = np.maximum(margin + near - far, 0)
-    y, spread = reduce(excess[..., 0], reduction, far.size, anchor.dtype)
-
-    def pullback(dy):
-        g = np.expand_dims(spread(dy), -1 if reduction == "none" else ()) * (excess > 0)
-        da = near_slope - np.where(swapped, 0, far_slope)
-        db, dc = -near_slope, np.where(swapped, 0, far_slope)
-        if swap:
-            db, dc = db - np.where(swapped, other_slope, 0), dc + np.where(swapped, other_slope, 0)
-        return tuple(np.asarray(g * d, anchor.dtype) if w else None for d, w in zip((da, db, dc), wanted))
 
     return y, pullback
 
@@ -299,50 +270,3 @@ def cosine_embedding_loss(input1: A, input2: Array, target: Array, margin: float
     array([0.4, 0.6])
     """
     return apply(cosine_embedding_loss, input1, input2, target, margin, reduction)
-
-
-@differentiable(_triplet_margin_rule, wrt=("anchor", "positive", "negative"))
-def triplet_margin_loss(
-    anchor: A,
-    positive: Array,
-    negative: Array,
-    margin: float = 1.0,
-    p: float = 2,
-    eps: float = 1e-6,
-    swap: bool = False,
-    *,
-    reduction: str = "mean",
-) -> A:
-    """``max(0, margin + d(anchor, positive) - d(anchor, negative))``, as torch.nn.functional.triplet_margin_loss.
-
-    Parameters
-    ----------
-    anchor, positive, negative : array of one shape (*, D)
-        float32, float64, float16 or bfloat16, the same for all.
-    margin : float
-    p, eps : float
-        Of the distance d, see `pairwise_distance`.
-    swap : bool
-        Take d(positive, negative) for the last term where it is smaller.
-    reduction : {"mean", "sum", "none"}
-
-    Returns
-    -------
-    array, shape () or (*) for "none"
-
-    Raises
-    ------
-    ValueError, TypeError
-        As `margin_ranking_loss`; `p` below 1.
-
-    Notes
-    -----
-    Balntas et al. 2016.
-
-    Examples
-    --------
-    >>> import numpy as np, fastconv.nn.functional as F
-    >>> F.triplet_margin_loss(np.zeros((1, 2)), np.array([[0.0, 2.0]]), np.array([[2.5, 0.0]])).round(4)
-    np.float64(0.5)
-    """
-    return apply(triplet_margin_loss, anchor, positive, negative, margin, p, eps, swap, reduction)

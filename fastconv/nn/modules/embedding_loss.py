@@ -9,7 +9,14 @@ from fastconv.nn.modules.arguments import number
 from fastconv.nn.modules.loss import _Loss
 from fastconv.nn.modules.module import Module
 
-__all__ = ["CosineEmbeddingLoss", "CosineSimilarity", "MarginRankingLoss", "PairwiseDistance", "TripletMarginLoss"]
+__all__ = [
+    "CosineEmbeddingLoss",
+    "CosineSimilarity",
+    "MarginRankingLoss",
+    "PairwiseDistance",
+    "TripletMarginLoss",
+    "TripletMarginWithDistanceLoss",
+]
 
 
 def _norm(p: Any) -> Any:
@@ -204,4 +211,60 @@ class TripletMarginLoss(_Loss):
         """The loss of three arrays of vectors of one shape (*, D)."""
         return F.triplet_margin_loss(
             anchor, positive, negative, self.margin, self.p, self.eps, self.swap, reduction=self.reduction
+        )
+
+
+class TripletMarginWithDistanceLoss(_Loss):
+    """:class:`TripletMarginLoss` with a distance of one's own.
+
+    Parameters
+    ----------
+    distance_function : callable, keyword only, optional
+        Takes two Tensors and returns one, the distances; :class:`PairwiseDistance` by default.
+    margin : float, keyword only
+        By how much the negative example must be farther away; above 0.
+    swap : bool, keyword only
+        Take the distance of positive and negative for the last term where it is smaller.
+    reduction : {"mean", "sum", "none"}, keyword only
+        How the triplets are put together.
+
+    Raises
+    ------
+    ValueError, TypeError
+        A parameter breaks its rule.
+
+    Notes
+    -----
+    Source: torch.nn.TripletMarginWithDistanceLoss.
+
+    Examples
+    --------
+    >>> import numpy as np, fastconv.nn as nn
+    >>> loss = nn.TripletMarginWithDistanceLoss(distance_function=nn.PairwiseDistance(p=1.0, eps=0.0))
+    >>> float(loss(np.zeros((1, 2)), np.array([[0.0, 2.0]]), np.array([[1.5, 1.0]])))
+    0.5
+    """
+
+    def __init__(
+        self, *, distance_function: Any = None, margin: float = 1.0, swap: bool = False, reduction: str = "mean"
+    ) -> None:
+        super().__init__(reduction)
+        if not number("margin", margin) > 0:
+            raise ValueError(f"margin must be above 0, got {margin}")
+        if distance_function is not None and not callable(distance_function):
+            raise TypeError(f"distance_function must be callable, got {distance_function!r}")
+        self.distance_function = PairwiseDistance() if distance_function is None else distance_function
+        self.margin = margin
+        self.swap = swap
+
+    def forward(self, anchor: Any, positive: Any, negative: Any) -> Any:
+        """The loss of three arrays of vectors of one shape (*, D)."""
+        return F.triplet_margin_with_distance_loss(
+            anchor,
+            positive,
+            negative,
+            distance_function=self.distance_function,
+            margin=self.margin,
+            swap=self.swap,
+            reduction=self.reduction,
         )
