@@ -81,6 +81,19 @@ def _write_reference(folder: Path) -> None:
     (folder / "index.rst").write_text(f"Reference\n=========\n\n.. toctree::\n   :maxdepth: 1\n\n{tree}\n")
 
 
+def _write_examples(path: Path) -> None:
+    """The programs of fastconv.examples, by what they say of themselves."""
+    import fastconv.examples
+
+    page = ["Programs", "========", "", inspect.getdoc(fastconv.examples), ""]
+    for file in sorted(Path(fastconv.examples.__file__).parent.glob("[a-z]*.py")):
+        text = inspect.getdoc(import_module(f"fastconv.examples.{file.stem}"))
+        page += [file.stem, "-" * len(file.stem), ""]
+        for paragraph in text.split("\n\n"):
+            page += [*(["::", ""] if paragraph.startswith("    ") else []), paragraph, ""]
+    path.write_text("\n".join(page))
+
+
 # A star before a word, a bar around a word, an underscore after a word.
 _MARKS = re.compile(r"(?<=[ (])\*(?=[,)A-Za-z])|(?<=[ (])\|(?=\w+\|)|(?<=\w)_(?=[\s.,;)]|$)")
 
@@ -99,5 +112,6 @@ def _escape(app, what, name, obj, options, lines):
 def setup(app):
     """Write the generated pages before Sphinx looks for pages."""
     app.connect("autodoc-process-docstring", _escape, priority=900)
+    _write_examples(Path(app.srcdir) / "examples.rst")
     _write_reference(Path(app.srcdir) / "reference")
     write_architectures(Path(app.srcdir) / "architectures")

@@ -374,7 +374,7 @@ def draw_surface(
         (head,) = ax.plot([], [], "o", color=f"C{i}", markersize=5)
         lines[name] = (trail, head)
     ax.set(xlim=(left, right), ylim=(bottom, top))
-    ax.legend(loc="upper left", fontsize="small")
+    ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=4, fontsize="small", frameon=False)
     return lines
 
 
