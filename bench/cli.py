@@ -19,7 +19,7 @@ import fastconv as fc
 from fastconv import backend
 from fastconv.cases import available_dtypes
 
-from . import cliffs, compare, goals, markdown, peers, report, sweep
+from . import cliffs, compare, goals, markdown, networks, peers, report, sweep
 from .conv_tasks import REPRESENTATIVE
 from .measure import Effort
 from .run import OPERATIONS, Settings, ceilings, environment, row, set_threads, tasks
@@ -31,7 +31,7 @@ _QUICK = Effort(rounds=3, block_seconds=0.005)
 _EPILOG = """\
 Every row is checked before it is timed. Without --layer, --network or --all the convolutions are a selection of each
 network's kinds of layers. Also: `bench compare BEFORE.json AFTER.json`, `bench table FILE.json [--insert README.md]`,
-`bench cliffs [--quick] [--json FILE]`.
+`bench cliffs [--quick] [--json FILE]`, `bench networks [NAME ...] [--mode training] [--batch N] [--json FILE]`.
 Exit status: 0 all is well, 1 a result was wrong, 2 bad usage or input."""
 
 
@@ -98,6 +98,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _table(argv[1:])
     if argv[:1] == ["cliffs"]:
         return _cliffs(argv[1:])
+    if argv[:1] == ["networks"]:
+        return _networks(argv[1:])
     return _run(_run_parser().parse_args(argv))
 
 
@@ -288,4 +290,34 @@ def _cliffs(argv: Sequence[str]) -> int:
     if options.json is not None:
         rows = [dataclasses.asdict(cliff) | {"met": cliff.met} for cliff in found]
         options.json.write_text(_as_json({"environment": environment(None), "rows": rows}), encoding="utf-8")
+    return 0
+
+
+def _networks(argv: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(prog="bench networks", description=networks.__doc__, formatter_class=_Raw)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(networks.NETWORKS)} (default: all)")
+    parser.add_argument("--mode", choices=("inference", "training", "both"), default="both", help="default: both")
+    parser.add_argument("--batch", type=_positive, default=BATCH, help=f"images in a call (default {BATCH})")
+    parser.add_argument("--threads", type=_positive, metavar="N", help="default: the library's")
+    parser.add_argument("--against", choices=("torch", "none"), default="torch", help="default: torch, if installed")
+    parser.add_argument("--quick", action="store_true", help="three rounds in place of seven")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all measurements")
+    options = parser.parse_args(argv)
+    unknown = [name for name in options.names if name not in networks.NETWORKS]
+    if unknown:
+        parser.error(f"NAME must be one of {', '.join(networks.NETWORKS)}; got {unknown[0]!r}")
+    _destination(options.json)
+    torch = peers.load() if options.against == "torch" else None
+    if options.threads is not None:
+        set_threads(options.threads, torch)
+    module = None if torch is None else torch.module
+    effort = _QUICK if options.quick else Effort()
+    modes = ("inference", "training") if options.mode == "both" else (options.mode,)
+    found = []
+    for measured in networks.run(options.names or list(networks.NETWORKS), options.batch, modes, effort, module):
+        found.append(measured)
+        print(measured, flush=True)
+    if options.json is not None:
+        rows = [dataclasses.asdict(each) | {"ratio": each.ratio} for each in found]
+        options.json.write_text(_as_json({"environment": environment(torch), "rows": rows}), encoding="utf-8")
     return 0

@@ -17,9 +17,9 @@ import numpy as np
 from fastconv import testing
 
 try:
-    from fastconv.bench import shapes
+    from fastconv.bench import shapes, torch_networks
 except ModuleNotFoundError:  # a source tree: bench/ lies beside fastconv/
-    from bench import shapes  # type: ignore[no-redef]
+    from bench import shapes, torch_networks  # type: ignore[no-redef]
 
 __all__ = [
     "DTYPES",
@@ -37,6 +37,7 @@ __all__ = [
     "normal",
     "shapes",
     "to_torch",
+    "torch_networks",
 ]
 
 float32, float64, float16 = np.dtype(np.float32), np.dtype(np.float64), np.dtype(np.float16)

@@ -1,4 +1,4 @@
-"""The example that trains small networks on the digits: one run of each of two families, short but real."""
+"""The example that trains small networks on the digits: one short run of each of two families."""
 
 import pytest
 

@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-import torch_networks as theirs
 from model_checks import assert_follows_torch, count, macs
 
 import fastconv.nn as nn
+from checks import torch_networks as theirs
 from fastconv import models
 
 # Parameters and, in units of 10 million, multiply-accumulates as torchvision's documentation gives them ("GFLOPS"

@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-import torch_networks as theirs
 from model_checks import assert_follows_torch, count, gradients_reach_all
 
 import fastconv as fc
 import fastconv.nn.functional as F
+from checks import torch_networks as theirs
 from fastconv import models
 from fastconv.models.segmentation import bilinear_kernel
 

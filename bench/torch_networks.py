@@ -1,7 +1,7 @@
 """The networks again, in torch: written from the papers and torchvision's names, as short as they can be.
 
-What differs from `fastconv.models` by more than rounding is an error in one of the two. torch is imported by the test
-that asks for one of them, so each definition takes the module as its first argument.
+The tests hold `fastconv.models` against them, the benchmark times them. torch is imported by whoever asks for one of
+them, so each definition takes the module as its first argument.
 """
 
 from __future__ import annotations
