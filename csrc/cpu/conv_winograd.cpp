@@ -58,7 +58,7 @@ template <int M> TileBlocking choose_tiles(const TapProblem& p, int threads) {
   // Tiles of a block: as many as the cache holds, but a few tasks for each thread, and well-filled register tiles.
   const int64_t tile_bytes = b.positions * b.v_pitch * item;
   const int64_t share = (kWorkspaceBytes - kPanelBytes) / (2 * threads);  // V is about half of a thread's scratch
-  const int64_t wished = min_of(kWinogradBlockBytes, max_of(kWinogradBlockTiles * tile_bytes, kWinogradBlockBytes / 4));
+  const int64_t wished = min_of(kWinogradBlockBytes, max_of(kWinogradBlockTiles[M / 4] * tile_bytes, kWinogradBlockBytes / 4));
   const int64_t most = max_of(kTileRows, min_of(wished, share) / tile_bytes);
   const int64_t wanted = threads > 1 ? 4 * threads : 1, image_tiles = b.tile_rows * b.tile_cols;
   b.images = 1;

@@ -39,12 +39,14 @@ constexpr std::int64_t kNarrowWeightColumns = 8, kNarrowWeightColumnsSmall = 4;
 
 // Winograd for 3x3 (conv_winograd.cpp): most bytes of a block's transformed inputs, which every panel of output channels
 // reads again, and the number of tiles at which more of them gain nothing. Of blocks of 384 to 1600 KB, the speed with
-// 64 channels fell from 660 to 520 GFLOP/s, with 512 it rose from 440 to 530 (2 threads, F(2x2), 2 MB of L2).
+// 64 channels fell from 660 to 520 GFLOP/s, with 512 it rose from 440 to 530 (2 threads, F(2x2), 2 MB of L2); of F(4x4) it
+// fell from 1020 to 930 with 64 channels and was level from 128 on.
 constexpr std::int64_t kWinogradBlockBytes = std::int64_t(1300) << 10;
-constexpr std::int64_t kWinogradBlockTiles = 56;
+constexpr std::int64_t kWinogradBlockTiles[] = {56, 35};  // of F(2x2), of F(4x4)
 
 // What an image must have for it; speeds are GFLOP/s of the direct kernel / F(2x2) / F(4x4), best layouts, 2 threads,
-// AVX-512, 1 and 8 images. On AVX2 and without either the borders lie in the same places.
+// AVX-512, 1 and 8 images. AVX2 is left the same borders although its slower products move them down (8 images of 7x7,
+// 512 -> 512: 136/156/148).
 struct WinogradLimits {
   std::int64_t channels, columns;    // fewest of a group, reduced over and computed
   std::int64_t tiles;                // fewest of an image
