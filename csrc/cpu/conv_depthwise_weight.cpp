@@ -385,6 +385,7 @@ template <class T> class WeightGradient {
 }  // namespace
 
 std::size_t depthwise_weight_workspace(const ConvShape& s, int threads) {
+  if (depthwise_planes_fit(s, ConvOp::backward_weight)) return depthwise_planes_weight_workspace(s);
   const Plan plan = make_plan(s, threads);
   return plan.fits ? plan.bytes() : 0;
 }
@@ -396,6 +397,7 @@ void depthwise_backward_weight(const ConvShape& s, const void* dy, const void* x
   }
   const double bytes = double(item_size(s.dtype)) * double(s.N) * double(s.K) * double(s.out_space());
   const int threads = ctx.threads_for(s.flops(), bytes);
+  if (depthwise_planes_fit(s, ConvOp::backward_weight)) return depthwise_planes_weight(s, dy, x, dw, threads, ctx);
   const Plan plan = make_plan(s, threads);
   char* workspace = nullptr;
   if (plan.fits && !(workspace = static_cast<char*>(ctx.workspace(plan.bytes())))) return;

@@ -218,6 +218,30 @@ FC_INLINE void store(bf16* p, Vec<float> v) {
   const wide bits = (wide)v, rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16, quiet = (bits >> 16) | 0x40u;
   *reinterpret_cast<narrow*>(p) = __builtin_convertvector(v == v ? rounded : quiet, narrow);
 }
+#if defined(__AVX2__)
+// The lanes i with lo <= i < hi.
+template <class A> FC_INLINE Mask<A> lanes_between(std::int64_t lo, std::int64_t hi) {
+  Mask<A> lane;
+  for (int i = 0; i < kLanes<A>; i++) lane[i] = i;
+  return (lane >= Mask<A>{} + Lane<A>(lo)) & (lane < Mask<A>{} + Lane<A>(hi));
+}
+FC_INLINE Vec<float> load_masked(const float* p, Mask<float> m) {
+  return (Vec<float>)_mm256_maskload_ps(p, (__m256i)m);
+}
+FC_INLINE Vec<double> load_masked(const double* p, Mask<double> m) {
+  return (Vec<double>)_mm256_maskload_pd(p, (__m256i)m);
+}
+FC_INLINE Vec<float> load_partial(const float* p, std::int64_t n) { return load_masked(p, lanes_between<float>(0, n)); }
+FC_INLINE Vec<double> load_partial(const double* p, std::int64_t n) {
+  return load_masked(p, lanes_between<double>(0, n));
+}
+FC_INLINE void store_partial(float* p, Vec<float> v, std::int64_t n) {
+  _mm256_maskstore_ps(p, (__m256i)lanes_between<float>(0, n), (__m256)v);
+}
+FC_INLINE void store_partial(double* p, Vec<double> v, std::int64_t n) {
+  _mm256_maskstore_pd(p, (__m256i)lanes_between<double>(0, n), (__m256d)v);
+}
+#else
 template <class A> FC_INLINE Vec<A> load_lanes(const A* p, std::int64_t n) {
   Vec<A> v{};
   for (std::int64_t i = 0; i < n; i++) v[i] = p[i];
@@ -230,6 +254,7 @@ FC_INLINE Vec<float> load_partial(const float* p, std::int64_t n) { return load_
 FC_INLINE Vec<double> load_partial(const double* p, std::int64_t n) { return load_lanes(p, n); }
 FC_INLINE void store_partial(float* p, Vec<float> v, std::int64_t n) { store_lanes(p, v, n); }
 FC_INLINE void store_partial(double* p, Vec<double> v, std::int64_t n) { store_lanes(p, v, n); }
+#endif
 FC_INLINE Vec<float> max_nan(Vec<float> a, Vec<float> b) {
 #if defined(__AVX2__)
   const __m256 larger = _mm256_max_ps((__m256)b, (__m256)a);
@@ -317,6 +342,9 @@ template <class A> struct Span {
   unsigned mask;
 #else
   int lo, hi;  // lo <= i < hi
+#if defined(__AVX2__)
+  Mask<A> lanes;
+#endif
 #endif
   Span() {}
   Span(std::int64_t w, std::int64_t n) : w(w) {
@@ -327,6 +355,9 @@ template <class A> struct Span {
 #else
     lo = int(from);
     hi = int(to);
+#if defined(__AVX2__)
+    lanes = lanes_between<A>(from, to);
+#endif
 #endif
   }
 };
@@ -345,6 +376,10 @@ FC_INLINE Vec<Accumulator<T>> load_span(const T* row, const Span<Accumulator<T>>
     return (Vec<float>)_mm512_mask_mov_ps((__m512)fill, mask, (__m512)load(values));
   }
 #else
+#if defined(__AVX2__)
+  if constexpr (sizeof(T) >= 4)
+    return select<Accumulator<T>>(span.lanes, load_masked(row + span.w, span.lanes), fill);
+#endif
   if (span.hi - span.lo == kLanes<Accumulator<T>>) return load(row + span.w);
   Accumulator<T> values[kLanes<Accumulator<T>>];
   std::memcpy(values, &fill, sizeof fill);
