@@ -5,6 +5,7 @@
 #include <cstring>
 #include <new>
 
+#include "array_library.h"
 #include "pool.h"
 
 namespace fastconv {
@@ -93,7 +94,22 @@ bool found_layout(int ndim, const int64_t* shape, const int64_t* strides, int64_
   return true;
 }
 
+py::object new_array(int number, int ndim, const int64_t* shape, const int64_t* strides, int64_t bytes, void** data);
+void dense_strides(Layout layout, int ndim, const int64_t* shape, int64_t item, int64_t* strides);
+
 py::object copied(py::handle array, int order) {
+  if (has_array_library()) {
+    const auto* a = npy::array_proxy(array.ptr());
+    const auto* d = npy::array_descriptor1_proxy(a->descr);
+    const int64_t item = py::reinterpret_borrow<py::array>(array).itemsize();
+    int64_t shape[kMaxDims], strides[kMaxDims], elements = 1;
+    for (int i = 0; i < a->nd; i++) elements *= shape[i] = a->dimensions[i];
+    dense_strides(Layout::channels_first, a->nd, shape, item, strides);
+    void* data;
+    py::object copy = new_array(d->type_num, a->nd, shape, strides, elements * item, &data);
+    copy_elements(copy, array);
+    return copy;
+  }
   PyObject* p = npy::npy_api::get().PyArray_NewCopy_(array.ptr(), order);
   if (!p) throw py::error_already_set();
   return py::reinterpret_steal<py::object>(p);
@@ -187,7 +203,7 @@ void fill(Array& a, const char* name, py::handle object, npy::PyArray_Proxy* p, 
   if (layout) {
     Array out = new_batched(npy::array_descriptor1_proxy(p->descr)->type_num, item, a.dtype, a.ndim, a.shape, *layout,
                             unbatched);
-    py::module_::import("numpy").attr("copyto")(out.owner, object);
+    copy_elements(out.owner, object);
     a = std::move(out);
     return;
   }

@@ -2,6 +2,7 @@
 #include <cstring>
 #include <string>
 
+#include "array_library.h"
 #include "bind.h"
 #include "threads.h"
 
@@ -122,7 +123,7 @@ py::object backward_weight(const ConvParameters& p, bool transposed, py::handle 
   require_shape("dy", dy, y_shape, p.nd + 2, x.unbatched);
   const Array dw = new_dense(x.dtype, p.nd + 2, w_shape);
   if (!s.N) {
-    std::memset(dw.data, 0, std::size_t(dw.size()) * item_size(dw.dtype));
+    zero_elements(dw);
   } else {
     // The transposed convolution's input is the output side of the convolution it transposes.
     run_kernel(work(s), [&](Context& ctx) {
@@ -135,7 +136,7 @@ py::object backward_weight(const ConvParameters& p, bool transposed, py::handle 
 py::object sum_channels(int64_t n, int64_t c, int64_t m, const Array& dy) {
   const Array db = new_dense(dy.dtype, 1, &c);
   const NormShape s{n, c, m, dy.dtype, dy.dtype, dy.layout};
-  if (n * m == 0) std::memset(db.data, 0, std::size_t(c) * item_size(dy.dtype));
+  if (n * m == 0) zero_elements(db);
   else run_kernel(double(n * c * m), [&](Context& ctx) { cpu::active().channel_sum(s, dy.data, db.data, ctx); });
   return db.owner;
 }
@@ -179,8 +180,6 @@ Array new_rows(const Array& like, int lead, int64_t features, bool vector) {
   return new_dense(like.dtype, vector ? lead : lead + 1, shape);
 }
 
-void zero(const Array& a) { std::memset(a.data, 0, std::size_t(a.size()) * item_size(a.dtype)); }
-
 py::object linear_forward(py::handle x_object, py::handle w_object, py::handle b_object) {
   const Array x = take_rows("input", x_object);
   const Array w = take_linear_weight(w_object, x.dtype);
@@ -202,12 +201,8 @@ py::object linear_forward(py::handle x_object, py::handle w_object, py::handle b
   if (rows * out == 0) return y.owner;
   if (in == 0) {
     // An empty sum: the bias alone.
-    const std::size_t row = std::size_t(out) * item_size(y.dtype);
-    for (int64_t i = 0; i < rows; i++) {
-      char* to = static_cast<char*>(y.data) + std::size_t(i) * row;
-      if (b) std::memcpy(to, b.data, row);
-      else std::memset(to, 0, row);
-    }
+    if (!b) zero_elements(y);
+    else copy_elements(y.owner, vector ? b.owner.attr("reshape")(py::tuple()) : b.owner);
     return y.owner;
   }
   const ConvShape s = ConvShape::make_linear(rows, in, out, x.dtype);
@@ -234,7 +229,7 @@ py::object linear_backward_input(py::handle dy_object, py::handle w_object) {
   const int64_t rows = out ? dy.size() / out : 0;
   if (dx.size() == 0) return dx.owner;
   if (rows * out == 0) {
-    zero(dx);
+    zero_elements(dx);
     return dx.owner;
   }
   const ConvShape s = ConvShape::make_linear(rows, in, out, dy.dtype);
@@ -254,7 +249,7 @@ py::object linear_backward_weight(py::handle dy_object, py::handle x_object) {
   const Array dw = new_dense(x.dtype, vector ? 1 : 2, vector ? shape + 1 : shape);
   if (dw.size() == 0) return dw.owner;
   if (rows == 0) {
-    zero(dw);
+    zero_elements(dw);
     return dw.owner;
   }
   const ConvShape s = ConvShape::make_linear(rows, in, out, x.dtype);

@@ -3,6 +3,7 @@
 // Everything is checked before anything is written: running statistics are updated by the kernel, after all checks.
 #include <cmath>
 
+#include "array_library.h"
 #include "bind.h"
 
 namespace fastconv {
@@ -105,9 +106,8 @@ class RunningStatistics {
   // The kernel updated a contiguous copy where the strides required one.
   void write_back() const {
     if (!mean_) return;
-    const py::object copyto = py::module_::import("numpy").attr("copyto");
-    if (!mean_.owner.is(mean_object_)) copyto(mean_object_, mean_.owner);
-    if (!var_.owner.is(var_object_)) copyto(var_object_, var_.owner);
+    if (!mean_.owner.is(mean_object_)) copy_elements(mean_object_, mean_.owner);
+    if (!var_.owner.is(var_object_)) copy_elements(var_object_, var_.owner);
   }
 
  private:

@@ -1,5 +1,5 @@
-// The extension module fastconv._cpu: configuration here, the ops in bind_*.cpp. The simulator of the CUDA kernels,
-// fastconv._cuda_simt, is the same module over another table of kernels.
+// The extension module fastconv._cpu: configuration here, the ops in bind_*.cpp. The CUDA module,
+// fastconv._cuda, and the simulator of its kernels, fastconv._cuda_simt, are the same over another table of kernels.
 #include <cstdlib>
 #include <new>
 #include <string>
@@ -92,6 +92,9 @@ PYBIND11_MODULE(FC_MODULE, m, pybind11::mod_gil_not_used()) {
   bind_pool(m);
   bind_norm(m);
   bind_elementwise(m);
+#ifdef FC_CUDA
+  bind_cuda(m);
+#endif
 #ifdef FC_SIMT
   bind_simt(m);
 #endif

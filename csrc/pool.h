@@ -11,6 +11,14 @@ constexpr std::size_t kPooledBytes = std::size_t(64) << 10;
 constexpr std::size_t kMaxCachedBytes = std::size_t(512) << 20;
 constexpr int kMaxCachedBlocks = 32;
 
+// Another source of memory (array_library.h): asked first while it is in use; whatever it gave goes back to it.
+struct PoolHooks {
+  bool (*in_use)();
+  void* (*acquire)(std::size_t bytes);
+  bool (*release)(void* block);  // false: not one of its own
+};
+void set_pool_hooks(const PoolHooks* hooks);
+
 void* pool_acquire(std::size_t bytes);              // nullptr where memory is short; bytes may be 0
 void pool_release(void* block) noexcept;
 void pool_trim() noexcept;                          // gives all cached blocks back to the system

@@ -4,8 +4,7 @@ A backend is a module with an agreed list of functions (``conv_forward``, ``max_
 module in use; the functional layer looks it up at every call, so switching needs no more than an assignment. The choice
 is global to the process, not to a thread: two threads that need different backends must take turns.
 
-Arrays decide the device. This build computes NumPy arrays; arrays that live on a GPU (CuPy's, torch's CUDA tensors)
-will be the "cuda" backend's, and until that exists they get one clear error, in `fastconv.interop`.
+Arrays decide the device: the chosen backend computes NumPy arrays, CuPy's are computed on their GPU (`fastconv.cuda`).
 """
 
 from __future__ import annotations
@@ -18,6 +17,7 @@ from importlib import import_module
 from types import ModuleType
 from typing import Any
 
+from .cuda import ByDevice, kernels
 from .interop import to_numpy
 
 
@@ -200,6 +200,14 @@ def use_backend(name: str) -> Iterator[ModuleType]:
             set_backend(previous[1])
 
 
+def accept_device_arrays(name: str) -> None:
+    """Let `ops` compute CuPy arrays beside the host's; `name` is the argument that the error message speaks of."""
+    global ops
+    device = kernels(name)
+    if not isinstance(ops, ByDevice):
+        ops = ByDevice(ops, device)
+
+
 def active(array: Any) -> ModuleType:
     """The module that computes for `array` (NumPy, or anything with ``__dlpack__`` in CPU memory).
 
@@ -208,7 +216,7 @@ def active(array: Any) -> ModuleType:
     TypeError
         Not an array.
     NotImplementedError
-        An array on a GPU: this build has no CUDA backend.
+        An array on a GPU: those have one backend, `fastconv.cuda.kernels`.
 
     Examples
     --------

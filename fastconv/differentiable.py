@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, ParamSpec, Protocol, TypeVar, cast
 
 import numpy as np
 
-from .interop import like, to_numpy
+from .interop import like, to_array
 from .tape import mode
 from .tensor import Parameter, Tensor, record
 
@@ -81,7 +81,7 @@ def _arrays_of(spec: Spec, values: list[Any]) -> None:
     for i in spec.arrays:
         value = values[i]
         if type(value) is not np.ndarray and value is not None:
-            values[i] = value.data if isinstance(value, Tensor) else to_numpy(value, spec.names[i])
+            values[i] = value.data if isinstance(value, Tensor) else to_array(value, spec.names[i])
 
 
 def apply(function: Any, *arguments: Any) -> Any:
@@ -193,7 +193,7 @@ def _gradient_of(dy: Any, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray
     elif isinstance(dy, np.generic) or (shape == () and isinstance(dy, int | float)):
         dy = np.asarray(dy, None if isinstance(dy, np.generic) else dtype)
     elif type(dy) is not np.ndarray:
-        dy = to_numpy(dy, "dy")
+        dy = to_array(dy, "dy")
     if dy.shape != shape:
         raise ValueError(f"dy must have the output's shape {shape}, got {dy.shape}")
     if dy.dtype != dtype:

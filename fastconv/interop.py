@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from .cuda import is_device_array
+
 # Device types of dlpack.h that ordinary processor code may read: kDLCPU, and kDLCUDAHost (pinned host memory).
 _HOST_DEVICES = (1, 3)
 
@@ -51,8 +53,9 @@ def to_numpy(array: Any, name: str) -> np.ndarray:
     device = array.__dlpack_device__()[0] if hasattr(array, "__dlpack_device__") else 1
     if device not in _HOST_DEVICES:
         raise NotImplementedError(
-            f"{name} is a {type(array).__module__}.{type(array).__qualname__} in GPU memory, and the CUDA backend is "
-            "not part of this build; copy it to the host first (cupy.asnumpy(x), x.cpu())"
+            f"{name} is a {type(array).__module__}.{type(array).__qualname__} in GPU memory: on GPUs only the "
+            "functions of fastconv.nn.functional and their .vjp compute, with CuPy arrays (made by cupy.from_dlpack(x) "
+            "without a copy); or copy it to the host first (cupy.asnumpy(x), x.cpu())"
         )
     try:
         if _is_bfloat16(array):  # NumPy's from_dlpack knows no bfloat16: carry the bits as int16
@@ -64,9 +67,24 @@ def to_numpy(array: Any, name: str) -> np.ndarray:
         raise ValueError(f"{name} could not be taken through dlpack: {error}") from error
 
 
+def to_array(array: Any, name: str) -> Any:
+    """`array` as a NumPy array over the same memory; CuPy's stay as they are, and the backend is ready for them.
+
+    Parameters, Raises
+    ------------------
+    As `to_numpy`; NotImplementedError where CuPy arrays cannot be computed here, which says what is missing.
+    """
+    if is_device_array(array):
+        from .backend import accept_device_arrays
+
+        accept_device_arrays(name)
+        return array
+    return to_numpy(array, name)
+
+
 def like(result: Any, owner: Any) -> Any:
     """`result` (an array or a tuple of arrays) as arrays of the library that `owner` belongs to."""
-    if isinstance(owner, np.ndarray) or result is None:
+    if isinstance(owner, np.ndarray) or result is None or is_device_array(result):
         return result
     if isinstance(result, tuple):
         return tuple(like(item, owner) for item in result)

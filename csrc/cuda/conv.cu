@@ -1,10 +1,12 @@
-// Convolution forward, its input gradient and its weight gradient as implicit matrix products on the ordinary cores.
+// Convolution forward, its input gradient and its weight gradient as implicit matrix products: on the ordinary cores, and
+// forward and input gradient of 16-bit channels-last arrays on tensor cores.
 #include "conv.h"
 
 #include <atomic>
 #include <numeric>
 
-#include "gather_gemm.cuh"
+#include "matrix_gemm.cuh"
+#include "slide_problem.cuh"
 
 namespace fastconv::cuda {
 namespace {
@@ -13,111 +15,50 @@ std::atomic<TileChoice> choice{TileChoice::by_shape};
 constexpr int64_t kProcessors = 132;  // of an H200; sizes follow from the shape alone, never from the device at hand
 
 // ---- forward and input gradient ------------------------------------------------------------------------------------
-//
-// Both slide a window over a source image: y over x, dx over dy. With a stride, the positions of dx fall into classes of
-// equal remainder; each class meets its own taps, and meets them at every position: a dense problem without stride.
-
-struct Slide {
-  int64_t kernel, stride, pad, dilation, classes, tap_step;
-};
-// One class of output positions along one axis, and what its first tap and position see.
-struct Phase {
-  int64_t first, step, origin, move;     // output position = first + step * i; source = origin + move * i ...
-  int64_t tap, tap_step, tap_move;       // ... + tap_move * j at the filter's tap + tap_step * j
-};
-
-template <class T, bool last> struct SlideProblem {
-  using Value = T;
-  static constexpr bool kGatherAlongSteps = last, kPlainAlongSteps = true;
-  struct Part {
-    int64_t group, count[3], taps[3];
-    Phase phase[3];
-  };
-
-  Image<T> gathered, output;
-  const T *plain, *bias;
-  T* out;
-  int64_t images, groups, in_channels, out_channels;      // channels of a group
-  int64_t weight_group, weight_in, weight_out;            // distances in the weights
-  bool gradient;
-  Slide axis[3];
-  int64_t row_tiles, column_tiles;
-
-  FC_DEVICE int64_t positions(int d, int64_t remainder) const {
-    const int64_t size = output.size[d];
-    return gradient ? (size - remainder + axis[d].stride - 1) / axis[d].stride : size;
-  }
-
-  template <class Tile> FC_DEVICE Extent part(int64_t block, Part& q) const {
-    const int64_t row_tile = block % row_tiles, rest = block / row_tiles, column_tile = rest % column_tiles;
-    q.group = rest / column_tiles % groups;
-    int64_t number = rest / column_tiles / groups;
-    Extent e{images, out_channels, 0, in_channels, row_tile * Tile::BM, column_tile * Tile::BN};
-    for (int d = 2; d >= 0; d--) {
-      const Slide& a = axis[d];
-      const int64_t r = number % a.classes;
-      number /= a.classes;
-      q.count[d] = positions(d, r);
-      q.taps[d] = a.kernel;
-      Phase& f = q.phase[d];
-      if (!gradient) {
-        f = {0, 1, -a.pad, a.stride, 0, 1, a.dilation};
-      } else {
-        // Taps t with (r + pad - t * dilation) divisible by the stride: the first, then every tap_step-th.
-        const int64_t most = a.kernel < a.tap_step ? a.kernel : a.tap_step;
-        int64_t t = 0;
-        while (t < most && (r + a.pad - t * a.dilation) % a.stride) t++;
-        q.taps[d] = t < most ? (a.kernel - 1 - t) / a.tap_step + 1 : 0;
-        f = {r, a.stride, t < most ? (r + a.pad - t * a.dilation) / a.stride : 0, 1, t, a.tap_step,
-             -(a.tap_step * a.dilation / a.stride)};
-      }
-      e.rows *= q.count[d];
-      e.end *= q.taps[d];
-    }
-    return e;
-  }
-  FC_DEVICE Row row(const Part& q, int64_t m) const {
-    Row r;
-    int64_t i[3];
-    const int64_t n = digits(m, q.count, i);
-    r.offset = n * gathered.image + q.group * in_channels * gathered.channel;
-    r.out = n * output.image + q.group * out_channels * output.channel;
-    for (int d = 0; d < 3; d++) {
-      const Phase& f = q.phase[d];
-      r.at[d] = f.origin + f.move * i[d];
-      r.offset += r.at[d] * gathered.step[d];
-      r.out += (f.first + f.step * i[d]) * output.step[d];
-    }
-    return r;
-  }
-  FC_DEVICE int64_t column(const Part& q, int64_t n) const { return q.group * weight_group + n * weight_out; }
-  FC_DEVICE Step step(const Part& q, int64_t k) const {
-    Step s;
-    int64_t j[3];
-    const int64_t tap = divide(k, in_channels), c = k - tap * in_channels;
-    digits(tap, q.taps, j);
-    s.offset = c * gathered.channel;
-    int64_t flat = 0;
-    for (int d = 0; d < 3; d++) {
-      const Phase& f = q.phase[d];
-      s.at[d] = f.tap_move * j[d];
-      s.offset += s.at[d] * gathered.step[d];
-      flat = flat * axis[d].kernel + f.tap + f.tap_step * j[d];
-    }
-    s.plain = c * weight_in + flat;
-    return s;
-  }
-  FC_DEVICE void store(const Part& q, int64_t at, int64_t n, Accumulator<T> v) const {
-    if (bias) v += prim::to_accumulator(bias[q.group * out_channels + n]);
-    out[at + n * output.channel] = prim::from_accumulator<T>(v);
-  }
-};
 
 template <class A> bool takes_large(int64_t rows, int64_t columns, int64_t parts) {
   const TileChoice c = choice.load();
   if (c != TileChoice::by_shape) return c == TileChoice::large;
-  using Large = typename LargeTileOf<A>::type;
+  using Large = typename Tiles<A>::Large;
   return ceil_div(rows, Large::BM) * ceil_div(columns, Large::BN) * parts >= kProcessors;
+}
+
+// Tensor cores take 8 neighbouring channels at once, and weights whose channels are neighbours.
+bool takes_matrix(const ConvShape& s, bool gradient, const void* source) {
+  return item_size(s.dtype) == 2 && s.layout == Layout::channels_last &&
+         (gradient ? s.group_out() : s.group_in()) % kChunk == 0 && reinterpret_cast<std::uintptr_t>(source) % 16 == 0;
+}
+std::size_t packed_bytes(const ConvShape& s) { return std::size_t(s.K * s.group_in() * s.taps()) * item_size(s.dtype); }
+
+// packed (group, out, tap, in) from weights of the problem's distances.
+template <class T>
+__global__ void pack_weights_kernel(SlideProblem<T, true> p, int64_t taps, int64_t n, T* packed) {
+  const int64_t i = element();
+  if (i >= n) return;
+  const int64_t c = i % p.in_channels, tap = i / p.in_channels % taps, row = i / p.in_channels / taps;
+  packed[i] = p.plain[row / p.out_channels * p.weight_group + row % p.out_channels * p.weight_out + c * p.weight_in + tap];
+}
+
+template <class T>
+void slide_on_matrices(Context& ctx, const char* name, SlideProblem<T, true> p, int64_t taps, int64_t rows,
+                       int64_t parts) {
+  const int64_t n = p.groups * p.out_channels * taps * p.in_channels;
+  T* packed = static_cast<T*>(ctx.workspace(std::size_t(n) * sizeof(T)));
+  if (!packed) return;
+  launch_elements(ctx, "pack_weights", pack_weights_kernel<T>, n, p, taps, n, packed);
+  p.plain = packed;
+  p.weight_tap = p.in_channels;
+  p.weight_out = taps * p.in_channels;
+  p.weight_group = p.out_channels * p.weight_out;
+  p.weight_in = 1;
+  const auto run = [&](auto tile) {
+    using Tile = decltype(tile);
+    p.row_tiles = ceil_div(rows, Tile::BM);
+    p.column_tiles = ceil_div(p.out_channels, Tile::BN);
+    run_matrix_gemm<Tile>(ctx, name, p, p.row_tiles * p.column_tiles * parts);
+  };
+  if (takes_large<float>(rows, p.out_channels, parts)) run(MatrixTile<128, 64, 3>());
+  else run(MatrixTile<64, 32, 3>());
 }
 
 template <class T, bool last>
@@ -128,7 +69,7 @@ void slide(Context& ctx, const ConvShape& s, bool gradient, const void* source, 
       Image<T>(y, s.layout, gradient ? s.C : s.K, gradient ? s.in : s.out),
       static_cast<const T*>(w), static_cast<const T*>(b), static_cast<T*>(y), s.N, s.G,
       gradient ? s.group_out() : s.group_in(), gradient ? s.group_in() : s.group_out(),
-      s.group_out() * s.group_in() * taps, gradient ? s.group_in() * taps : taps, gradient ? taps : s.group_in() * taps,
+      s.group_out() * s.group_in() * taps, gradient ? s.group_in() * taps : taps, gradient ? taps : s.group_in() * taps, 1,
       gradient, {}, 0, 0};
   int64_t rows = s.N, classes = 1;
   for (int d = 0; d < 3; d++) {
@@ -139,6 +80,8 @@ void slide(Context& ctx, const ConvShape& s, bool gradient, const void* source, 
     classes *= phases;
   }
   const char* name = gradient ? "conv_backward_input" : "conv_forward";
+  if constexpr (last && sizeof(T) == 2)
+    if (takes_matrix(s, gradient, source)) return slide_on_matrices(ctx, name, p, taps, rows, s.G * classes);
   const auto run = [&](auto tile) {
     using Tile = decltype(tile);
     p.row_tiles = ceil_div(rows, Tile::BM);
@@ -146,8 +89,8 @@ void slide(Context& ctx, const ConvShape& s, bool gradient, const void* source, 
     run_gather_gemm<Tile>(ctx, name, p, p.row_tiles * p.column_tiles * s.G * classes);
   };
   if (takes_large<Accumulator<T>>(rows, p.out_channels, s.G * classes))
-    run(typename LargeTileOf<Accumulator<T>>::type());
-  else run(SmallTile());
+    run(typename Tiles<Accumulator<T>>::Large());
+  else run(typename Tiles<Accumulator<T>>::Small());
 }
 
 void slide(Context& ctx, const ConvShape& s, bool gradient, const void* source, const void* w, const void* b, void* y) {
@@ -169,7 +112,7 @@ struct WeightPlan {
   template <class A> static WeightPlan of(const ConvShape& s) {
     WeightPlan p{s.taps() * s.group_in(), s.N * s.out_space(), 0, 0, false};
     p.large = takes_large<A>(p.rows, s.group_out(), s.G);
-    const int64_t edge = p.large ? LargeTileOf<A>::type::BM : SmallTile::BM;
+    const int64_t edge = p.large ? Tiles<A>::Large::BM : Tiles<A>::Small::BM;
     const int64_t tiles = ceil_div(p.rows, edge) * ceil_div(s.group_out(), edge) * s.G;
     const int64_t least = 256, wanted = ceil_div(2 * kProcessors, tiles);
     p.split = std::max(least, ceil_div(p.pixels, wanted));
@@ -270,8 +213,8 @@ void weight_gradient(Context& ctx, const ConvShape& s, const void* dy, const voi
     p.column_tiles = ceil_div(s.group_out(), Tile::BN);
     run_gather_gemm<Tile>(ctx, "conv_backward_weight", p, p.row_tiles * p.column_tiles * s.G * plan.splits);
   };
-  if (plan.large) run(typename LargeTileOf<A>::type());
-  else run(SmallTile());
+  if (plan.large) run(typename Tiles<A>::Large());
+  else run(typename Tiles<A>::Small());
   const int64_t n = s.K * plan.rows;
   launch_elements(ctx, "weight_sum", weight_sum_kernel<T>, n, n, s.group_in(), s.taps(), plan.splits, partials,
                   static_cast<T*>(dw));
@@ -311,9 +254,16 @@ void conv_plan(const ConvShape& s, ConvOp op, int, ConvPlan* plan) {
     if (op == ConvOp::backward_weight) plan->workspace = direct_weight_workspace(s);
     return;
   }
+  if (op != ConvOp::backward_weight) {
+    const bool matrix = takes_matrix(s, op == ConvOp::backward_input, nullptr);
+    plan->kernel = matrix ? "tensor cores" : "implicit matrix product";
+    plan->why = matrix ? "16-bit channels-last arrays with a multiple of 8 channels to sum over"
+                       : "tiles of pixels by channels on the ordinary cores, sums in ascending order";
+    plan->workspace = matrix ? packed_bytes(s) : 0;
+    return;
+  }
   plan->kernel = "implicit matrix product";
-  plan->why = "tiles of pixels by channels on the ordinary cores, sums in ascending order";
-  if (op != ConvOp::backward_weight) return;
+  plan->why = "tiles of taps by channels on the ordinary cores, runs of pixels added in order";
   plan->workspace = s.dtype == DType::f64 ? WeightPlan::of<double>(s).bytes(s, 8) : WeightPlan::of<float>(s).bytes(s, 4);
 }
 

@@ -15,10 +15,15 @@ template <int bm, int bn, int bk, int tm, int tn> struct Tile {
   static constexpr int BM = bm, BN = bn, BK = bk, TM = tm, TN = tn, kThreads = bm / tm * (bn / tn);
   static_assert(tm % 4 == 0 && tn % 4 == 0 && kThreads % 32 == 0 && bk <= kThreads);
 };
-// float: 8 x 8 sums a thread; double: 4 x 4.
-using SmallTile = Tile<32, 32, 16, 4, 4>;
-template <class A> struct LargeTileOf { using type = Tile<128, 128, 8, 8, 8>; };
-template <> struct LargeTileOf<double> { using type = Tile<64, 64, 8, 4, 4>; };
+// Large tiles have 8 x 8 sums a thread, of double 4 x 4.
+template <class A> struct Tiles {
+  using Small = Tile<32, 32, 16, 4, 4>;
+  using Large = Tile<128, 128, 8, 8, 8>;
+};
+template <> struct Tiles<double> {
+  using Small = Tile<32, 32, 8, 4, 4>;
+  using Large = Tile<64, 64, 8, 4, 4>;
+};
 
 struct Row {
   int64_t offset, at[3];  // in the gathered image: its part of the place

@@ -33,7 +33,9 @@ template <class F> void with_item(DType dtype, F&& f) {
 
 #if defined(__CUDACC__)
 cudaStream_t stream_of(const Context& ctx);  // CuPy's current stream
-void check(cudaError_t error, const char* kernel);
+// Throws std::runtime_error that names the kernel and its launch.
+void check_launch(cudaError_t error, cudaStream_t stream, const char* kernel, int64_t blocks, int threads,
+                  std::size_t shared_bytes);
 #endif
 
 // Runs `kernel` on blocks x 1 x 1 blocks. Nothing is waited for.
@@ -45,8 +47,9 @@ void launch(Context& ctx, const char* name, void (*kernel)(Parameters...), int64
     throw std::runtime_error(std::string("kernel ") + name + " would need " + std::to_string(blocks) +
                              " blocks, CUDA launches at most 2^31 - 1");
 #if defined(__CUDACC__)
-  kernel<<<unsigned(blocks), unsigned(threads), shared_bytes, stream_of(ctx)>>>(Parameters(arguments)...);
-  check(cudaGetLastError(), name);
+  const cudaStream_t stream = stream_of(ctx);
+  kernel<<<unsigned(blocks), unsigned(threads), shared_bytes, stream>>>(Parameters(arguments)...);
+  check_launch(cudaGetLastError(), stream, name, blocks, threads, shared_bytes);
 #else
   (void)ctx;
   struct Call {

@@ -2,7 +2,6 @@
 #include <string>
 
 #include "../../bind.h"
-#include "../conv.h"
 #include "simt.h"
 
 namespace fastconv {
@@ -11,14 +10,6 @@ namespace {
 void set_schedule(const std::string& name) {
   if (!simt::set_schedule(name.c_str()))
     throw py::value_error("schedule must be 'up', 'down', 'shuffled' or 'rotate', got '" + name + "'");
-}
-
-void set_conv_tile(const std::string& name) {
-  using cuda::TileChoice;
-  if (name == "by_shape") cuda::set_tile_choice(TileChoice::by_shape);
-  else if (name == "small") cuda::set_tile_choice(TileChoice::small);
-  else if (name == "large") cuda::set_tile_choice(TileChoice::large);
-  else throw py::value_error("tile must be 'by_shape', 'small' or 'large', got '" + name + "'");
 }
 
 py::dict counters() {
@@ -40,7 +31,6 @@ py::dict counters() {
 void bind_simt(py::module_& m) {
   m.def("set_schedule", set_schedule, py::arg("name"));
   m.def("schedule", [] { return std::string(simt::schedule_name()); });
-  m.def("set_conv_tile", set_conv_tile, py::arg("name"));
   m.def("counters", counters);
   m.def("reset_counters", [] { simt::counters = {}; });
 }

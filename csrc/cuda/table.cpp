@@ -1,7 +1,7 @@
-// The simulator's table of kernels, and the choice that the bindings ask for: there is only this one.
+// The table of CUDA kernels, and the choice that the bindings ask for: there is only this one.
 #include <cstring>
 
-#include "../../cpu/dispatch.h"
+#include "../cpu/dispatch.h"
 
 namespace fastconv {
 namespace cuda {
@@ -15,7 +15,11 @@ namespace cpu {
 namespace {
 
 #define FC_TABLE_ENTRY(name, args) cuda::name,
+#ifdef FC_SIMT
 constexpr Ops table = {"simt", FC_OPS(FC_TABLE_ENTRY)};
+#else
+constexpr Ops table = {"cuda", FC_OPS(FC_TABLE_ENTRY)};
+#endif
 
 }  // namespace
 
@@ -25,7 +29,7 @@ int supported(const char** names, int) {
   names[0] = table.isa;
   return 1;
 }
-const char* why() { return "the CUDA kernels' sources, run thread by thread on the processor"; }
+const char* why() { return "the only table of this module"; }
 
 }  // namespace cpu
 }  // namespace fastconv

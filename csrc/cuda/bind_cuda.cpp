@@ -1,0 +1,47 @@
+// What fastconv/cuda.py needs of the native module besides the operations.
+#include <string>
+
+#include "../array_library.h"
+#include "../bind.h"
+#include "conv.h"
+#ifndef FC_SIMT
+#include "device.h"
+#endif
+
+namespace fastconv {
+namespace {
+
+void set_conv_tile(const std::string& name) {
+  using cuda::TileChoice;
+  if (name == "by_shape") cuda::set_tile_choice(TileChoice::by_shape);
+  else if (name == "small") cuda::set_tile_choice(TileChoice::small);
+  else if (name == "large") cuda::set_tile_choice(TileChoice::large);
+  else throw py::value_error("tile must be 'by_shape', 'small' or 'large', got '" + name + "'");
+}
+
+#ifdef FC_SIMT
+std::uintptr_t stream = 0;  // the simulator has none; kept for the tests of what fastconv/cuda.py passes
+
+void set_stream(std::uintptr_t s) { stream = s; }
+std::uintptr_t get_stream() { return stream; }
+#else
+using cuda::get_stream;
+using cuda::set_stream;
+#endif
+
+}  // namespace
+
+void bind_cuda(py::module_& m) {
+  m.def("set_array_library", [](const py::object& library) { set_array_library(library); }, py::arg("library"));
+  m.def("owner_of", owner_of, py::arg("address"));
+  m.def("set_stream", set_stream, py::arg("stream"));
+  m.def("get_stream", get_stream);
+  m.def("set_conv_tile", set_conv_tile, py::arg("name"));
+#ifndef FC_SIMT
+  m.def("device_count", cuda::device_count);
+  m.def("runtime_version", cuda::runtime_version);
+  m.def("driver_version", cuda::driver_version);
+#endif
+}
+
+}  // namespace fastconv

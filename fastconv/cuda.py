@@ -1,0 +1,286 @@
+"""CuPy arrays on NVIDIA GPUs: whether they can be used here, and the backend functions for them.
+
+A CuPy array given to the functions of `fastconv.nn.functional`, or to their ``.vjp``, is computed on its GPU, on CuPy's
+current stream, and gives CuPy arrays whose memory comes from CuPy's pool. Nothing waits for the GPU.
+
+Three things are needed, and `is_available` is true where all are there: the native module ``fastconv._cuda``, CuPy, and
+a GPU with its driver. `show_config` says which is missing and how to get it. Importing this module
+touches none of them.
+
+>>> import fastconv.cuda
+>>> fastconv.cuda.device_count() >= 0
+True
+"""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+import threading
+from collections.abc import Callable
+from importlib import import_module
+from importlib.util import find_spec
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+__all__ = ["Kernels", "device_count", "is_available", "is_device_array", "kernels", "missing", "show_config"]
+
+_HOW_TO_BUILD = (
+    "the native module fastconv._cuda is not built: with the CUDA toolkit's nvcc (13.0) on the machine, "
+    "`pip install . -C cmake.define.FASTCONV_CUDA=ON` in the source tree"
+)
+_HOW_TO_GET_CUPY = "CuPy is not installed: `pip install cupy-cuda13x`"
+
+
+def _native() -> ModuleType | None:
+    try:
+        return import_module("fastconv._cuda")
+    except ImportError:
+        return None
+
+
+def is_device_array(array: Any) -> bool:
+    """Whether `array` is a CuPy array.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastconv.cuda import is_device_array
+    >>> is_device_array(np.zeros(3))
+    False
+    """
+    kind = type(array)
+    return kind.__module__.partition(".")[0] == "cupy" and kind.__name__ == "ndarray"
+
+
+def missing() -> list[str]:
+    """What keeps CuPy arrays from being computed here: one sentence each, with how to get it; empty where nothing does.
+
+    Examples
+    --------
+    >>> from fastconv.cuda import is_available, missing
+    >>> is_available() == (not missing())
+    True
+    """
+    reasons = []
+    native = _native()
+    if native is None:
+        reasons.append(_HOW_TO_BUILD)
+    if "cupy" not in sys.modules and find_spec("cupy") is None:
+        reasons.append(_HOW_TO_GET_CUPY)
+    if native is not None and native.device_count() == 0:
+        reasons.append(
+            f"no GPU answers (driver: CUDA {native.driver_version()}, needed: {native.runtime_version()}): "
+            "`nvidia-smi` must list one"
+        )
+    return reasons
+
+
+def is_available() -> bool:
+    """Whether CuPy arrays can be computed: the native module, CuPy, and a GPU with its driver are there.
+
+    Examples
+    --------
+    >>> import fastconv.cuda
+    >>> fastconv.cuda.is_available() in (True, False)
+    True
+    """
+    return not missing()
+
+
+def device_count() -> int:
+    """Number of GPUs that the native module sees; 0 without the module, a driver or a GPU.
+
+    Examples
+    --------
+    >>> import fastconv.cuda
+    >>> fastconv.cuda.device_count() >= 0
+    True
+    """
+    native = _native()
+    return 0 if native is None else native.device_count()
+
+
+def show_config() -> None:
+    """Print what is there for CuPy arrays, and what is missing.
+
+    Examples
+    --------
+    >>> import fastconv.cuda
+    >>> fastconv.cuda.show_config()  # doctest: +ELLIPSIS
+    CUDA: ...
+    """
+    reasons = missing()
+    print("CUDA:", "not available" if reasons else "available")
+    for reason in reasons:
+        print(f"  {reason}")
+    native = _native()
+    if native is not None:
+        print(f"  runtime {native.runtime_version()}, driver {native.driver_version()}, {device_count()} GPUs")
+
+
+class Kernels:
+    """The backend functions over the arrays of one library.
+
+    The native module knows NumPy arrays alone. It is given NumPy views of device addresses, which nobody reads: outputs
+    and scratch come from `allocate`, and what moves bytes comes back to `copy` and `zero`.
+
+    Parameters
+    ----------
+    native : module
+        ``fastconv._cuda``.
+    library : module
+        CuPy, or what behaves like it.
+
+    Raises
+    ------
+    ValueError
+        In every function: arrays of different devices, and what the backend functions refuse anyway.
+    TypeError
+        In every function: NumPy and CuPy arrays in one call.
+    """
+
+    def __init__(self, native: Any, library: Any) -> None:
+        self._module, self._library = native, library
+        native.set_array_library(self)
+
+    # ---- called by the native module ----
+
+    def allocate(self, size: int) -> tuple[int, Any]:
+        """Address and owner of `size` bytes of the library's pool."""
+        pointer = self._library.cuda.alloc(size)
+        return pointer.ptr, pointer
+
+    def copy(self, to: np.ndarray, source: np.ndarray) -> None:
+        """Copy between views of device memory; `source` broadcasts."""
+        target = self._borrowed(to)
+        target[...] = self._borrowed(source)
+
+    def zero(self, array: np.ndarray) -> None:
+        """Fill a view of device memory with zeros."""
+        self._borrowed(array)[...] = 0
+
+    # ---- views ----
+
+    def _view(self, array: Any) -> np.ndarray:
+        """A NumPy array with the address, shape, strides and dtype of `array`, whose elements must not be touched."""
+        return _ndarray(array.data.ptr, array.shape, array.strides, array.dtype)
+
+    def _borrowed(self, view: np.ndarray) -> Any:
+        """The library's array over the memory of `view`."""
+        low, size = _span(view.ctypes.data, view.shape, view.strides, view.itemsize)
+        cuda = self._library.cuda
+        memory = cuda.UnownedMemory(low, size, view)
+        pointer = cuda.MemoryPointer(memory, view.ctypes.data - low)
+        return self._library.ndarray(view.shape, view.dtype, memptr=pointer, strides=view.strides)
+
+    def _owned(self, view: np.ndarray) -> Any:
+        """The library's array over an output."""
+        owner = self._module.owner_of(view.ctypes.data)
+        return self._library.ndarray(view.shape, view.dtype, memptr=owner, strides=view.strides)
+
+    # ---- the functions ----
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        function = getattr(self._module, name)
+
+        def call(*arguments: Any) -> Any:
+            return self._call(name, function, arguments)
+
+        call.__name__ = name
+        setattr(self, name, call)
+        return call
+
+    def _call(self, name: str, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+        arrays = [a for a in arguments if is_device_array(a)]
+        devices = sorted({a.device.id for a in arrays})
+        if len(devices) > 1:
+            raise ValueError(f"{name}: all arrays must be on one device, got arrays on devices {devices}")
+        for a in arguments:
+            if isinstance(a, np.ndarray) and (a.ndim > 1 or a.dtype.kind not in "iu"):  # a row of sizes may be one
+                raise TypeError(f"{name}: all arrays must be CuPy arrays where one of them is, got a numpy.ndarray")
+        views = {id(a): self._view(a) for a in arrays}
+        cuda = self._library.cuda
+        given = {id(views[id(a)]): a for a in arrays}
+
+        def back(result: Any) -> Any:
+            return given[id(result)] if id(result) in given else self._owned(result)
+
+        with cuda.Device(devices[0]):
+            self._module.set_stream(cuda.get_current_stream().ptr)
+            results = function(*(views.get(id(a), a) for a in arguments))
+            return tuple(map(back, results)) if isinstance(results, tuple) else back(results)
+
+
+def _span(address: int, shape: tuple[int, ...], strides: tuple[int, ...], item: int) -> tuple[int, int]:
+    """Lowest address of an array's elements, and the bytes from there to the end of the highest."""
+    if 0 in shape:
+        return address, 1
+    reach = [(n - 1) * step for n, step in zip(shape, strides)]
+    low = sum(r for r in reach if r < 0)
+    return address + low, sum(r for r in reach if r > 0) - low + item
+
+
+def _ndarray(address: int, shape: tuple[int, ...], strides: tuple[int, ...], dtype: Any) -> np.ndarray:
+    low, size = _span(address, shape, strides, np.dtype(dtype).itemsize)
+    buffer: Any = (ctypes.c_char * size).from_address(low)
+    return np.ndarray(shape, dtype, buffer, address - low, strides)
+
+
+_kernels: Kernels | None = None
+_lock = threading.Lock()
+
+
+def kernels(name: str = "array") -> Kernels:
+    """The backend functions for CuPy arrays.
+
+    Parameters
+    ----------
+    name : str
+        What the error message calls the array that needs them.
+
+    Raises
+    ------
+    NotImplementedError
+        They cannot be used here; the message says what is missing and how to get it.
+
+    Examples
+    --------
+    >>> import fastconv.cuda
+    >>> if fastconv.cuda.is_available():
+    ...     functions = fastconv.cuda.kernels()
+    """
+    global _kernels
+    with _lock:
+        if _kernels is None:
+            reasons = missing()
+            if reasons:
+                raise NotImplementedError(
+                    f"{name} is a CuPy array, which cannot be computed here: {'; '.join(reasons)}. "
+                    "Or copy it to the host first: cupy.asnumpy(x)"
+                )
+            _kernels = Kernels(_native(), import_module("cupy"))
+        return _kernels
+
+
+class ByDevice:
+    """Backend functions that choose by their arrays: CuPy's go to the GPU, all others to the host's backend."""
+
+    def __init__(self, host: Any, device: Kernels) -> None:
+        self._host, self._device = host, device
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        if not name.endswith(("_forward", "_input", "_weight", "_bias", "_backward")):
+            return getattr(self._host, name)
+
+        def call(*arguments: Any) -> Any:
+            return getattr(self._device if any(map(is_device_array, arguments)) else self._host, name)(*arguments)
+
+        setattr(self, name, call)
+        return call
