@@ -1,7 +1,8 @@
 """CuPy arrays on NVIDIA GPUs: whether they can be used here, and the backend functions for them.
 
-A CuPy array given to the functions of `fastconv.nn.functional`, or to their ``.vjp``, is computed on its GPU, on CuPy's
-current stream, and gives CuPy arrays whose memory comes from CuPy's pool. Nothing waits for the GPU.
+A CuPy array given to a function of `fastconv.nn.functional` that has kernels (convolution, linear, pooling,
+normalisation, the ReLU family), or to its ``.vjp``, is computed on its GPU, on CuPy's current stream, and gives CuPy
+arrays whose memory comes from CuPy's pool. Nothing waits for the GPU.
 
 Three things are needed, and `is_available` is true where all are there: the native module ``fastconv._cuda``, CuPy, and
 a GPU with its driver. `show_config` says which is missing and how to get it. Importing this module
