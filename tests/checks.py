@@ -8,6 +8,7 @@ hand. *Gradient*: float64 central differences (``directional_derivative``).
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -32,6 +33,7 @@ __all__ = [
     "from_torch",
     "guarded",
     "guards_intact",
+    "heed_interrupts",
     "integers",
     "layouts",
     "normal",
@@ -60,6 +62,11 @@ def integers(rng: np.random.Generator, shape: Sequence[int], dtype: Any, low: in
 def normal(rng: np.random.Generator, shape: Sequence[int], dtype: Any) -> np.ndarray:
     """Standard normal array."""
     return rng.standard_normal(tuple(shape)).astype(dtype)
+
+
+def heed_interrupts() -> None:
+    """For the ``preexec_fn`` of a process: what a shell starts in the background, tests perhaps, ignores Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def bits(x: np.ndarray) -> np.ndarray:

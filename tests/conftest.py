@@ -50,6 +50,7 @@ hypothesis.settings.load_profile("fastconv")
 # "cpu" is the best of the "cpu:ISA" names: testing it too would test one of them twice.
 BACKENDS = tuple(name for name in fc.available_backends() if name != "cpu")
 KERNEL_BACKENDS = tuple(name for name in BACKENDS if name != "reference")
+CPU_BACKENDS = tuple(name for name in BACKENDS if name.startswith("cpu:"))
 
 
 # Layers that are large so that processor threads share them: the simulator would take seconds and learn nothing more.
@@ -77,6 +78,13 @@ def backend(request):
 @pytest.fixture(params=KERNEL_BACKENDS)
 def kernel_backend(request):
     """As ``backend``, without the reference: for what only native code can get wrong."""
+    with fc.use_backend(request.param) as module:
+        yield module
+
+
+@pytest.fixture(params=CPU_BACKENDS)
+def cpu_backend(request):
+    """As ``kernel_backend``, without the simulator of CUDA kernels: for the algorithms of the processor's kernels."""
     with fc.use_backend(request.param) as module:
         yield module
 

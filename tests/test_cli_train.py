@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import fastconv as fc
+from checks import heed_interrupts
 from fastconv import data
 from fastconv.cli import main, recipe
 from fastconv.training import read_checkpoint
@@ -243,6 +244,7 @@ def test_interruption_leaves_a_checkpoint_to_go_on_from(photos, tmp_path):
     command += [*SMALL, "--epochs", "100000", "--schedule", "constant"]
     process = subprocess.Popen(
         command,
+        preexec_fn=heed_interrupts,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

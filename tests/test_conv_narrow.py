@@ -27,11 +27,11 @@ CASES = {
 
 
 @pytest.fixture
-def narrow(kernel_backend):
+def narrow(cpu_backend):
     """The native functions with this kernel forced."""
-    kernel_backend.set_conv_algorithm("narrow")
-    yield kernel_backend
-    kernel_backend.set_conv_algorithm("")
+    cpu_backend.set_conv_algorithm("narrow")
+    yield cpu_backend
+    cpu_backend.set_conv_algorithm("")
 
 
 def problem(rng, draw, case, dtype):
@@ -88,11 +88,11 @@ def test_weight_gradient_keeps_nan_to_its_taps(narrow):
     np.testing.assert_array_equal(np.isnan(dw[0, 0]), [[1, 1, 0], [1, 1, 0], [0, 0, 0]])
 
 
-def test_rule(kernel_backend):
+def test_rule(cpu_backend):
     """First layers' input gradients and last maps take it; layers that fill registers, or huge kernels, do not."""
 
     def chosen(op, x, w, padding=1, dilation=1, last=False):
-        return kernel_backend.conv_plan(op, x, w, 1, padding, dilation, 1, "float32", last)["algorithm"]
+        return cpu_backend.conv_plan(op, x, w, 1, padding, dilation, 1, "float32", last)["algorithm"]
 
     assert chosen("conv_backward_input", (1, 3, 32, 32), (64, 3, 3, 3)) == "narrow"
     assert chosen("conv_forward", (1, 64, 32, 32), (1, 64, 3, 3)) == "narrow"

@@ -20,7 +20,7 @@ import pytest
 import fastconv as fc
 import fastconv.nn.functional as F
 from checks import assert_same_bits, float32, float64, normal, shapes
-from conftest import KERNEL_BACKENDS
+from conftest import CPU_BACKENDS, KERNEL_BACKENDS
 
 
 def script(
@@ -319,7 +319,7 @@ print(json.dumps([fc.get_backend(), _cpu.isa()]))
 """
 
 
-@pytest.mark.parametrize("name", [name.partition(":")[2] for name in KERNEL_BACKENDS])
+@pytest.mark.parametrize("name", [name.partition(":")[2] for name in CPU_BACKENDS])
 def test_environment_forces_the_instruction_set(name):
     assert printed(CHOSEN, FASTCONV_ISA=name) == ["cpu", name]
 

@@ -14,6 +14,7 @@ import pytest
 import fastconv as fc
 import fastconv.nn as nn
 import fastconv.nn.functional as F
+from checks import heed_interrupts
 from fastconv import optim
 from fastconv.data import DataLoader, TensorDataset, transforms
 from fastconv.training import History, read_checkpoint, write_checkpoint
@@ -346,6 +347,7 @@ def test_a_run_that_was_stopped_leaves_its_last_epoch(tmp_path, number):
     path = tmp_path / "run.npz"
     process = subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(PROGRAM), path],
+        preexec_fn=heed_interrupts,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
