@@ -47,19 +47,6 @@ struct Plan {
   }
 };
 
-// A 1x1 filter sees no rows: the pixels of an image, and channels-last those of the batch, are one line.
-void merge_pixels(ConvShape& s) {
-  for (int d = 0; d < 3; d++)
-    if (s.kernel[d] != 1 || s.stride[d] != 1 || s.pad[d] != 0 || s.in[d] != s.out[d]) return;
-  int64_t pixels = s.out_space();
-  if (s.layout == Layout::channels_last) {
-    pixels *= s.N;
-    s.N = 1;
-  }
-  s.in[0] = s.in[1] = s.out[0] = s.out[1] = 1;
-  s.in[2] = s.out[2] = pixels;
-}
-
 // Blocks of output pixels, and the x panel that a block needs.
 void plan_blocks(Plan& p) {
   const ConvShape& s = p.s;

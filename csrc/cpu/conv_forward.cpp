@@ -4,6 +4,7 @@
 #include "conv_depthwise.h"
 #include "conv_narrow.h"
 #include "conv_pack.h"
+#include "conv_phases.h"
 #include "conv_pointwise.h"
 #include "conv_select.h"
 #include "conv_taps.h"
@@ -131,13 +132,7 @@ void solve(ConvAlgorithm algorithm, TapProblem p, const T* x, const T* weights, 
   const int64_t out_channels = p.groups * p.columns;
   const int64_t out_plane = high.out * wide.out;
 
-  for (int64_t i = 0; i < p.kernel_taps(); i++) ws.slots[i] = -1;
-  for (int64_t t = 0; t < depth.taps; t++)
-    for (int64_t r = 0; r < high.taps; r++)
-      for (int64_t s = 0; s < wide.taps; s++)
-        ws.slots[((depth.weight_first + t * depth.weight_step) * p.kernel[1] + high.weight_first + r * high.weight_step) *
-                     p.kernel[2] + wide.weight_first + s * wide.weight_step] =
-            std::int32_t((t * high.taps + r) * wide.taps + s);
+  tap_slots(p, ws.slots);
   const WeightSource source{p.column_stride, p.channel_stride, p.kernel_taps(), p.channels, ws.slots};
   const int64_t group_weights = p.columns * p.channels * p.kernel_taps();
   if (bias)
@@ -248,47 +243,6 @@ void solve(ConvAlgorithm algorithm, TapProblem p, const T* x, const T* weights, 
   }
 }
 
-// dx = bias (or zero) everywhere, for the positions that no tap reaches.
-template <class T> void fill_channels(const ConvShape& s, const T* bias, T* dx, Context& ctx) {
-  const bool last = s.layout == Layout::channels_last;
-  const int64_t space = s.in_space(), rows = s.in[0] * s.in[1], width = s.in[2];
-  const int64_t tasks = last ? s.N * rows : s.N * s.C, length = last ? width * s.C : space;
-  parallel_for<KeepDenormals>(ctx.threads_for(0, double(tasks * length) * sizeof(T)), tasks, [&](int64_t i, int) {
-    T* p = dx + i * length;
-    if (!bias) {
-      std::memset(p, 0, std::size_t(length) * sizeof(T));
-    } else if (last) {
-      for (int64_t w = 0; w < width; w++) std::memcpy(p + w * s.C, bias, std::size_t(s.C) * sizeof(T));
-    } else {
-      for (int64_t m = 0; m < space; m++) p[m] = bias[i % s.C];
-    }
-  });
-}
-
-template <class T>
-void solve_phases(ConvAlgorithm algorithm, const ConvShape& s, const T* dy, const T* w, const T* bias, T* dx,
-                  Context& ctx) {
-  TapProblem p = backward_problem(s);
-  int64_t phases[3];
-  for (int d = 0; d < 3; d++) phases[d] = min_of(s.stride[d], s.in[d]);
-  bool complete = true;
-  for (int d = 0; d < 3; d++)
-    for (int64_t i = 0; complete && i < phases[d]; i++) complete = phase_axis(s, d, i).taps > 0;
-  if (!complete) fill_channels(s, bias, dx, ctx);
-  for (int64_t i = 0; i < phases[0]; i++) {
-    p.axis[0] = phase_axis(s, 0, i);
-    if (!p.axis[0].taps) continue;
-    for (int64_t j = 0; j < phases[1]; j++) {
-      p.axis[1] = phase_axis(s, 1, j);
-      if (!p.axis[1].taps) continue;
-      for (int64_t k = 0; k < phases[2]; k++) {
-        p.axis[2] = phase_axis(s, 2, k);
-        if (p.axis[2].taps) solve<T>(algorithm, p, dy, w, bias, dx, ctx);
-      }
-    }
-  }
-}
-
 // Winograd, then the direct kernel for the images in which it would leave its rounding class.
 template <class T>
 void solve_winograd(const ConvShape& s, ConvOp op, ConvAlgorithm algorithm, const T* x, const T* w, const T* bias, T* y,
@@ -340,7 +294,8 @@ void conv_backward_input(const ConvShape& s, const void* dy, const void* w, cons
     if constexpr (sizeof(T) < sizeof(double))
       if (is_winograd(algorithm))
         return solve_winograd<T>(s, ConvOp::backward_input, algorithm, gs, ws, bs, static_cast<T*>(dx), ctx);
-    solve_phases<T>(algorithm, s, gs, ws, bs, static_cast<T*>(dx), ctx);
+    each_phase(s, bs, static_cast<T*>(dx), ctx,
+               [&](const TapProblem& p) { solve<T>(algorithm, p, gs, ws, bs, static_cast<T*>(dx), ctx); });
   });
 }
 

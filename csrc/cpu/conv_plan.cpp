@@ -62,12 +62,7 @@ void conv_plan(const ConvShape& s, ConvOp op, int threads, ConvPlan* plan) {
     plan->workspace = winograd_workspace(s, op, choice.algorithm, threads);
     return;
   }
-  TapProblem p = forward_problem(s);
-  if (op == ConvOp::backward_input) {
-    p = backward_problem(s);
-    for (int d = 0; d < 3; d++)
-      for (int64_t phase = 0; phase < s.stride[d] && !p.axis[d].taps; phase++) p.axis[d] = phase_axis(s, d, phase);
-  }
+  const TapProblem p = op == ConvOp::forward ? forward_problem(s) : widest_phase(s);
   if (s.dtype == DType::f64) plan_taps<double>(p, threads, plan);
   else plan_taps<float>(p, threads, plan);
   if (choice.algorithm == s.algorithm) plan->why = choice.why;

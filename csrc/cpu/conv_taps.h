@@ -229,6 +229,18 @@ FC_INLINE TapProblem forward_problem(const ConvShape& s) {
   return p;
 }
 
+// slots[kernel index of a tap] = its place among the problem's taps, -1 for taps that are not part of it.
+FC_INLINE void tap_slots(const TapProblem& p, std::int32_t* slots) {
+  const TapAxis &depth = p.axis[0], &high = p.axis[1], &wide = p.axis[2];
+  for (int64_t i = 0; i < p.kernel_taps(); i++) slots[i] = -1;
+  for (int64_t t = 0; t < depth.taps; t++)
+    for (int64_t r = 0; r < high.taps; r++)
+      for (int64_t s = 0; s < wide.taps; s++)
+        slots[((depth.weight_first + t * depth.weight_step) * p.kernel[1] + high.weight_first + r * high.weight_step) *
+                  p.kernel[2] + wide.weight_first + s * wide.weight_step] =
+            std::int32_t((t * high.taps + r) * wide.taps + s);
+}
+
 FC_INLINE int64_t greatest_divisor(int64_t a, int64_t b) {
   while (b) {
     const int64_t r = a % b;
@@ -282,6 +294,17 @@ FC_INLINE TapProblem unit_stride_problem(const ConvShape& s, ConvOp op) {
   if (op == ConvOp::forward) return forward_problem(s);
   TapProblem p = backward_problem(s);
   for (int d = 0; d < 3; d++) p.axis[d] = phase_axis(s, d, 0);
+  return p;
+}
+
+// The phase of the input gradient that most taps reach.
+FC_INLINE TapProblem widest_phase(const ConvShape& s) {
+  TapProblem p = backward_problem(s);
+  for (int d = 0; d < 3; d++)
+    for (int64_t phase = 0; phase < min_of(s.stride[d], s.in[d]); phase++) {
+      const TapAxis axis = phase_axis(s, d, phase);
+      if (phase == 0 || axis.taps > p.axis[d].taps) p.axis[d] = axis;
+    }
   return p;
 }
 
