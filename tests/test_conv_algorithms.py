@@ -268,7 +268,8 @@ def test_the_rule_looks_at_one_image(kernel_backend):
     try:
         for word, expected in (("highest", "winograd_2x2"), ("high", "winograd_4x4"), ("medium", "winograd_4x4")):
             kernel_backend.set_float32_precision(word)
-            assert {chosen(n) for n in (1, 3, 64)} == {expected}
+            amx = kernel_backend.isa().startswith("amx")
+            assert {chosen(n) for n in (1, 3, 64)} == {"amx" if amx else expected}
     finally:
         kernel_backend.set_float32_precision(before)
 

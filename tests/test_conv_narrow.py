@@ -90,6 +90,9 @@ def test_weight_gradient_keeps_nan_to_its_taps(narrow):
 
 def test_rule(cpu_backend):
     """First layers' input gradients and last maps take it; layers that fill registers, or huge kernels, do not."""
+    if kernel_backend.isa() == "amx-emulated":
+        pytest.skip("its table has no rule: it takes AMX wherever it can")
+    filled = "amx" if kernel_backend.isa() == "amx" else "tap_products"
 
     def chosen(op, x, w, padding=1, dilation=1, last=False):
         return cpu_backend.conv_plan(op, x, w, 1, padding, dilation, 1, "float32", last)["algorithm"]
@@ -101,6 +104,6 @@ def test_rule(cpu_backend):
     assert chosen("conv_forward", (1, 64, 32, 32), (1, 64, 1, 1), 0, last=True) == "direct"
     assert chosen("conv_forward", (1, 64, 32, 32), (64, 64, 3, 3)) != "narrow"
     assert chosen("conv_backward_weight", (1, 64, 32, 32), (1, 64, 3, 3)) == "narrow"
-    assert chosen("conv_backward_weight", (1, 64, 32, 32), (64, 64, 3, 3)) == "tap_products"
+    assert chosen("conv_backward_weight", (1, 64, 32, 32), (64, 64, 3, 3)) == filled
     assert chosen("conv_backward_weight", (1, 64, 7, 7), (1, 64, 3, 3)) == "tap_products"
     assert chosen("conv_forward", (1, 64, 1200, 1200), (1, 64, 3, 3), 512, 512) == "direct"

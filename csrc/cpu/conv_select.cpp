@@ -2,6 +2,10 @@
 
 #include "tuning.h"
 #include "vec.h"
+#if defined(FC_AMX)
+#include "conv_amx.h"
+#include "conv_amx_weight.h"
+#endif
 
 namespace fastconv::cpu::FC_ISA {
 namespace {
@@ -94,10 +98,51 @@ struct Candidate {
 
 const char* nothing(const ConvShape&, ConvOp) { return nullptr; }
 
+#if defined(FC_AMX)
+bool amx_can(const ConvShape& s, ConvOp op) {
+  return op == ConvOp::backward_weight ? amx_computes_weight(s, amx_parts(s)) : amx_computes(s, op);
+}
+
+const char* against_amx(const ConvShape& s, ConvOp op) {
+#if defined(FC_AMX_EMULATED)
+  return nullptr;  // the emulator is there to run the kernels
+#endif
+  if (op == ConvOp::backward_weight) {
+    const int64_t fewer = min_of(s.group_in(), s.group_out());
+    if (s.taps() == 1 && fewer < kAmxPointwiseWeightChannels)
+      return "a 1x1 filter on so few channels is bound by splitting and transposing";
+    return fewer < kAmxDepth ? "too few channels for tiles" : nullptr;
+  }
+  const int64_t channels = op == ConvOp::forward ? s.group_in() : s.group_out();
+  const int64_t columns = op == ConvOp::forward ? s.group_out() : s.group_in();
+  const bool exact = amx_parts(s) == 3;
+  if (columns < kAmxLeastColumns) return "too few output channels for a panel";
+  if (one_by_one(s)) {
+    // Not a word about pixels: those of a linear layer are its batch.
+    if (channels < kAmxPointwiseChannels) return "a 1x1 filter on so few channels is bound by memory";
+    if (exact && s.layout == Layout::channels_first && s.out_space() > 1 && channels < kAmxTransposedChannels)
+      return "a 1x1 filter on so few channels does not pay for transposing channels-first pixels";
+    return nullptr;
+  }
+  if (s.N && s.flops() / double(s.N) < Context::kSerialFlops) return "too small for tiles and split weights to pay";
+  if (exact && winograd_filter(s, op) && min_of(channels, columns) >= kAmxWinogradChannels &&
+      !against_tiles(s, op, 2, kWinograd2))
+    return "Winograd on the FMA units is as fast as six products with so many channels";
+  if (exact && channels < kAmxDepth) return "six products on so few channels only tie the FMA units";
+  const TapProblem p = op == ConvOp::forward ? forward_problem(s) : widest_phase(s);
+  const double useful = double(run_length(p)) / double(round_up(run_length(p), kAmxDepth));
+  if (useful < kAmxUsefulShare) return "most of a tile's reduction would be padding";
+  return nullptr;
+}
+#endif
+
 // In the order of preference; the last of them that can compute a problem takes it in any case.
 constexpr Candidate kCandidates[] = {
     {ConvAlgorithm::depthwise, [](const ConvShape& s, ConvOp) { return s.depthwise(); }, nothing,
      "one input channel a group: no reduction over channels, bound by memory"},
+#if defined(FC_AMX)
+    {ConvAlgorithm::amx, amx_can, against_amx, "tiles of bfloat16 products: the highest peak of this processor"},
+#endif
     {ConvAlgorithm::winograd_4x4,
      [](const ConvShape& s, ConvOp op) { return winograd_filter(s, op) && s.dtype == DType::f32; },
      [](const ConvShape& s, ConvOp op) {

@@ -3,6 +3,10 @@
 
 #include <atomic>
 #include <cstring>
+#ifdef FC_HAVE_AMX
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 
 namespace fastconv::cpu {
 
@@ -12,6 +16,9 @@ namespace fastconv::cpu {
   }
 #ifdef FC_HAVE_AMX
 FC_DECLARE_TABLE(amx)
+#endif
+#ifdef FC_HAVE_AMX_EMULATED
+FC_DECLARE_TABLE(amx_emulated)
 #endif
 #ifdef FC_HAVE_X86
 FC_DECLARE_TABLE(avx512)
@@ -35,11 +42,15 @@ bool has_avx512() {
 bool has_amx() {
   unsigned a = 7, b, c = 0, d;
   __asm__("cpuid" : "+a"(a), "=b"(b), "+c"(c), "=d"(d));
-  const bool flags = (d >> 24 & 1) && (d >> 25 & 1) && (d >> 22 & 1);  // amx-tile, amx-int8, amx-bf16
+  const bool flags = (d >> 24 & 1) && (d >> 22 & 1);  // amx-tile, amx-bf16
   if (!flags || !has_avx512()) return false;
   unsigned low, high;
   __asm__("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
-  return (low >> 17 & 3) == 3;  // the system saves the tile registers
+  if ((low >> 17 & 3) != 3) return false;  // the system does not save the tile registers
+  // A process has to ask Linux for the 8 KB of tile data, once and for all its threads; refused, a tile instruction is
+  // a SIGILL. ARCH_REQ_XCOMP_PERM of XFEATURE_XTILEDATA (linux/Documentation/arch/x86/xstate.rst).
+  static const bool permitted = syscall(SYS_arch_prctl, 0x1023, 18) == 0;
+  return permitted;
 }
 #endif
 bool always() { return true; }
@@ -56,6 +67,9 @@ const Candidate kPriority[] = {
     {&avx512::table, has_avx512}, {&avx2::table, has_avx2},
 #endif
     {&generic::table, always},
+#ifdef FC_HAVE_AMX_EMULATED
+    {&amx_emulated::table, has_avx512},  // last: for tests, never the best
+#endif
 };
 
 std::atomic<const Ops*> selected{nullptr};

@@ -64,5 +64,25 @@ constexpr WinogradLimits kWinograd4 = {8, 12, 49, 512};
 // Most outputs computed for one that is kept: F(2x2) computes 9 / 4 times as fast as it goes.
 constexpr double kWinogradWaste = 1.5;
 
+#if defined(FC_AMX)
+// AMX, forward and input gradient. The thresholds come from measurements of a prototype on a machine with AMX (2 cores,
+// AVX-512 and AMX, batch 8); these kernels themselves have only run in the emulator, so their speed is unmeasured.
+// Channels-last 1x1 layers of 64 channels reached 421 GFLOP/s with six products, the FMA units 303.
+constexpr std::int64_t kAmxPointwiseChannels = 64;
+// Channels-first, where pixels are transposed while they are split: 64 channels 228 against 314 on the FMA units, 256
+// channels 326 against 315 and 406 against 278.
+constexpr std::int64_t kAmxTransposedChannels = 128;
+// Winograd F(2x2) against six products, 3x3: 545 / 675 with 64 channels, 680 / 750 with 128, but 685 / 638 and 663 / 607
+// with 256, 696 / 571 with 512; in 7x7 images (402 / 489) its tiles speak against it.
+constexpr std::int64_t kAmxWinogradChannels = 256;
+// Half of the 32 columns of a panel.
+constexpr std::int64_t kAmxLeastColumns = 16;
+// The 7x7 stem, with 21 of 32 reduction steps useful: three products 832 against 358.
+constexpr double kAmxUsefulShare = 0.6;
+// Weight gradient of 1x1 filters, three products: 400 GFLOP/s against 274 at 256 to 128 channels, 515 against 306 at 256
+// to 1024, but 195 against 194 at 64 to 64; six products 245, 338 and 128.
+constexpr std::int64_t kAmxPointwiseWeightChannels = 256;
+#endif
+
 }  // namespace
 }  // namespace fastconv::cpu::FC_ISA

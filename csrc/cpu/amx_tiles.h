@@ -1,0 +1,77 @@
+// The micro-kernel of AMX: a 2 x 2 block of sums over blocks of 32 reduction steps, all products of split operands.
+//
+// A block of the reduction takes 4, 12 or 24 tile products (16 cycles each, whatever is in the tiles) and 4, 8 or 14
+// tile loads. With three parts the product of the leading parts comes last, after all that are 2^-8 of it and less: a
+// short reduction then rounds about as often as a chain of fused multiply-adds does.
+#pragma once
+#include "amx.h"
+#include "amx_split.h"
+
+namespace fastconv::cpu::FC_ISA {
+namespace {
+
+// Rows of A: row i of group g and block j starts at group[g] + offsets[j] + i * stride; parts are part_pitch apart.
+struct TileRows {
+  const uint16_t* group[2];
+  const int64_t* offsets;
+  int64_t stride_bytes, part_pitch;
+};
+// Columns of B: block j starts at panel + j * block_pitch, its part p at + p * part_pitch, its second tile at + second.
+struct TileColumns {
+  const uint16_t* panel;
+  int64_t block_pitch, part_pitch, second, stride_bytes;
+};
+
+template <int Part, bool Two> FC_INLINE void load_a(const TileRows& a, int64_t offset) {
+  tile_load<4>(a.group[0] + offset + Part * a.part_pitch, a.stride_bytes);
+  if constexpr (Two) tile_load<5>(a.group[1] + offset + Part * a.part_pitch, a.stride_bytes);
+}
+template <int Part> FC_INLINE void load_b(const TileColumns& b, const uint16_t* block) {
+  tile_load<6>(block + Part * b.part_pitch, b.stride_bytes);
+  tile_load<7>(block + Part * b.part_pitch + b.second, b.stride_bytes);
+}
+template <bool Two> FC_INLINE void products() {
+  tile_product<0>();
+  tile_product<1>();
+  if constexpr (Two) {
+    tile_product<2>();
+    tile_product<3>();
+  }
+}
+
+// Adds `count` blocks to the sums; without Two only the first group's.
+template <int Parts, bool Two>
+__attribute__((noinline)) void accumulate_tiles(const TileRows& a, const TileColumns& b, int64_t count) {
+  for (int64_t j = 0; j < count; j++) {
+    const int64_t offset = a.offsets[j];
+    const uint16_t* block = b.panel + j * b.block_pitch;
+    load_a<0, Two>(a, offset);
+    if constexpr (Parts == 1) {
+      load_b<0>(b, block);
+      products<Two>();
+    } else if constexpr (Parts == 2) {
+      load_b<1>(b, block);
+      products<Two>();
+      load_b<0>(b, block);
+      products<Two>();
+      load_a<1, Two>(a, offset);
+      products<Two>();
+    } else {
+      load_b<2>(b, block);
+      products<Two>();
+      load_b<1>(b, block);
+      products<Two>();
+      load_a<1, Two>(a, offset);
+      products<Two>();
+      load_b<0>(b, block);
+      products<Two>();
+      load_a<2, Two>(a, offset);
+      products<Two>();
+      load_a<0, Two>(a, offset);
+      products<Two>();
+    }
+  }
+}
+
+}  // namespace
+}  // namespace fastconv::cpu::FC_ISA

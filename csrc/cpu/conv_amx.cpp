@@ -1,0 +1,421 @@
+// Convolution forward and input gradient on AMX: see conv_amx.h for the blocking, amx_split.h for the arithmetic.
+#include "conv_amx.h"
+
+#include "conv_pack.h"
+#include "conv_phases.h"
+#include "conv_select.h"
+
+namespace fastconv::cpu {
+
+// What AMX does not compute, or not for these values, is the AVX-512 table's.
+namespace avx512 {
+void conv_forward(const ConvShape&, const void* x, const void* w, const void* b, void* y, Context&);
+void conv_backward_input(const ConvShape&, const void* dy, const void* w, const void* b, void* dx, Context&);
+}  // namespace avx512
+
+namespace FC_ISA {
+namespace {
+
+enum Flag : std::uint8_t { kHuge = 1, kSmall = 2 };
+
+// One block of the source: splits the caller's pixels into scratch and flags those that are not plain.
+template <class T, int Parts> struct SourceBlock {
+  const TapProblem& p;
+  const AmxBlocking& b;
+  const T* x;
+  uint16_t* scratch;
+  std::uint8_t* flags;  // one a pixel; filled only where flagged
+  bool flagged = false;
+
+  // Pixel 0 of a row of the source, its first wanted channel, and the strides from there.
+  struct Row {
+    const T* first;
+    int64_t pixel_stride, channel_stride;
+  };
+  Row row_of(int64_t group, int64_t n, int64_t d, int64_t h) const {
+    const TapAxis &depth = p.axis[0], &high = p.axis[1], &wide = p.axis[2];
+    const int64_t all = p.groups * p.channels, plane = high.source * wide.source;
+    if (p.layout == Layout::channels_last)
+      return {x + (((n * depth.source + d) * high.source + h) * wide.source) * all + group * p.channels, all, 1};
+    return {x + ((n * all + group * p.channels) * depth.source + d) * plane + h * wide.source, 1, depth.source * plane};
+  }
+
+  void zero(uint16_t* to, int64_t pixels) const {
+    for (int q = 0; q < Parts; q++) std::memset(to + q * b.part_pitch, 0, std::size_t(pixels * b.pitch) * 2);
+  }
+
+  void put(Vec<float> v, uint16_t* to, NotPlain& met) const {
+    constexpr PlainRange range = kActivation<Parts>;
+    met.see(v, range);
+    store_split<Parts>(plain_or_zero(v, range), to, b.part_pitch);
+  }
+
+  // Stores run up to 15 values beyond a pixel: in ascending order, so that the next pixel overwrites them.
+  void split_last(const T* from, int64_t stride, int64_t pixels, uint16_t* to, NotPlain& met) const {
+    if (stride == p.channels && b.pitch == p.channels) {
+      const int64_t n = pixels * b.pitch;
+      for (int64_t i = 0; i < n; i += 16) put(load_up_to(from + i, n - i), to + i, met);
+      return;
+    }
+    const int64_t filled = b.folded ? p.channels : round_up(p.channels, kAmxDepth);
+    for (int64_t w = 0; w < pixels; w++, from += stride, to += b.pitch)
+      for (int64_t c = 0; c < filled; c += 16) put(load_up_to(from + c, max_of(0, p.channels - c)), to + c, met);
+  }
+
+  void split_first(const T* from, int64_t stride, int64_t pixels, uint16_t* to, NotPlain& met) const {
+    const int64_t filled = b.folded ? p.channels : round_up(p.channels, kAmxDepth);
+    for (int64_t w = 0; w < pixels; w += 16) {
+      const int64_t wn = min_of(16, pixels - w);
+      Vec<float> r[4][16];  // folded runs have up to 64 channels; their pixels are stored whole, in ascending order
+      const int64_t step = b.folded ? 64 : 16;
+      for (int64_t c0 = 0; c0 < filled; c0 += step) {
+        const int64_t vectors = ceil_div(min_of(step, filled - c0), 16);
+        for (int64_t v = 0; v < vectors; v++) {
+          const int64_t c = c0 + 16 * v;
+          for (int i = 0; i < 16; i++)
+            r[v][i] = c + i < p.channels ? load_up_to(from + (c + i) * stride + w, wn) : Vec<float>{};
+          transpose<float>(r[v]);
+        }
+        for (int64_t i = 0; i < wn; i++)
+          for (int64_t v = 0; v < vectors; v++) put(r[v][i], to + (w + i) * b.pitch + c0 + 16 * v, met);
+      }
+    }
+  }
+
+  __attribute__((noinline)) void flag(const Row& row, int64_t first, int64_t pixels, int64_t at) {
+    if (!flagged) std::memset(flags, 0, std::size_t(b.images * b.image_pitch / b.pitch));
+    flagged = true;
+    for (int64_t w = 0; w < pixels; w++)
+      for (int64_t c = 0; c < p.channels; c++) {
+        const float v = to_accumulator(row.first[(first + w) * row.pixel_stride + c * row.channel_stride]);
+        uint32_t bits;
+        std::memcpy(&bits, &v, 4);
+        bits &= kMagnitude;
+        if (bits >= kActivation<Parts>.most) flags[at + w] |= kHuge;
+        else if (bits >= kSmallestNormal && bits < kActivation<Parts>.least) flags[at + w] |= kSmall;
+      }
+  }
+
+  // Pixels [w0, w0 + pixels) of a row to pixel `at` of scratch, zeros outside the source.
+  void load_row(int64_t group, int64_t n, int64_t d, int64_t h, int64_t w0, int64_t pixels, int64_t at) {
+    const TapAxis &depth = p.axis[0], &high = p.axis[1], &wide = p.axis[2];
+    uint16_t* to = scratch + at * b.pitch;
+    // What a folded run's last block reads behind the row meets weights that are zero: it has to be finite.
+    if (b.folded)
+      for (int q = 0; q < Parts; q++)
+        std::memset(to + pixels * b.pitch + q * b.part_pitch, 0, kAmxDepth * 2);
+    if (d < 0 || d >= depth.source || h < 0 || h >= high.source) return zero(to, pixels);
+    const int64_t left = min_of(max_of(0, -w0), pixels), right = max_of(left, min_of(pixels, wide.source - w0));
+    const Row row = row_of(group, n, d, h);
+    const T* from = row.first + (w0 + left) * row.pixel_stride;
+    NotPlain met;
+    zero(to, left);
+    if (p.layout == Layout::channels_last) split_last(from, row.pixel_stride, right - left, to + left * b.pitch, met);
+    else split_first(from, row.channel_stride, right - left, to + left * b.pitch, met);
+    zero(to + right * b.pitch, pixels - right);
+    if (met.any()) flag(row, w0 + left, right - left, at + left);
+  }
+
+  // The block whose first grid point is (g0, h0, w0) of image n0: `images` images of `rows` x `cols` points.
+  void load(int64_t group, int64_t n0, int64_t images, int64_t g0, int64_t h0, int64_t rows, int64_t w0, int64_t cols) {
+    const TapAxis &depth = p.axis[0], &high = p.axis[1], &wide = p.axis[2];
+    flagged = false;
+    for (int64_t i = 0; i < images; i++)
+      for (int64_t t = 0; t < depth.taps; t++)
+        for (int64_t r = 0; r < high.span(rows); r++)
+          load_row(group, n0 + i, g0 * depth.unit + depth.first + t * depth.step, h0 * high.unit + high.first + r,
+                   w0 * wide.unit + wide.first, wide.span(cols),
+                   (i * b.image_pitch + t * b.slice_pitch + r * b.row_pitch) / b.pitch);
+  }
+
+  // All flags of the window of grid point (r, c) of image i of the block.
+  int window_flags(int64_t i, int64_t r, int64_t c) const {
+    const TapAxis &depth = p.axis[0], &high = p.axis[1], &wide = p.axis[2];
+    int all = 0;
+    for (int64_t t = 0; t < depth.taps; t++)
+      for (int64_t u = 0; u < high.taps; u++)
+        for (int64_t s = 0; s < wide.taps; s++)
+          all |= flags[(i * b.image_pitch + t * b.slice_pitch + (r * high.unit + u * high.step) * b.row_pitch) /
+                           b.pitch + c * wide.unit + s * wide.step];
+    return all;
+  }
+
+  // The caller's values that grid point (g, h, w) of image n meets, in the order of the panels.
+  void gather(int64_t group, int64_t n, int64_t g, int64_t h, int64_t w, float* window) const {
+    const TapAxis &depth = p.axis[0], &high = p.axis[1], &wide = p.axis[2];
+    const int64_t run = run_length(p), padded = round_up(run, kAmxDepth);
+    std::memset(window, 0, std::size_t(b.blocks * kAmxDepth) * 4);
+    for (int64_t tap = 0; tap < p.taps(); tap++) {
+      const int64_t s = tap % wide.taps, r = tap / wide.taps % high.taps, t = tap / wide.taps / high.taps;
+      const int64_t sd = g * depth.unit + depth.first + t * depth.step, sh = h * high.unit + high.first + r * high.step;
+      const int64_t sw = w * wide.unit + wide.first + s * wide.step;
+      if (sd < 0 || sd >= depth.source || sh < 0 || sh >= high.source || sw < 0 || sw >= wide.source) continue;
+      const Row row = row_of(group, n, sd, sh);
+      float* to = window + (b.folded ? tap / wide.taps * padded + s * p.channels : tap * padded);
+      for (int64_t c = 0; c < p.channels; c++)
+        to[c] = to_accumulator(row.first[sw * row.pixel_stride + c * row.channel_stride]);
+    }
+  }
+};
+
+// The sums of one output pixel by fused multiply-adds with the weights of a panel, put together again from their parts.
+template <int Parts>
+__attribute__((noinline)) void sums_of_window(const float* window, int64_t blocks, const uint16_t* panel,
+                                              const float* bias, float* sums) {
+  Vec<float> acc[2] = {load(bias), load(bias + 16)};
+  for (int64_t j = 0; j < blocks; j++)
+    for (int64_t k = 0; k < 16; k++) {
+      const Vec<float> x0 = broadcast(window[j * kAmxDepth + 2 * k]), x1 = broadcast(window[j * kAmxDepth + 2 * k + 1]);
+      for (int half = 0; half < 2; half++) {
+        Vec<float> even{}, odd{};
+        for (int q = Parts - 1; q >= 0; q--) {
+          const uint16_t* pairs = panel + ((j * Parts + q) * 2 + half) * kAmxValues + k * 32;
+          const Words w = *reinterpret_cast<const LooseWords*>(pairs);
+          even += (Vec<float>)(w << 16);
+          odd += (Vec<float>)(w & kUpperHalf);
+        }
+        acc[half] += x0 * even;
+        acc[half] += x1 * odd;
+      }
+    }
+  store(sums, acc[0]);
+  store(sums + 16, acc[1]);
+}
+
+// Splits `columns` output channels from w on into a panel: [reduction block][part][two tiles]. False where a weight is
+// not plain. `rows` holds the weights of some channels of all taps as floats, [reduction step][output channel].
+template <class T, int Parts>
+bool split_panel(const TapProblem& p, const AmxBlocking& b, const T* w, const std::int32_t* slots, int64_t columns,
+                 float* rows, uint16_t* panel) {
+  const int64_t step = b.folded ? p.channels : kAmxDepth, run = run_length(p), run_blocks = ceil_div(run, kAmxDepth);
+  NotPlain met;
+  for (int64_t c0 = 0; c0 < p.channels; c0 += step) {
+    const int64_t channels = min_of(step, p.channels - c0), length = b.folded ? run : channels;
+    pack_panel<T, float>(w + c0 * p.channel_stride,
+                         WeightSource{p.column_stride, p.channel_stride, p.kernel_taps(), channels, slots}, columns,
+                         kAmxColumns, rows);
+    for (int64_t u = 0; u < run_count(p); u++) {
+      const float* from = rows + u * length * kAmxColumns;
+      uint16_t* to = panel + (u * run_blocks + c0 / kAmxDepth) * Parts * 2 * kAmxValues;
+      for (int64_t k = 0; k < round_up(length, kAmxDepth); k += 2) {
+        uint16_t* block = to + k / kAmxDepth * Parts * 2 * kAmxValues + k % kAmxDepth / 2 * 32;
+        for (int half = 0; half < 2; half++) {
+          Vec<float> v[2];
+          for (int i = 0; i < 2; i++) {
+            v[i] = k + i < length ? load(from + (k + i) * kAmxColumns + half * 16) : Vec<float>{};
+            met.see(v[i], kWeight<Parts>);
+            v[i] = plain_or_zero(v[i], kWeight<Parts>);
+          }
+          Words pairs[Parts];
+          split_pairs<Parts>(v[0], v[1], pairs);
+          for (int q = 0; q < Parts; q++) store_words(block + (q * 2 + half) * kAmxValues, pairs[q]);
+        }
+      }
+    }
+  }
+  return !met.any();
+}
+
+// False where a weight is not plain; y is then not what it should be.
+template <class T, int Parts>
+bool solve_amx(TapProblem p, const T* x, const T* weights, const T* bias, T* y, Context& ctx) {
+  const double flops = 2.0 * double(p.N) * double(p.groups * p.columns) * double(p.depth()) *
+                       double(p.axis[0].count * p.axis[1].count * p.axis[2].count);
+  flatten_pointwise(p);
+  const TapAxis &depth = p.axis[0], &high = p.axis[1], &wide = p.axis[2];
+  AmxBlocking b = amx_blocking(p, Parts, ctx.threads_for(flops, flops / 4));
+  const AmxWorkspace ws = amx_lay_out(p, b, Parts);
+  char* base = static_cast<char*>(ctx.workspace(std::size_t(ws.total)));
+  if (!base) return true;
+  uint16_t* panels = reinterpret_cast<uint16_t*>(base);
+  float* shift = reinterpret_cast<float*>(base + ws.bias);
+  int64_t* offsets = reinterpret_cast<int64_t*>(base + ws.offsets);
+  std::int32_t* slots = reinterpret_cast<std::int32_t*>(base + ws.slots);
+  const int64_t all_panels = p.groups * b.panels_per_group, out_channels = p.groups * p.columns;
+  const int64_t out_plane = high.out * wide.out;
+  const bool last = p.layout == Layout::channels_last;
+  constexpr bool same_type = sizeof(T) == 4;
+
+  tap_slots(p, slots);
+  for (int64_t u = 0, at = 0; u < run_count(p); u++)
+    for (int64_t k = 0; k < run_length(p); k += kAmxDepth) {
+      const int64_t s = b.folded ? 0 : u % wide.taps, rest = b.folded ? u : u / wide.taps;
+      offsets[at++] = rest / high.taps * b.slice_pitch + rest % high.taps * high.step * b.row_pitch +
+                      s * wide.step * b.pitch + k;
+    }
+  for (int64_t u = 0; u < all_panels; u++)
+    for (int64_t j = 0; j < kAmxColumns; j++) {
+      const int64_t k = u % b.panels_per_group * kAmxColumns + j;
+      shift[u * kAmxColumns + j] =
+          bias && k < p.columns ? to_accumulator(bias[u / b.panels_per_group * p.columns + k]) : 0.0f;
+    }
+
+  const auto compute = [&](int64_t task, int thread, int64_t u0, int64_t u1) {
+    const TileScope tiles;
+    char* own = base + ws.shared + thread * ws.thread_bytes;
+    SourceBlock<T, Parts> source{p, b, x, reinterpret_cast<uint16_t*>(own),
+                                 reinterpret_cast<std::uint8_t*>(own + ws.flags)};
+    float* sums = reinterpret_cast<float*>(own + ws.sums);
+    AmxGroup* groups = reinterpret_cast<AmxGroup*>(own + ws.groups);
+    float* window = reinterpret_cast<float*>(own + ws.window);
+    const int64_t share = task % b.shares;
+    task /= b.shares;
+    const int64_t w0 = task % b.col_blocks * b.cols, cols = min_of(b.cols, wide.count - w0);
+    task /= b.col_blocks;
+    const int64_t h0 = task % b.row_blocks * b.rows, rows = min_of(b.rows, high.count - h0);
+    task /= b.row_blocks;
+    const int64_t g0 = task % depth.count, n0 = task / depth.count * b.images, images = min_of(b.images, p.N - n0);
+    const auto out_of = [&](int64_t i, int64_t r, int64_t c) {
+      return (((n0 + i) * depth.out + depth.out_start + g0 * depth.out_step) * high.out + high.out_start +
+              (h0 + r) * high.out_step) * wide.out + wide.out_start + (w0 + c) * wide.out_step;
+    };
+
+    int64_t group_count = 0;
+    for (int64_t i = 0; i < images; i++) {
+      const int64_t image = i * b.image_positions;
+      if (b.flat)
+        for (int64_t f = 0; f < (rows - 1) * b.row_pixels + cols; f += kAmxRows)
+          groups[group_count++] = AmxGroup{i * b.image_pitch + f * b.pitch, image + f, 0};
+      else
+        for (int64_t r = 0; r < rows; r++)
+          for (int64_t at = 0; at < cols; at += kAmxRows) {
+            // The last tile of a row begins early rather than end behind the row.
+            const int64_t c = max_of(0, min_of(at, cols - kAmxRows));
+            groups[group_count++] =
+                AmxGroup{i * b.image_pitch + r * high.unit * b.row_pitch + c * wide.unit * b.pitch,
+                         image + r * b.row_positions + c, out_of(i, r, c)};
+          }
+    }
+    const bool whole_tiles = !b.flat && cols >= kAmxRows;
+
+    int64_t loaded = -1;
+    const int64_t first = u0 + (u1 - u0) * share / b.shares, end = u0 + (u1 - u0) * (share + 1) / b.shares;
+    for (int64_t u = first; u < end; u++) {
+      const int64_t group = u / b.panels_per_group, k0 = u % b.panels_per_group * kAmxColumns;
+      const int64_t columns = min_of(kAmxColumns, p.columns - k0);
+      if (group != loaded) source.load(group, n0, images, g0, h0, rows, w0, cols);
+      loaded = group;
+      const uint16_t* panel = panels + (u - u0) * b.panel_values;
+      const float* bias_row = shift + u * kAmxColumns;
+      const bool direct = same_type && last && whole_tiles && columns == kAmxColumns && !source.flagged;
+      float* to = direct ? reinterpret_cast<float*>(y) + group * p.columns + k0 : sums;
+      const int64_t unit = direct ? out_channels : kAmxColumns;
+      const int64_t stride = direct ? wide.out_step * out_channels * 4 : kAmxColumns * 4;
+      TileRows a{{}, offsets, wide.unit * b.pitch * 2, b.part_pitch};
+      const TileColumns columns_of{panel, Parts * 2 * kAmxValues, 2 * kAmxValues, kAmxValues, 64};
+      for (int64_t g = 0; g < group_count; g += 2) {
+        const bool two = g + 1 < group_count;
+        tile_load<0>(bias_row, 0);
+        tile_load<1>(bias_row + 16, 0);
+        a.group[0] = source.scratch + groups[g].source;
+        float* out = to + (direct ? groups[g].out : groups[g].position) * unit;
+        if (two) {
+          tile_load<2>(bias_row, 0);
+          tile_load<3>(bias_row + 16, 0);
+          a.group[1] = source.scratch + groups[g + 1].source;
+          accumulate_tiles<Parts, true>(a, columns_of, b.blocks);
+          float* out_two = to + (direct ? groups[g + 1].out : groups[g + 1].position) * unit;
+          tile_store<2>(out_two, stride);
+          tile_store<3>(out_two + 16, stride);
+        } else {
+          accumulate_tiles<Parts, false>(a, columns_of, b.blocks);
+        }
+        tile_store<0>(out, stride);
+        tile_store<1>(out + 16, stride);
+      }
+      if (direct) continue;
+      // An output below this may have lost digits to denormal parts and products; see amx_split.h.
+      const float least = Parts > 1 ? float(p.depth()) * 0x1p-56f : 0.0f;
+      for (int64_t i = 0; i < images; i++)
+        for (int64_t r = 0; r < rows; r++) {
+          float* row = sums + (i * b.image_positions + r * b.row_positions) * kAmxColumns;
+          for (int64_t c = 0; source.flagged && c < cols; c++) {
+            const int flags = source.window_flags(i, r, c);
+            bool again = flags & kHuge;
+            for (int64_t k = 0; flags && !again && k < columns; k++) {
+              const float magnitude = __builtin_fabsf(row[c * kAmxColumns + k]);
+              again = magnitude > 0 && magnitude < least;
+            }
+            if (!again) continue;
+            source.gather(group, n0 + i, g0, h0 + r, w0 + c, window);
+            sums_of_window<Parts>(window, b.blocks, panel, bias_row, row + c * kAmxColumns);
+          }
+          const int64_t at = out_of(i, r, 0);
+          if (last)
+            unpack_last<T, float>(row, kAmxColumns, cols, columns, y + at * out_channels + group * p.columns + k0,
+                                  wide.out_step * out_channels);
+          else {
+            const int64_t n = n0 + i, in_image = at - n * depth.out * out_plane;
+            unpack_first<T, float>(row, kAmxColumns, cols, columns,
+                                   y + (n * out_channels + group * p.columns + k0) * depth.out * out_plane + in_image,
+                                   depth.out * out_plane, wide.out_step);
+          }
+        }
+    }
+  };
+
+  const int64_t tasks = b.image_blocks * depth.count * b.row_blocks * b.col_blocks * b.shares;
+  const int64_t group_weights = p.columns * p.channels * p.kernel_taps();
+  int all_plain = 1;
+  for (int64_t u0 = 0; u0 < all_panels; u0 += b.panels_per_pass) {
+    const int64_t u1 = min_of(u0 + b.panels_per_pass, all_panels);
+    parallel_for(b.threads, u1 - u0, [&](int64_t i, int thread) {
+      const int64_t u = u0 + i, group = u / b.panels_per_group, k0 = u % b.panels_per_group * kAmxColumns;
+      float* rows = reinterpret_cast<float*>(base + ws.shared + thread * ws.thread_bytes);
+      if (!split_panel<T, Parts>(p, b, weights + group * group_weights + k0 * p.column_stride, slots,
+                                 min_of(kAmxColumns, p.columns - k0), rows, panels + i * b.panel_values))
+        __atomic_store_n(&all_plain, 0, __ATOMIC_RELAXED);
+    });
+    if (!all_plain) return false;
+    parallel_for(b.threads, tasks, [&](int64_t task, int thread) { compute(task, thread, u0, u1); });
+  }
+  return true;
+}
+
+typedef bool Kernel(const ConvShape&, const void*, const void*, const void*, void*, Context&);
+
+// The kernel of a shape's dtype and precision.
+Kernel* amx_kernel(const ConvShape& s, Kernel* medium, Kernel* high, Kernel* highest, Kernel* half) {
+  if (s.dtype == DType::bf16) return half;
+  const int parts = amx_parts(s);
+  return parts == 1 ? medium : parts == 2 ? high : highest;
+}
+
+template <class T, int Parts>
+bool backward_amx(const ConvShape& s, const void* dy, const void* w, const void* bias, void* dx, Context& ctx) {
+  bool done = true;
+  each_phase(s, static_cast<const T*>(bias), static_cast<T*>(dx), ctx, [&](const TapProblem& p) {
+    done = done && solve_amx<T, Parts>(p, static_cast<const T*>(dy), static_cast<const T*>(w),
+                                       static_cast<const T*>(bias), static_cast<T*>(dx), ctx);
+  });
+  return done;
+}
+
+template <class T, int Parts>
+bool forward_amx(const ConvShape& s, const void* x, const void* w, const void* bias, void* y, Context& ctx) {
+  return solve_amx<T, Parts>(forward_problem(s), static_cast<const T*>(x), static_cast<const T*>(w),
+                             static_cast<const T*>(bias), static_cast<T*>(y), ctx);
+}
+
+}  // namespace
+
+void conv_forward(const ConvShape& s, const void* x, const void* w, const void* b, void* y, Context& ctx) {
+  if (select_conv(s, ConvOp::forward).algorithm == ConvAlgorithm::amx) {
+    const auto compute = amx_kernel(s, forward_amx<float, 1>, forward_amx<float, 2>, forward_amx<float, 3>,
+                                    forward_amx<bf16, 1>);
+    if (compute(s, x, w, b, y, ctx)) return;
+  }
+  avx512::conv_forward(s, x, w, b, y, ctx);
+}
+
+void conv_backward_input(const ConvShape& s, const void* dy, const void* w, const void* b, void* dx, Context& ctx) {
+  if (select_conv(s, ConvOp::backward_input).algorithm == ConvAlgorithm::amx) {
+    const auto compute = amx_kernel(s, backward_amx<float, 1>, backward_amx<float, 2>, backward_amx<float, 3>,
+                                    backward_amx<bf16, 1>);
+    if (compute(s, dy, w, b, dx, ctx)) return;
+  }
+  avx512::conv_backward_input(s, dy, w, b, dx, ctx);
+}
+
+}  // namespace FC_ISA
+}  // namespace fastconv::cpu

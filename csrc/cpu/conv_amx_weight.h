@@ -1,0 +1,125 @@
+// How the weight gradient is cut into blocks for AMX.
+//
+// dw[k][c][tap] is, for every filter tap, a matrix product over the output pixels: rows of A are channels of x, columns
+// of B output channels of dy, and pairs are two neighbouring pixels of a row. x lies in scratch channel by channel, so
+// that a tap is an offset of whole pixels, whatever their parity. For strides the columns and the lines are sorted by
+// their remainder modulo the stride: then each tap's pixels are neighbours again. dy's pixels take the same places as
+// the pixels of x that the first tap meets, with zeros where a padded row ends.
+//
+// A block is some planes (images x depths), or rows of one; its sums start from zero and are added to those of the
+// blocks before it. A task takes the blocks of a partition for a unit, chunk_c x chunk_k channels of a group;
+// partitions are added up in order. All of it follows from the shape.
+#pragma once
+#include "amx_tiles.h"
+#include "conv_backward_weight.h"
+
+namespace fastconv::cpu::FC_ISA {
+namespace {
+
+struct AmxWeightPlan {
+  ConvShape s;
+  int parts;
+  int64_t C, K;  // of a group
+  int64_t planes, block_planes, block_rows, block_cols, row_blocks, col_blocks, blocks;
+  int64_t row_positions, positions;  // a row of a block starts every row_positions; positions of a plane
+  int64_t phase_lines, slice_pitch, plane_pitch, channel_pitch;  // of one part of x, in values
+  int64_t chunk_c, chunk_k, c_chunks, k_chunks, units;
+  int64_t unit_sums, units_per_pass, partitions;
+  int64_t x_bytes, dy_bytes, thread_bytes, sum_bytes;
+  int threads;
+
+  // Values that the last tile reads behind a channel's last plane: the filter's reach and the rest of a tile.
+  int64_t behind() const { return row_positions + kAmxDepth; }
+  int64_t dy_pitch() const { return chunk_k + 16; }  // between pairs of pixels, in pairs: no power of two
+  std::size_t bytes() const { return std::size_t(sum_bytes + threads * thread_bytes); }
+};
+
+constexpr int64_t kAmxWeightPositions = 512;                // of a block (cpu.md, section 4)
+constexpr int64_t kAmxWeightBytes = int64_t(1280) << 10;    // of a task's x and dy: both lie in a 2 MB L2
+constexpr int64_t kAmxSumBytes = int64_t(14) << 20;
+constexpr int64_t kAmxPartitionBytes = int64_t(4) << 20;    // sums of all partitions, where there is a choice
+constexpr int64_t kAmxWorkspaceBytes = int64_t(30) << 20;
+constexpr int64_t kAmxWeightTasks = 16;
+constexpr double kAmxTaskFlops = 4e6;
+
+// Sizes that follow from block_rows, block_cols, block_planes, chunk_c and chunk_k; returns the bytes of a task.
+FC_INLINE int64_t size_block(AmxWeightPlan& p) {
+  const ConvShape& s = p.s;
+  const int64_t u = s.stride[2], span = (p.block_cols - 1) * u + (s.kernel[2] - 1) * s.dilation[2] + 1;
+  const int64_t lines = (p.block_rows - 1) * s.stride[1] + (s.kernel[1] - 1) * s.dilation[1] + 1;
+  p.row_positions = round_up(ceil_div(span, u), 2);
+  p.positions = round_up(p.block_rows * p.row_positions, kAmxDepth);
+  p.phase_lines = ceil_div(lines, s.stride[1]);
+  p.slice_pitch = u * s.stride[1] * p.phase_lines * p.row_positions;
+  p.plane_pitch = s.kernel[0] * p.slice_pitch;
+  // Channels an odd number of cache lines apart share no L1 sets.
+  p.channel_pitch = round_up(p.block_planes * p.plane_pitch + p.behind(), 64) + 32;
+  p.x_bytes = p.parts * p.chunk_c * p.channel_pitch * 2;
+  p.dy_bytes = p.parts * p.block_planes * p.positions * p.dy_pitch() * 2;
+  return p.x_bytes + p.dy_bytes;
+}
+
+FC_INLINE AmxWeightPlan amx_weight_plan(const ConvShape& shape, int parts, int threads) {
+  AmxWeightPlan p{};
+  p.s = shape;
+  p.parts = parts;
+  merge_pixels(p.s);
+  const ConvShape& s = p.s;
+  p.C = s.group_in();
+  p.K = s.group_out();
+  p.planes = s.N * s.out[0];
+  p.block_planes = 1;
+  p.block_rows = s.out[1];
+  p.block_cols = round_up(ceil_div(s.out[2], ceil_div(s.out[2], kAmxWeightPositions)), kAmxDepth);
+  if (p.block_cols >= s.out[2]) p.block_cols = s.out[2];
+  // A 1x1 filter does one product a value that is split: larger chunks split less often.
+  const int64_t chunk = s.taps() == 1 ? 256 : 128;
+  p.chunk_c = min_of(round_up(p.C, kAmxDepth), chunk);
+  p.chunk_k = min_of(round_up(p.K, kAmxDepth), chunk);
+  const auto large = [&] { return size_block(p) > kAmxWeightBytes; };
+  while (p.block_rows > 1 && (large() || p.positions > kAmxWeightPositions)) p.block_rows = (p.block_rows + 1) / 2;
+  while (p.block_cols > 2 * kAmxDepth && large()) p.block_cols = round_up((p.block_cols + 1) / 2, kAmxDepth);
+  while (p.chunk_c > kAmxDepth && large()) p.chunk_c = round_up(p.chunk_c / 2, kAmxDepth);
+  while (p.chunk_k > kAmxDepth && large()) p.chunk_k = round_up(p.chunk_k / 2, kAmxDepth);
+  if (p.block_rows == s.out[1] && p.block_cols == s.out[2]) {
+    while (p.block_planes < p.planes && (p.block_planes + 1) * p.positions <= kAmxWeightPositions) {
+      p.block_planes++;
+      if (large()) {
+        p.block_planes--;
+        break;
+      }
+    }
+    p.block_planes = ceil_div(p.planes, ceil_div(p.planes, p.block_planes));
+  }
+  size_block(p);
+  p.row_blocks = ceil_div(s.out[1], p.block_rows);
+  p.col_blocks = ceil_div(s.out[2], p.block_cols);
+  p.blocks = ceil_div(p.planes, p.block_planes) * p.row_blocks * p.col_blocks;
+
+  p.c_chunks = ceil_div(p.C, p.chunk_c);
+  p.k_chunks = ceil_div(p.K, p.chunk_k);
+  p.units = s.G * p.c_chunks * p.k_chunks;
+  p.unit_sums = s.taps() * p.chunk_c * p.chunk_k;
+  p.units_per_pass = max_of(1, min_of(p.units, kAmxSumBytes / (p.unit_sums * 4)));
+  const double worth = s.flops() / kAmxTaskFlops;
+  const int64_t tasks = worth < 1 ? 1 : worth < kAmxWeightTasks ? int64_t(worth) : kAmxWeightTasks;
+  p.partitions = min_of(ceil_div(tasks, p.units_per_pass), kAmxPartitionBytes / (p.units_per_pass * p.unit_sums * 4));
+  p.partitions = max_of(1, min_of(p.partitions, p.blocks));
+  p.sum_bytes = p.partitions * p.units_per_pass * p.unit_sums * 4;
+  const int64_t offsets = p.block_planes * p.positions / kAmxDepth * 8;
+  p.thread_bytes = round_up(p.x_bytes, 64) + round_up(p.dy_bytes, 64) + 4096 + round_up(offsets, 64) + 64;
+  p.threads = int(max_of(1, min_of(threads, (kAmxWorkspaceBytes - p.sum_bytes) / p.thread_bytes)));
+  return p;
+}
+
+FC_INLINE bool amx_computes_weight(const ConvShape& s, int parts) {
+  if ((s.dtype != DType::f32 && s.dtype != DType::bf16) || s.depthwise() || s.taps() > 128) return false;
+  if (s.C == 0 || s.K == 0 || s.N == 0) return false;
+  for (int d = 0; d < 3; d++)
+    if (s.stride[d] > 64 || s.dilation[d] > 4096) return false;
+  const AmxWeightPlan p = amx_weight_plan(s, parts, 1);
+  return p.x_bytes + p.dy_bytes <= 2 * kAmxWeightBytes && p.sum_bytes <= kAmxSumBytes;
+}
+
+}  // namespace
+}  // namespace fastconv::cpu::FC_ISA
