@@ -81,6 +81,8 @@ struct TileScope {
       config.row_bytes[i] = 64;
       config.rows[i] = kAmxRows;
     }
+    // GCC's intrinsic says that it reads eight bytes; this says that all of them are read.
+    __asm__ __volatile__("" : : "r"(&config) : "memory");
     _tile_loadconfig(&config);
   }
   ~TileScope() { _tile_release(); }
