@@ -13,6 +13,7 @@ The shapes of the benchmark are ``checks.shapes``, in the wheel ``fastconv.bench
 """
 
 import importlib.machinery
+import os
 import re
 import sys
 from pathlib import Path
@@ -30,6 +31,7 @@ def _prefer_installed() -> None:
     others = [p for p in sys.path if Path(p or ".").resolve() != ROOT]
     if importlib.machinery.PathFinder.find_spec("fastconv", others) is not None:
         sys.path[:] = others
+        os.environ["PYTHONSAFEPATH"] = "1"  # nor on that of the programs that tests start here
 
 
 _prefer_installed()

@@ -54,15 +54,15 @@ TILED = Conv("tiled", (3, 19, 11, 10), (21, 19, 3, 3), (1, 1), ((1, 2), (0, 1)),
 
 
 @pytest.fixture
-def asked(kernel_backend) -> Iterator:
+def asked(cpu_backend) -> Iterator:
     """A function that asks a backend for an algorithm until the test ends, and returns the backend."""
 
     def ask(algorithm: str):
-        kernel_backend.set_conv_algorithm(algorithm)
-        return kernel_backend
+        cpu_backend.set_conv_algorithm(algorithm)
+        return cpu_backend
 
     yield ask
-    kernel_backend.set_conv_algorithm("")
+    cpu_backend.set_conv_algorithm("")
 
 
 def precision(algorithm: str) -> str:
@@ -157,7 +157,7 @@ def tiled(draw) -> Conv:
 
 
 @given(c=tiled(), last=st.booleans())
-def test_any_winograd_shape(kernel_backend, c, last):
+def test_any_winograd_shape(cpu_backend, c, last):
     rng = np.random.default_rng(6)
     x, w, dy = (integers(rng, s, float64, -2, 2) for s in (c.x_shape, c.w_shape, c.y_shape))
     convert = channels_last if last else np.ascontiguousarray
@@ -165,9 +165,9 @@ def test_any_winograd_shape(kernel_backend, c, last):
     xt, wt, dyt = (convert(a.astype(float32)) for a in (x, w, dy))
     try:
         for algorithm in WINOGRAD:
-            kernel_backend.set_conv_algorithm(algorithm)
-            y = kernel_backend.conv_forward(xt, wt, None, *c.options)
-            dx = kernel_backend.conv_backward_input(dyt, wt, c.x_shape, *c.options)
+            cpu_backend.set_conv_algorithm(algorithm)
+            y = cpu_backend.conv_forward(xt, wt, None, *c.options)
+            dx = cpu_backend.conv_backward_input(dyt, wt, c.x_shape, *c.options)
             if algorithm in INEXACT:
                 np.testing.assert_allclose(y, y64, rtol=0, atol=2**-16 * 4 * c.terms)
                 np.testing.assert_allclose(dx, dx64, rtol=0, atol=2**-16 * 4 * 9 * (c.w_shape[0] // c.groups))
@@ -175,7 +175,7 @@ def test_any_winograd_shape(kernel_backend, c, last):
                 assert_exact(y, y64, float32)
                 assert_exact(dx, dx64, float32)
     finally:
-        kernel_backend.set_conv_algorithm("")
+        cpu_backend.set_conv_algorithm("")
 
 
 @by_winograd
@@ -260,18 +260,18 @@ def test_workspace_is_bounded(asked, algorithm):
 LAYER = (64, 56, 56), (64, 64, 3, 3)
 
 
-def test_the_rule_looks_at_one_image(kernel_backend):
+def test_the_rule_looks_at_one_image(cpu_backend):
     def chosen(n: int) -> str:
-        return kernel_backend.conv_plan("conv_forward", (n, *LAYER[0]), LAYER[1], padding=1)["algorithm"]
+        return cpu_backend.conv_plan("conv_forward", (n, *LAYER[0]), LAYER[1], padding=1)["algorithm"]
 
-    before = kernel_backend.get_float32_precision()
+    before = cpu_backend.get_float32_precision()
     try:
         for word, expected in (("highest", "winograd_2x2"), ("high", "winograd_4x4"), ("medium", "winograd_4x4")):
-            kernel_backend.set_float32_precision(word)
-            amx = kernel_backend.isa().startswith("amx")
+            cpu_backend.set_float32_precision(word)
+            amx = cpu_backend.isa().startswith("amx")
             assert {chosen(n) for n in (1, 3, 64)} == {"amx" if amx else expected}
     finally:
-        kernel_backend.set_float32_precision(before)
+        cpu_backend.set_float32_precision(before)
 
 
 @pytest.mark.parametrize(
