@@ -88,6 +88,13 @@ struct OutputRow {
 // row(const T* row, Block) -> State; code(t, r): what merge is told of a row's depth and height tap, counted from the
 // first in the input; merge(State& so far, const State& row, code); put(OutputRow, q, State).
 constexpr int64_t kRowsAtOnce = 8;   // rows walked side by side, so that a Block serves them all
+// Eight short streams at once are not what hardware prefetches: from inputs of this size on, the next rows are asked
+// for. Max 3x3 with stride 2 on 25 and 100 MB: 1.2 and 1.15 times as fast, 2x2 1.15 and 1.17 times (2 threads of Zen 4);
+// on 3 and 4.5 MB 3x3 0.94 and 0.98 times.
+constexpr int64_t kFarBytes = int64_t(8) << 20, kFarStride = 4;  // with larger strides much of a row is not needed
+template <class T> FC_INLINE void ask_for(const T* p, int64_t items) {
+  for (int64_t i = 0; i < items; i += 64 / int64_t(sizeof(T))) __builtin_prefetch(p + i);
+}
 template <class T, class Scope, class Operation>
 FC_INLINE void pool_channels_first(const PoolShape& shape, const T* x, const Operation& operation, Context& ctx) {
   using A = Accumulator<T>;
@@ -106,6 +113,8 @@ FC_INLINE void pool_channels_first(const PoolShape& shape, const T* x, const Ope
     buffer = static_cast<State*>(ctx.workspace(std::size_t(ctx.threads()) * std::size_t(buffer_rows * row_bytes)));
     if (!buffer) return;
   }
+  const bool far = shape.N * shape.C * shape.in_space() * int64_t(sizeof(T)) > kFarBytes &&
+                   max_of(shape.stride[1], shape.stride[2]) <= kFarStride;
   const double inputs = double(shape.in[2]) * double(min_of(high.stride * shape.stride[0], shape.in[0] * shape.in[1]));
   const double bytes = (inputs + double(shape.out[2])) * sizeof(T);
   const double flops = double(shape.out[2]) * double(shape.kernel[2] + shape.kernel[1] * shape.kernel[0]);
@@ -116,6 +125,7 @@ FC_INLINE void pool_channels_first(const PoolShape& shape, const T* x, const Ope
     const PoolShape s = shape;
     const Operation op = operation;
     const Axis depth = axis_of(s, 0), height = axis_of(s, 1);
+    const int64_t step = far ? lanes * s.stride[2] : 0;  // inputs from one block of a row to the next
     State* const rows = buffer + thread * (buffer_rows * row_bytes / int64_t(sizeof(State)));
     for (int64_t row = first; row < last;) {
       const RowPosition at(row, s.C, s.out);
@@ -130,6 +140,9 @@ FC_INLINE void pool_channels_first(const PoolShape& shape, const T* x, const Ope
           for (int64_t p = at.p; p < at.p + count; p++) {
             const Range r = height.taps(p);
             const int64_t h0 = height.origin(p);
+            if (far)
+              for (int64_t j = 0; j < height.stride; j++)
+                ask_for(plane + (h0 + j + kRowsAtOnce * height.stride) * s.in[2] + b * step, step);
             State state = op.start();
             for (int64_t i = t.lo; i < t.hi; i++)
               for (int64_t j = r.lo; j < r.hi; j++) {
@@ -152,7 +165,10 @@ FC_INLINE void pool_channels_first(const PoolShape& shape, const T* x, const Ope
           for (int64_t b = 0; b < blocks; b++) {
             const Block block(op, b * lanes);
             const T* line = plane + i * plane_step + h * s.in[2];
-            for (int64_t k = 0; k < side_by_side; k++) to[k * blocks + b] = op.row(line + k * s.in[2], block);
+            for (int64_t k = 0; k < side_by_side; k++) {
+              if (far) ask_for(line + (k + kRowsAtOnce) * s.in[2] + b * step, step);
+              to[k * blocks + b] = op.row(line + k * s.in[2], block);
+            }
           }
           to += side_by_side * blocks;
         }
