@@ -30,7 +30,9 @@ const char* against_tiles(const ConvShape& s, ConvOp op, int64_t m, const Winogr
   const int64_t columns = op == ConvOp::forward ? s.group_out() : s.group_in();
   const int64_t channels = op == ConvOp::forward ? s.group_in() : s.group_out();
   if (channels < limits.channels || columns < limits.columns) return "too few channels for the cost of the transforms";
-  if (tiles < limits.tiles) return "too few tiles in an image";
+  const bool few = tiles < limits.tiles;
+  if (few && (tiles < limits.fewer_tiles || min_of(channels, columns) < limits.fewer_channels))
+    return "too few tiles in an image";
   if (double(tiles * m * m) > kWinogradWaste * double(out[1] * out[2])) return "too much of the tiles is outside the image";
   if (tiles * limits.weights_per_tile < channels * columns) return "too few tiles for so many weights to transform";
   return nullptr;
@@ -126,7 +128,7 @@ const char* against_amx(const ConvShape& s, ConvOp op) {
   }
   if (s.N && s.flops() / double(s.N) < Context::kSerialFlops) return "too small for tiles and split weights to pay";
   if (exact && winograd_filter(s, op) && min_of(channels, columns) >= kAmxWinogradChannels &&
-      !against_tiles(s, op, 2, kWinograd2))
+      !against_tiles(s, op, 2, kWinogradBesideAmx))
     return "Winograd on the FMA units is as fast as six products with so many channels";
   if (exact && channels < kAmxDepth) return "six products on so few channels only tie the FMA units";
   const TapProblem p = op == ConvOp::forward ? forward_problem(s) : widest_phase(s);

@@ -51,16 +51,21 @@ struct WinogradLimits {
   std::int64_t channels, columns;    // fewest of a group, reduced over and computed
   std::int64_t tiles;                // fewest of an image
   std::int64_t weights_per_tile;     // most weights (channels x columns) to transform for each tile of an image
+  std::int64_t fewer_tiles, fewer_channels;  // also images of so many tiles with so many channels on both sides
 };
 // 7x7 images (16 tiles of 2x2): 192 -> 384 channels 159/117/80 and 314/286/239, 128 -> 32 113/74/58 and 271/300/319;
 // 11x11 (36), 32 -> 64: 148/155/142 and 341/388/423. 14x14 (49), 128 -> 32: 195/193/158 and 357/500/534;
 // 512 -> 512 (5350 weights a tile): 249/241/187 and 371/502/507.
 // 56x56 images, the fastest other algorithm / F(2x2) / F(4x4), 4 images: 12 -> 64: 319/351/516, 16 -> 16: 295/282/402,
 // 64 -> 16: 314/339/525, 64 -> 20: 230/295/416, 8 -> 64: 313/270/371, 64 -> 12: 253/266/411, 64 -> 8: 254/172/270.
-constexpr WinogradLimits kWinograd2 = {16, 16, 36, 5400};
+// Small images on Zen 4 (2 threads), F(2x2) as a multiple of direct's speed with 1, 8 and 32 images: 7x7, 512 -> 512: 1.25,
+// 1.22, 1.29; 192 -> 384: 1.41, 1.13, 1.44; 64 -> 64: 1.13, 1.46, 1.49; 32 -> 32: 1.06, 1.32, 1.33; 16 -> 16: 1.02, 0.82,
+// 0.96; 5x5 and 6x6 (9 tiles): 0.54 to 1.5. 14x14, with 1 and 8 images, 512 -> 1024 (10700 weights a tile): 1.24 and 1.42,
+// 1024 -> 1024 (21400): 0.97 and 1.35. The Xeon above lost 25 % on one image of 7x7.
+constexpr WinogradLimits kWinograd2 = {16, 16, 36, 22000, 16, 32};
 // 28x28 (49 tiles of 4x4), 128 -> 128 (334 weights a tile): 315/480/388 and 340/639/694; 256 -> 512 (2675): 307/502/462 and
 // 387/636/659; 56x56, 64 -> 64: 281/492/540 and 377/568/861; 256 -> 256 (334): 364/576/829 and 372/586/892.
-constexpr WinogradLimits kWinograd4 = {8, 12, 49, 512};
+constexpr WinogradLimits kWinograd4 = {8, 12, 49, 512, 49, 8};
 // Most outputs computed for one that is kept: F(2x2) computes 9 / 4 times as fast as it goes.
 constexpr double kWinogradWaste = 1.5;
 
@@ -75,6 +80,7 @@ constexpr std::int64_t kAmxTransposedChannels = 128;
 // Winograd F(2x2) against six products, 3x3: 545 / 675 with 64 channels, 680 / 750 with 128, but 685 / 638 and 663 / 607
 // with 256, 696 / 571 with 512; in 7x7 images (402 / 489) its tiles speak against it.
 constexpr std::int64_t kAmxWinogradChannels = 256;
+constexpr WinogradLimits kWinogradBesideAmx = {16, 16, 36, 5400, 36, 16};
 // Half of the 32 columns of a panel.
 constexpr std::int64_t kAmxLeastColumns = 16;
 // The 7x7 stem, with 21 of 32 reduction steps useful: three products 832 against 358.
