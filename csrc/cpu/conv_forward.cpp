@@ -31,6 +31,7 @@ template <class A> void place(Workspace<A>& w, void* block) {
 int64_t build_runs(const TapProblem& p, const Blocking& b, Run* runs, int64_t* chunks) {
   const TapAxis &depth = p.axis[0], &high = p.axis[1], &wide = p.axis[2];
   int64_t count = 0, chunk_count = 0, filled = kChunkSteps;
+  const bool by_chunk = b.own_panels && b.own_steps < p.depth();  // panels then hold one chunk at a time
   const int64_t wide_runs = b.folded ? 1 : wide.taps;
   const int64_t length = b.folded ? wide.taps * p.channels : p.channels;
   for (int64_t t = 0; t < depth.taps; t++)
@@ -49,7 +50,7 @@ int64_t build_runs(const TapProblem& p, const Blocking& b, Run* runs, int64_t* c
             filled = 0;
           }
           const int64_t n = min_of(length - done, kChunkSteps - filled);
-          runs[count++] = Run{source + done, weight + done, n};
+          runs[count++] = Run{source + done, by_chunk ? filled : weight + done, n};
           done += n;
           filled += n;
         }
@@ -143,11 +144,23 @@ void solve(ConvAlgorithm algorithm, TapProblem p, const T* x, const T* weights, 
             k < p.columns ? A(to_accumulator(bias[u / b.panels_per_group * p.columns + k])) : A(0);
       }
 
+  const auto panel_width = [&](int64_t columns) {
+    return b.panel_columns == kTileColumns<A> && columns > kLanes<A> ? kTileColumns<A> : kLanes<A>;
+  };
+  // Panel u from reduction step `step` on: all of it, or as many steps as a task's own panels hold.
+  const auto pack = [&](int64_t u, int64_t step, A* panel) {
+    const int64_t group = u / b.panels_per_group, k0 = u % b.panels_per_group * b.panel_columns;
+    const int64_t columns = min_of(b.panel_columns, p.columns - k0);
+    WeightSource part = source;
+    if (b.own_panels && b.own_steps < p.depth()) part.channels = min_of(b.own_steps, p.depth() - step);
+    pack_panel<T, A>(weights + group * group_weights + k0 * p.column_stride + step * p.channel_stride, part, columns,
+                     panel_width(columns), panel);
+  };
   const auto compute = [&](int64_t task, int thread, int64_t u0, int64_t u1) {
     char* own = ws.threads + thread * ws.thread_bytes;
-    A* scratch = reinterpret_cast<A*>(own);
-    A* tiles = reinterpret_cast<A*>(own + ws.scratch_bytes);
-    Group* groups = reinterpret_cast<Group*>(own + ws.scratch_bytes + ws.tile_bytes);
+    A* scratch = reinterpret_cast<A*>(own + ws.group_bytes);
+    A* tiles = reinterpret_cast<A*>(own + ws.group_bytes + ws.scratch_bytes);
+    Group* groups = reinterpret_cast<Group*>(own);
     const int64_t part = task % b.parts;
     task /= b.parts;
     const int64_t cb = task % b.col_blocks;
@@ -173,40 +186,35 @@ void solve(ConvAlgorithm algorithm, TapProblem p, const T* x, const T* weights, 
                    (h0 + r) * high.out_step) * wide.out + wide.out_start + (w0 + c) * wide.out_step;
         }
 
-    int64_t loaded = -1;
-    const int64_t first = u0 + (u1 - u0) * part / b.parts, end = u0 + (u1 - u0) * (part + 1) / b.parts;
-    for (int64_t u = first; u < end; u++) {
+    // The tiles of panel u over one chunk of the reduction.
+    const auto run_chunk = [&](int64_t u, int64_t chunk, const A* base, const A* panel, A* tiles) {
       const int64_t group = u / b.panels_per_group, k0 = u % b.panels_per_group * b.panel_columns;
       const int64_t columns = min_of(b.panel_columns, p.columns - k0);
-      if (group != loaded && !b.in_place)
-        load_block<T, A>(p, b, x, group, n0, images, g0, h0, rows, w0, cols, scratch);
-      loaded = group;
-      const A* base = b.in_place ? reinterpret_cast<const A*>(x) + group * p.channels : scratch;
-      const A* panel = ws.panels + (u - u0) * panel_size;
-      for (int64_t chunk = 0; chunk < chunk_count; chunk++) {
-        const Run* runs = ws.runs + ws.chunks[chunk];
-        const int64_t count = ws.chunks[chunk + 1] - ws.chunks[chunk];
-        TileOutput<A> out;
-        out.accumulate = chunk > 0;
-        out.bias = bias && chunk == chunk_count - 1 ? ws.bias + u * b.panel_columns : nullptr;
-        out.columns = direct_store ? columns : b.panel_columns;
-        out.stride = direct_store ? wide.out_step * out_channels : b.panel_columns;
-        A* store_base = direct_store ? reinterpret_cast<A*>(y) + group * p.columns + k0 : tiles;
-        const int64_t unit = direct_store ? out_channels : b.panel_columns;
-        for (int64_t g = 0; g < group_count; g += 2) {
-          const Group &one = groups[g], &two = groups[g + 1 < group_count ? g + 1 : g];
-          const A* sources[2] = {base + one.source, base + two.source};
-          out.rows[0] = store_base + (direct_store ? one.out : one.pixel) * unit;
-          out.rows[1] = store_base + (direct_store ? two.out : two.pixel) * unit;
-          out.valid[0] = one.valid;
-          out.valid[1] = g + 1 < group_count ? two.valid : 0;
-          if (b.panel_columns == kTileColumns<A> && columns > kLanes<A>)
-            run_tile<A, 2>(b.group_rows, sources, wide.unit * b.pitch, runs, count, panel, out);
-          else
-            run_tile<A, 1>(b.group_rows, sources, wide.unit * b.pitch, runs, count, panel, out);
-        }
+      const Run* runs = ws.runs + ws.chunks[chunk];
+      const int64_t count = ws.chunks[chunk + 1] - ws.chunks[chunk];
+      TileOutput<A> out;
+      out.accumulate = chunk > 0;
+      out.bias = bias && chunk == chunk_count - 1 ? ws.bias + u * b.panel_columns : nullptr;
+      out.columns = direct_store ? columns : b.panel_columns;
+      out.stride = direct_store ? wide.out_step * out_channels : b.panel_columns;
+      A* store_base = direct_store ? reinterpret_cast<A*>(y) + group * p.columns + k0 : tiles;
+      const int64_t unit = direct_store ? out_channels : b.panel_columns;
+      for (int64_t g = 0; g < group_count; g += 2) {
+        const Group &one = groups[g], &two = groups[g + 1 < group_count ? g + 1 : g];
+        const A* sources[2] = {base + one.source, base + two.source};
+        out.rows[0] = store_base + (direct_store ? one.out : one.pixel) * unit;
+        out.rows[1] = store_base + (direct_store ? two.out : two.pixel) * unit;
+        out.valid[0] = one.valid;
+        out.valid[1] = g + 1 < group_count ? two.valid : 0;
+        if (panel_width(columns) == kTileColumns<A>)
+          run_tile<A, 2>(b.group_rows, sources, wide.unit * b.pitch, runs, count, panel, out);
+        else
+          run_tile<A, 1>(b.group_rows, sources, wide.unit * b.pitch, runs, count, panel, out);
       }
-      if (direct_store) continue;
+    };
+    const auto unpack = [&](int64_t u, const A* tiles) {
+      const int64_t group = u / b.panels_per_group, k0 = u % b.panels_per_group * b.panel_columns;
+      const int64_t columns = min_of(b.panel_columns, p.columns - k0);
       for (int64_t i = 0; i < images; i++) {
         const int64_t n = n0 + i, d = depth.out_start + g0 * depth.out_step;
         // Whole rows of a contiguous output are one run of pixels.
@@ -226,19 +234,37 @@ void solve(ConvAlgorithm algorithm, TapProblem p, const T* x, const T* weights, 
           }
         }
       }
+    };
+
+    int64_t loaded = -1;
+    const int64_t first = u0 + (u1 - u0) * part / b.parts, end = u0 + (u1 - u0) * (part + 1) / b.parts;
+    const int64_t tile_size = ws.tile_bytes / int64_t(sizeof(A)), own_size = b.own_steps * b.panel_columns;
+    A* const own_panels = tiles + (b.own_panels ? b.own_count : 1) * tile_size;
+    for (int64_t u = first, panels; u < end; u += panels) {
+      const int64_t group = u / b.panels_per_group;
+      panels = b.own_panels ? min_of(min_of(b.own_count, end - u), (group + 1) * b.panels_per_group - u) : 1;
+      if (group != loaded && !b.in_place)
+        load_block<T, A>(p, b, x, group, n0, images, g0, h0, rows, w0, cols, scratch);
+      loaded = group;
+      const A* base = b.in_place ? reinterpret_cast<const A*>(x) + group * p.channels : scratch;
+      for (int64_t chunk = 0; chunk < chunk_count; chunk++) {
+        const int64_t step = chunk * b.own_steps;
+        if (b.own_panels && step < p.depth())
+          for (int64_t i = 0; i < panels; i++) pack(u + i, step, own_panels + i * own_size);
+        for (int64_t i = 0; i < panels; i++)
+          run_chunk(u + i, chunk, base, b.own_panels ? own_panels + i * own_size : ws.panels + (u - u0) * panel_size,
+                    tiles + i * tile_size);
+      }
+      if (!direct_store)
+        for (int64_t i = 0; i < panels; i++) unpack(u + i, tiles + i * tile_size);
     }
   };
 
   const int64_t tasks = b.image_blocks * depth.count * b.row_blocks * b.col_blocks * b.parts;
   for (int64_t u0 = 0; u0 < all_panels; u0 += b.panels_per_pass) {
     const int64_t u1 = min_of(u0 + b.panels_per_pass, all_panels);
-    parallel_for(b.threads, u1 - u0, [&](int64_t i, int) {
-      const int64_t u = u0 + i, group = u / b.panels_per_group, k0 = u % b.panels_per_group * b.panel_columns;
-      const int64_t columns = min_of(b.panel_columns, p.columns - k0);
-      const int64_t width = b.panel_columns == kTileColumns<A> && columns > kLanes<A> ? kTileColumns<A> : kLanes<A>;
-      pack_panel<T, A>(weights + group * group_weights + k0 * p.column_stride, source, columns, width,
-                       ws.panels + i * panel_size);
-    });
+    if (!b.own_panels)
+      parallel_for(b.threads, u1 - u0, [&](int64_t i, int) { pack(u0 + i, 0, ws.panels + i * panel_size); });
     parallel_for(b.threads, tasks, [&](int64_t task, int thread) { compute(task, thread, u0, u1); });
   }
 }

@@ -48,6 +48,10 @@ constexpr int64_t kScratchBytes = int64_t(512) << 10;
 constexpr int64_t kChunkSteps = 256;
 // Packed weights of one pass; larger layers take several passes over the input.
 constexpr int64_t kPanelBytes = int64_t(12) << 20;
+// Panels that a task packs for itself must stay in its L2 cache until they are used.
+constexpr int64_t kOwnPanelBytes = int64_t(768) << 10;
+// Panels packed together where the weights of neighbouring output channels are neighbours: 1 KB of each row at a time.
+constexpr int64_t kOwnPanels = 8;
 // All scratch of one call stays below this, with fewer threads if need be.
 constexpr int64_t kWorkspaceBytes = int64_t(31) << 20;
 
@@ -60,6 +64,8 @@ struct Blocking {
   int64_t row_pitch, slice_pitch, image_pitch;          // of the source block
   int64_t scratch_elements, pixels;
   int64_t panel_columns, panels_per_group, panels_per_pass, parts;
+  bool own_panels;                                      // a task packs the panels that it alone uses
+  int64_t own_steps, own_count;                         // reduction steps and panels that it packs at a time
   int64_t run_capacity;
   int64_t image_blocks, row_blocks, col_blocks;
   int threads;
@@ -164,6 +170,13 @@ template <class A> Blocking choose_blocking(const TapProblem& p, int threads) {
   const int64_t panel_bytes = p.depth() * b.panel_columns * int64_t(sizeof(A));
   b.panels_per_pass = max_of(1, min_of(kPanelBytes / panel_bytes, p.groups * b.panels_per_group));
   const int64_t spatial = b.image_blocks * depth.count * b.row_blocks * b.col_blocks;
+  // One block of pixels: nobody else reads its panels, and weights go from the array through the caches to the tiles
+  // without being written to memory first.
+  const bool one_tap = p.kernel_taps() == 1;
+  b.own_panels = spatial == 1 && (one_tap || panel_bytes <= kOwnPanelBytes);
+  b.own_steps = one_tap ? min_of(kChunkSteps, p.depth()) : p.depth();
+  b.own_count = one_tap && p.column_stride == 1 ? kOwnPanels : 1;
+  if (b.own_panels) b.panels_per_pass = p.groups * b.panels_per_group;
   b.parts = max_of(1, min_of(b.panels_per_pass, ceil_div(wanted, spatial)));
   const int64_t runs = depth.taps * high.taps * (b.folded ? 1 : wide.taps);
   b.run_capacity = runs + ceil_div(p.depth(), kChunkSteps) + runs * ceil_div(b.folded ? wide.taps * p.channels : p.channels, kChunkSteps);
@@ -185,7 +198,7 @@ template <class A> struct Workspace {
   int64_t* chunks;      // first run of each chunk, and the end
   std::int32_t* slots;
   char* threads;
-  int64_t thread_bytes, scratch_bytes, tile_bytes, total;
+  int64_t thread_bytes, scratch_bytes, tile_bytes, group_bytes, total;
 };
 
 FC_INLINE int64_t aligned(int64_t bytes) { return round_up(bytes, 64); }
@@ -193,13 +206,15 @@ FC_INLINE int64_t aligned(int64_t bytes) { return round_up(bytes, 64); }
 template <class A> Workspace<A> lay_out(const TapProblem& p, Blocking& b, bool direct_store) {
   Workspace<A> w{};
   const int64_t item = sizeof(A);
-  const int64_t panels = aligned(b.panels_per_pass * p.depth() * b.panel_columns * item);
+  const int64_t panels = b.own_panels ? 0 : aligned(b.panels_per_pass * p.depth() * b.panel_columns * item);
   const int64_t bias = aligned(p.groups * b.panels_per_group * b.panel_columns * item);
   const int64_t runs = aligned(b.run_capacity * int64_t(sizeof(Run))), chunks = aligned((b.run_capacity + 1) * 8);
   const int64_t slots = aligned(p.kernel_taps() * 4);
   w.scratch_bytes = aligned(b.scratch_elements * item);
   w.tile_bytes = direct_store ? 0 : aligned((b.pixels + b.group_rows) * b.panel_columns * item);
-  w.thread_bytes = w.scratch_bytes + w.tile_bytes + aligned(b.pixels * int64_t(sizeof(Group)));
+  w.group_bytes = aligned(b.pixels * int64_t(sizeof(Group)));
+  w.thread_bytes = w.scratch_bytes + w.group_bytes +
+                   (b.own_panels ? b.own_count * (w.tile_bytes + aligned(b.own_steps * b.panel_columns * item)) : w.tile_bytes);
   const int64_t shared = panels + bias + runs + chunks + slots;
   b.threads = int(max_of(1, min_of(b.threads, (kWorkspaceBytes - shared) / w.thread_bytes)));
   w.total = shared + b.threads * w.thread_bytes;
