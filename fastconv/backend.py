@@ -17,6 +17,7 @@ from importlib import import_module
 from types import ModuleType
 from typing import Any
 
+from . import cuda
 from .cuda import ByDevice, kernels
 from .interop import to_numpy
 
@@ -78,7 +79,16 @@ def simulator() -> ModuleType:
         ) from error
 
 
-def _load(name: str) -> ModuleType:
+def _gpu() -> Any:
+    """The backend functions for NumPy arrays on the GPU; ImportError that says what is missing where there is none."""
+    if reasons := cuda.missing():
+        raise ImportError(f'backend "cuda" cannot be used here: {"; ".join(reasons)}')
+    from .host_arrays import over
+
+    return over(kernels())
+
+
+def _load(name: str) -> Any:
     """Import backend `name` and make its instruction set the one in use."""
     if not isinstance(name, str):
         raise TypeError(f"name must be a str, got {type(name).__name__}")
@@ -87,6 +97,8 @@ def _load(name: str) -> ModuleType:
         return import_module("fastconv.reference")
     if name == "cuda:simt":
         return simulator()
+    if name == "cuda":
+        return _gpu()
     if family == "cpu" and name != "cpu:":
         module = native()
         if not isa or isa in module.available_isas():
@@ -102,8 +114,9 @@ def available_backends() -> tuple[str, ...]:
     -------
     tuple of str
         ``"reference"`` first; then ``"cpu"`` (the instruction set that ``FASTCONV_ISA`` names, else the best) and one
-        ``"cpu:<isa>"`` for each instruction set that this processor runs, where the native module is built; and
-        ``"cuda:simt"``, the CUDA kernels run on the processor, where that is built (slow: for tests).
+        ``"cpu:<isa>"`` for each instruction set that this processor runs, where the native module is built;
+        ``"cuda:simt"``, the CUDA kernels run on the processor, where that is built (slow: for tests); and ``"cuda"``,
+        NumPy arrays copied to the GPU and back in every call, where `fastconv.cuda.is_available` (for tests, too).
 
     Examples
     --------
@@ -117,6 +130,8 @@ def available_backends() -> tuple[str, ...]:
     with contextlib.suppress(ImportError):
         simulator()
         names.append("cuda:simt")
+    if cuda.is_available():
+        names.append("cuda")
     return tuple(names)
 
 
@@ -146,7 +161,8 @@ def set_backend(name: str) -> None:
     ValueError
         Unknown name, or an instruction set that this processor does not have.
     ImportError
-        A ``"cpu"`` name where the native module is not built; the message says how to build it.
+        A ``"cpu"`` or ``"cuda"`` name where the native module is not built, or where there is no GPU; the message says
+        what is missing and how to get it.
 
     Examples
     --------

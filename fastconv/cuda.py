@@ -28,6 +28,9 @@ import numpy as np
 
 __all__ = ["Kernels", "device_count", "is_available", "is_device_array", "kernels", "missing", "show_config"]
 
+# Endings of the backend functions that take arrays.
+FUNCTIONS = ("_forward", "_input", "_weight", "_bias", "_backward")
+
 _HOW_TO_BUILD = (
     "the native module fastconv._cuda is not built: with the CUDA toolkit's nvcc (13.0) on the machine, "
     "`pip install . -C cmake.define.FASTCONV_CUDA=ON` in the source tree"
@@ -144,14 +147,14 @@ class Kernels:
     """
 
     def __init__(self, native: Any, library: Any) -> None:
-        self._module, self._library = native, library
+        self.module, self.library = native, library
         native.set_array_library(self)
 
     # ---- called by the native module ----
 
     def allocate(self, size: int) -> tuple[int, Any]:
         """Address and owner of `size` bytes of the library's pool."""
-        pointer = self._library.cuda.alloc(size)
+        pointer = self.library.cuda.alloc(size)
         return pointer.ptr, pointer
 
     def copy(self, to: np.ndarray, source: np.ndarray) -> None:
@@ -171,53 +174,61 @@ class Kernels:
 
     def _borrowed(self, view: np.ndarray) -> Any:
         """The library's array over the memory of `view`."""
-        low, size = _span(view.ctypes.data, view.shape, view.strides, view.itemsize)
-        cuda = self._library.cuda
+        low, size = span(view.ctypes.data, view.shape, view.strides, view.itemsize)
+        cuda = self.library.cuda
         memory = cuda.UnownedMemory(low, size, view)
         pointer = cuda.MemoryPointer(memory, view.ctypes.data - low)
-        return self._library.ndarray(view.shape, view.dtype, memptr=pointer, strides=view.strides)
+        return self.library.ndarray(view.shape, view.dtype, memptr=pointer, strides=view.strides)
 
     def _owned(self, view: np.ndarray) -> Any:
         """The library's array over an output."""
-        owner = self._module.owner_of(view.ctypes.data)
-        return self._library.ndarray(view.shape, view.dtype, memptr=owner, strides=view.strides)
+        owner = self.module.owner_of(view.ctypes.data)
+        return self.library.ndarray(view.shape, view.dtype, memptr=owner, strides=view.strides)
 
     # ---- the functions ----
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         if name.startswith("_"):
             raise AttributeError(name)
-        function = getattr(self._module, name)
+        function = getattr(self.module, name)
 
-        def call(*arguments: Any) -> Any:
-            return self._call(name, function, arguments)
+        def call(*arguments: Any, **named: Any) -> Any:
+            return self._call(name, function, arguments, named)
 
         call.__name__ = name
         setattr(self, name, call)
         return call
 
-    def _call(self, name: str, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
-        arrays = [a for a in arguments if is_device_array(a)]
+    def _call(self, name: str, function: Callable[..., Any], arguments: tuple[Any, ...], named: dict[str, Any]) -> Any:
+        everything = (*arguments, *named.values())
+        arrays = [a for a in everything if is_device_array(a)]
         devices = sorted({a.device.id for a in arrays})
         if len(devices) > 1:
             raise ValueError(f"{name}: all arrays must be on one device, got arrays on devices {devices}")
-        for a in arguments:
+        for a in everything:
             if isinstance(a, np.ndarray) and (a.ndim > 1 or a.dtype.kind not in "iu"):  # a row of sizes may be one
                 raise TypeError(f"{name}: all arrays must be CuPy arrays where one of them is, got a numpy.ndarray")
         views = {id(a): self._view(a) for a in arrays}
-        cuda = self._library.cuda
+        cuda = self.library.cuda
         given = {id(views[id(a)]): a for a in arrays}
+
+        def view(a: Any) -> Any:
+            return views.get(id(a), a)
 
         def back(result: Any) -> Any:
             return given[id(result)] if id(result) in given else self._owned(result)
 
         with cuda.Device(devices[0]):
-            self._module.set_stream(cuda.get_current_stream().ptr)
-            results = function(*(views.get(id(a), a) for a in arguments))
+            self.module.set_stream(cuda.get_current_stream().ptr)
+            try:
+                results = function(*map(view, arguments), **{key: view(a) for key, a in named.items()})
+            except RuntimeError as error:  # of a launch
+                shapes = ", ".join(f"{a.dtype.name} {tuple(a.shape)}" for a in arrays)
+                raise RuntimeError(f"{name} of {shapes}: {error}") from error
             return tuple(map(back, results)) if isinstance(results, tuple) else back(results)
 
 
-def _span(address: int, shape: tuple[int, ...], strides: tuple[int, ...], item: int) -> tuple[int, int]:
+def span(address: int, shape: tuple[int, ...], strides: tuple[int, ...], item: int) -> tuple[int, int]:
     """Lowest address of an array's elements, and the bytes from there to the end of the highest."""
     if 0 in shape:
         return address, 1
@@ -227,7 +238,7 @@ def _span(address: int, shape: tuple[int, ...], strides: tuple[int, ...], item: 
 
 
 def _ndarray(address: int, shape: tuple[int, ...], strides: tuple[int, ...], dtype: Any) -> np.ndarray:
-    low, size = _span(address, shape, strides, np.dtype(dtype).itemsize)
+    low, size = span(address, shape, strides, np.dtype(dtype).itemsize)
     buffer: Any = (ctypes.c_char * size).from_address(low)
     return np.ndarray(shape, dtype, buffer, address - low, strides)
 
@@ -277,7 +288,7 @@ class ByDevice:
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
             raise AttributeError(name)
-        if not name.endswith(("_forward", "_input", "_weight", "_bias", "_backward")):
+        if not name.endswith(FUNCTIONS):
             return getattr(self._host, name)
 
         def call(*arguments: Any) -> Any:

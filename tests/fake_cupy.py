@@ -7,6 +7,7 @@ which takes them for NumPy's fails here as it would there.
 from __future__ import annotations
 
 import ctypes
+import sys
 import types
 from typing import Any
 
@@ -18,6 +19,12 @@ LIMIT = 1 << 30
 class MemoryPointer:
     def __init__(self, memory: Any, offset: int) -> None:
         self.mem, self.ptr = memory, memory.ptr + offset
+
+    def copy_from_host(self, address: ctypes.c_void_p, size: int) -> None:
+        ctypes.memmove(self.ptr, address, size)
+
+    def copy_to_host(self, address: ctypes.c_void_p, size: int) -> None:
+        ctypes.memmove(address, self.ptr, size)
 
 
 class UnownedMemory:
@@ -58,6 +65,9 @@ class Device:
 
 class Stream:
     ptr = 0
+
+    def synchronize(self) -> None:
+        pass
 
 
 class ndarray:
@@ -120,3 +130,37 @@ def module() -> types.ModuleType:
         alloc=alloc, UnownedMemory=UnownedMemory, MemoryPointer=MemoryPointer, Device=Device, get_current_stream=Stream
     )
     return fake
+
+
+class _Gpu(types.ModuleType):
+    """``fastconv._cuda`` as on a machine with a GPU: the simulator's functions."""
+
+    def __init__(self, simulator: Any) -> None:
+        super().__init__("fastconv._cuda")
+        self._simulator = simulator
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._simulator, name)
+
+    def isa(self) -> str:
+        return "cuda"
+
+    def available_isas(self) -> tuple[str, ...]:
+        return ("cuda",)
+
+    def device_count(self) -> int:
+        return 1
+
+    def driver_version(self) -> str:
+        return "none (simulator)"
+
+    def runtime_version(self) -> str:
+        return "none (simulator)"
+
+
+def install() -> None:
+    """Let this process have a GPU that is the simulator: backend "cuda", and CuPy arrays. Not undone."""
+    from fastconv import backend
+
+    sys.modules["cupy"] = module()
+    sys.modules["fastconv._cuda"] = _Gpu(backend.simulator())
