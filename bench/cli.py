@@ -31,7 +31,8 @@ _QUICK = Effort(rounds=3, block_seconds=0.005)
 _EPILOG = """\
 Every row is checked before it is timed. Without --layer, --network or --all the convolutions are a selection of each
 network's kinds of layers. Also: `bench compare BEFORE.json AFTER.json`, `bench table FILE.json [--insert README.md]`,
-`bench cliffs [--quick] [--json FILE]`, `bench networks [NAME ...] [--mode training] [--batch N] [--json FILE]`.
+`bench cliffs [--quick] [--json FILE]`, `bench networks [NAME ...] [--mode training] [--batch N] [--json FILE]`,
+`bench gpu-day [--dry-run]`.
 Exit status: 0 all is well, 1 a result was wrong, 2 bad usage or input."""
 
 
@@ -100,7 +101,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _cliffs(argv[1:])
     if argv[:1] == ["networks"]:
         return _networks(argv[1:])
+    if argv[:1] == ["gpu-day"]:
+        return _gpu_day(argv[1:])
     return _run(_run_parser().parse_args(argv))
+
+
+def _gpu_day(argv: Sequence[str]) -> int:
+    from .gpu import program
+
+    trees = [
+        tree for tree in (Path(__file__).resolve().parent.parent, Path.cwd()) if (tree / "bench/gpu_day.py").exists()
+    ]
+    if not trees:
+        raise ValueError("gpu-day builds and tests: start it in the source tree")
+    return program.main(argv, trees[0], [sys.executable, str(trees[0] / "bench/gpu_day.py")])
 
 
 def _selected(options: argparse.Namespace) -> list[Task]:

@@ -101,6 +101,9 @@ class ndarray:
     def __getitem__(self, key: Any) -> ndarray:
         return self._like(self._host()[key])
 
+    def copy(self) -> ndarray:
+        return asarray(self._host(), self.device.id)
+
     def reshape(self, *shape: Any) -> ndarray:
         return self._like(self._host().reshape(*shape))
 
