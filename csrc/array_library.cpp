@@ -12,6 +12,7 @@ namespace {
 struct State {
   py::object library;
   std::unordered_map<void*, py::object> owners;
+  py::object failure;  // what its allocator raised, other than MemoryError
 };
 State& state() {
   static State* s = new State;
@@ -28,7 +29,7 @@ void* allocate(std::size_t bytes) {
     s.owners[address] = block[1];
     return address;
   } catch (py::error_already_set& e) {
-    if (!e.matches(PyExc_MemoryError)) e.discard_as_unraisable("fastconv: allocation for an array library");
+    s.failure = e.matches(PyExc_MemoryError) ? py::object() : e.value();
     return nullptr;
   }
 }
@@ -50,6 +51,13 @@ void set_array_library(const py::object& library) {
 }
 
 bool has_array_library() { return bool(state().library); }
+
+bool raise_allocation_failure() {
+  const py::object failure = std::move(state().failure);
+  state().failure = py::object();
+  if (failure) PyErr_SetObject(reinterpret_cast<PyObject*>(Py_TYPE(failure.ptr())), failure.ptr());
+  return bool(failure);
+}
 
 py::object owner_of(std::uintptr_t address) {
   const auto& owners = state().owners;

@@ -10,6 +10,8 @@ namespace fastconv {
 // allocate(bytes) -> (address, owner), copy(to, from) and zero(array); None: the host's memory.
 void set_array_library(const py::object& library);
 bool has_array_library();
+// Makes what the library's allocator raised, where that was no MemoryError, Python's error; false where it was none.
+bool raise_allocation_failure();
 py::object owner_of(std::uintptr_t address);          // what allocate gave for an output
 
 void copy_elements(py::handle to, py::handle from);   // broadcasts

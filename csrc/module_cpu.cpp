@@ -8,6 +8,7 @@
 #include <omp.h>
 #endif
 
+#include "array_library.h"
 #include "bind.h"
 #include "pool.h"
 #include "settings.h"
@@ -85,7 +86,8 @@ PYBIND11_MODULE(FC_MODULE, m, pybind11::mod_gil_not_used()) {
     try {
       if (p) std::rethrow_exception(p);
     } catch (const std::bad_alloc&) {
-      PyErr_SetString(PyExc_MemoryError, "cannot allocate the output or the workspace of this call");
+      if (!raise_allocation_failure())
+        PyErr_SetString(PyExc_MemoryError, "cannot allocate the output or the workspace of this call");
     }
   });
   bind_conv(m);

@@ -169,6 +169,23 @@ def test_out_of_memory(cupy, monkeypatch):
 
 
 @with_simulator
+def test_an_error_of_the_allocator_is_not_taken_for_want_of_memory(cupy, monkeypatch):
+    x = cupy.asarray(np.ones(3, np.float32))
+    alloc = cupy.cuda.alloc
+
+    def broken(size):
+        raise RuntimeError("cudaErrorIllegalAddress: an illegal memory access was encountered")
+
+    monkeypatch.setattr(cupy.cuda, "alloc", broken)
+    with pytest.raises(RuntimeError, match=r"relu_forward of float32 \(3,\): cudaErrorIllegalAddress"):
+        fastconv.cuda.kernels().relu_forward(x)
+    monkeypatch.setattr(cupy.cuda, "alloc", alloc)
+    monkeypatch.setattr(fake_cupy, "LIMIT", 0)
+    with pytest.raises(MemoryError):  # not the error of before
+        fastconv.cuda.kernels().relu_forward(x)
+
+
+@with_simulator
 def test_device_and_stream_of_a_call(cupy, monkeypatch):
     seen = []
     monkeypatch.setattr(fake_cupy.Stream, "ptr", 4711)
