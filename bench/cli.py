@@ -32,7 +32,7 @@ _EPILOG = """\
 Every row is checked before it is timed. Without --layer, --network or --all the convolutions are a selection of each
 network's kinds of layers. Also: `bench compare BEFORE.json AFTER.json`, `bench table FILE.json [--insert README.md]`,
 `bench cliffs [--quick] [--json FILE]`, `bench networks [NAME ...] [--mode training] [--batch N] [--json FILE]`,
-`bench gpu-day [--dry-run]`.
+`bench gpu-day [--dry-run]`, `bench predict [--against gpu_day.json] [--out FILE.md]`.
 Exit status: 0 all is well, 1 a result was wrong, 2 bad usage or input."""
 
 
@@ -103,18 +103,31 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _networks(argv[1:])
     if argv[:1] == ["gpu-day"]:
         return _gpu_day(argv[1:])
+    if argv[:1] == ["predict"]:
+        return _predict(argv[1:])
     return _run(_run_parser().parse_args(argv))
+
+
+def _tree() -> Path:
+    places = (Path(__file__).resolve().parent.parent, Path.cwd())
+    trees = [tree for tree in places if (tree / "bench/gpu_day.py").exists()]
+    if not trees:
+        raise ValueError("this needs the sources: start it in the source tree")
+    return trees[0]
 
 
 def _gpu_day(argv: Sequence[str]) -> int:
     from .gpu import program
 
-    trees = [
-        tree for tree in (Path(__file__).resolve().parent.parent, Path.cwd()) if (tree / "bench/gpu_day.py").exists()
-    ]
-    if not trees:
-        raise ValueError("gpu-day builds and tests: start it in the source tree")
-    return program.main(argv, trees[0], [sys.executable, str(trees[0] / "bench/gpu_day.py")])
+    tree = _tree()
+    return program.main(argv, tree, [sys.executable, str(tree / "bench/gpu_day.py")])
+
+
+def _predict(argv: Sequence[str]) -> int:
+    from .gpu import predict
+
+    backend.simulator()  # or the ImportError that says how to build it
+    return predict.main(argv, _tree())
 
 
 def _selected(options: argparse.Namespace) -> list[Task]:

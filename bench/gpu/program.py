@@ -27,6 +27,7 @@ from .build import build
 from .journal import Journal
 from .stage import STAGES, Settings, Stage
 
+LONGEST_BUILD = 420  # seconds
 MOST_RESTARTS = 8  # of the worker of one stage
 NETWORKS = ("resnet50", "vgg16", "mobilenetv2")
 _GRACE = 20  # seconds that a worker may take to start, beside its case
@@ -110,6 +111,8 @@ class Day:
         for i, stage in enumerate(stages):
             left = self.stop - time.monotonic()
             share = left * stage.seconds / sum(other.seconds for other in stages[i:])
+            if stage.name == "build":  # without it there is nothing to do
+                share = min(left, LONGEST_BUILD)
             start = time.monotonic()
             print(f"== {stage.name}: {stage.title} (at most {share:.0f} of {left:.0f} s left)", flush=True)
             status = self.build(share) if stage.name == "build" else self.stage(stage, share)

@@ -26,12 +26,21 @@ py::dict counters() {
   return d;
 }
 
+py::list stop_recording() {
+  py::list launches;
+  for (const simt::Launch& l : simt::stop_recording())
+    launches.append(py::make_tuple(l.kernel, l.blocks, l.threads, l.shared_bytes));
+  return launches;
+}
+
 }  // namespace
 
 void bind_simt(py::module_& m) {
   m.def("set_schedule", set_schedule, py::arg("name"));
   m.def("schedule", [] { return std::string(simt::schedule_name()); });
   m.def("counters", counters);
+  m.def("start_recording", simt::start_recording);
+  m.def("stop_recording", stop_recording);
   m.def("reset_counters", [] { simt::counters = {}; });
 }
 

@@ -99,6 +99,8 @@ struct Warp {
 };
 
 std::mutex launching;
+bool recording = false;
+std::vector<Launch> recorded;
 Schedule order_of_threads = Schedule::up;
 bool rotating = true;
 std::mt19937 random_order(1);
@@ -301,6 +303,18 @@ void count_bank_conflicts(const void* const* rows, int n) {
   }
 }
 
+void start_recording() {
+  const std::lock_guard<std::mutex> lock(launching);
+  recording = true;
+  recorded.clear();
+}
+
+std::vector<Launch> stop_recording() {
+  const std::lock_guard<std::mutex> lock(launching);
+  recording = false;
+  return std::move(recorded);
+}
+
 void run(const char* kernel, dim3 grid, dim3 block, std::size_t bytes, void (*body)(const void*),
          const void* arguments) {
   const std::lock_guard<std::mutex> lock(launching);
@@ -311,6 +325,10 @@ void run(const char* kernel, dim3 grid, dim3 block, std::size_t bytes, void (*bo
   if (bytes > kSharedLimit)
     throw SimtFault(where + ": " + std::to_string(bytes) + " bytes of shared memory, a block has " +
                     std::to_string(kSharedLimit));
+  if (recording) {
+    recorded.push_back({kernel, long(grid.x) * long(grid.y) * long(grid.z), threads, bytes});
+    return;
+  }
   if (rotating) order_of_threads = Schedule(counters.launches % 3);
   counters.launches++;
   kernel_body = body;

@@ -14,6 +14,7 @@
 #include <cstring>
 #include <stdexcept>
 #include <string>
+#include <vector>
 
 struct dim3 {
   unsigned x, y, z;
@@ -61,6 +62,17 @@ void check_shared(const void* p, std::size_t bytes);                  // range a
 void count_bank_conflicts(const void* const* rows, int n);            // of 16-byte rows read in one phase
 
 // ---- launching -----------------------------------------------------------------------------------------------------
+
+// What a kernel was started with.
+struct Launch {
+  std::string kernel;
+  long blocks;
+  int threads;
+  std::size_t shared_bytes;
+};
+// Keep launches in place of running them, until `stop_recording` gives them: what a layer of full size would start.
+void start_recording();
+std::vector<Launch> stop_recording();
 
 void run(const char* kernel, dim3 grid, dim3 block, std::size_t shared_bytes, void (*body)(const void*),
          const void* arguments);
