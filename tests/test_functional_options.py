@@ -324,7 +324,13 @@ def test_signatures_are_torchs(torch):
             continue  # a builtin of torch
         if "args" in theirs:
             continue
-        old = ("size_average", "reduce", "_stacklevel", *(["dtype"] if "softmax" in name else []))
+        old = (
+            "size_average",
+            "reduce",
+            "_stacklevel",
+            "out",
+            *(["dtype"] if name.endswith(("softmax", "min")) else []),
+        )
         ours = inspect.signature(function).parameters
         assert [n for n in theirs if n not in old] == [n for n in ours if n not in ("rng", "dtype")], name
         for parameter in theirs.values():
@@ -337,7 +343,8 @@ def test_every_function_is_documented_and_differentiable():
         function = getattr(F, name)
         for part in ("Parameters\n", "Returns\n", "Raises\n", "Examples\n", ">>> "):
             assert part in function.__doc__, (name, part)
-        assert callable(function.vjp) and name in function.vjp.__doc__
+        if name != "one_hot":  # integers in, integers out
+            assert callable(function.vjp) and name in function.vjp.__doc__
 
 
 def test_sixteen_bit_losses_accumulate_in_float32():

@@ -79,6 +79,41 @@ LAYERS = [
     ("CircularPad1d", (2,), {}, [(2, 3, 4)]),
     ("CircularPad2d", ((1, 0, 2, 3),), {}, [(2, 3, 4, 4)]),
     ("CircularPad3d", (1,), {}, [(1, 2, 3, 3, 3)]),
+    ("ELU", (0.5,), {"inplace": False}, [(2, 3)]),
+    ("SELU", (), {}, [(2, 3)]),
+    ("CELU", (0.5,), {}, [(2, 3)]),
+    ("GELU", (), {}, [(2, 3)]),
+    ("GELU", ("tanh",), {}, [(2, 3)]),
+    ("SiLU", (), {}, [(2, 3)]),
+    ("Mish", (), {}, [(2, 3)]),
+    ("Hardswish", (), {}, [(2, 3)]),
+    ("Hardshrink", (0.25,), {}, [(2, 3)]),
+    ("Softshrink", (0.25,), {}, [(2, 3)]),
+    ("Tanhshrink", (), {}, [(2, 3)]),
+    ("Softsign", (), {}, [(2, 3)]),
+    ("LogSigmoid", (), {}, [(2, 3)]),
+    ("Threshold", (0.25, -3.0), {}, [(2, 3)]),
+    ("RReLU", (0.25, 0.25), {}, [(2, 3)]),
+    ("GLU", (1,), {}, [(2, 4)]),
+    ("Softmin", (1,), {}, [(2, 3)]),
+    ("Softmax2d", (), {}, [(2, 3, 4, 4)]),
+    ("Dropout1d", (0.0,), {}, [(2, 3, 4)]),
+    ("Dropout3d", (0.0,), {}, [(2, 3, 4, 4, 2)]),
+    ("AlphaDropout", (0.0,), {}, [(2, 3)]),
+    ("GroupNorm", (2, 4), {}, [(3, 4, 5, 2)]),
+    ("GroupNorm", (4, 4), {"eps": 0.1, "bias": False}, [(3, 4, 5)]),
+    ("GroupNorm", (1, 4), {"affine": False}, [(3, 4)]),
+    ("LayerNorm", (5,), {}, [(3, 4, 5)]),
+    ("LayerNorm", ([4, 5],), {"bias": False}, [(3, 4, 5)]),
+    ("LayerNorm", ((4, 5),), {"elementwise_affine": False, "eps": 0.1}, [(4, 5)]),
+    ("Upsample", (), {"scale_factor": 2}, [(2, 3, 4, 5)]),
+    ("Upsample", ((7, 3),), {"mode": "bicubic", "align_corners": True}, [(2, 3, 4, 5)]),
+    ("Upsample", (6,), {"mode": "linear"}, [(2, 3, 4)]),
+    ("UpsamplingNearest2d", (7,), {}, [(2, 3, 4, 5)]),
+    ("UpsamplingBilinear2d", (), {"scale_factor": (2.0, 1.5)}, [(2, 3, 4, 5)]),
+    ("PixelShuffle", (2,), {}, [(2, 8, 3, 4)]),
+    ("PixelUnshuffle", (2,), {}, [(3, 4, 6)]),
+    ("Fold", ((4, 5), 2), {"stride": 2, "padding": 1}, [(2, 12, 9)]),
     ("Unfold", (2,), {"stride": 2, "padding": 1}, [(2, 3, 4, 5)]),
     ("Flatten", (), {}, [(2, 3, 4)]),
     ("Flatten", (0, 1), {}, [(2, 3, 4)]),
@@ -239,3 +274,20 @@ def test_binary_cross_entropy_is_torchs(torch):
     weight = rng.uniform(size=4)
     ours = nn.BCELoss(weight, reduction="sum")(x, target)
     _close(ours, torch.nn.BCELoss(torch.tensor(weight), reduction="sum")(torch.tensor(x), torch.tensor(target)))
+
+
+@pytest.mark.parametrize("options", [{}, {"padding_idx": -1}, {"max_norm": 1.0, "norm_type": 1.0}])
+def test_embedding_is_torchs(torch, options):
+    ours, theirs = _pair(torch, "Embedding", (5, 3), options)
+    assert repr(ours) == repr(theirs) and list(ours.state_dict()) == list(theirs.state_dict())
+    numbers = np.array([[4, 0, 4], [1, 1, 1]])
+    y, expected = ours(fc.tensor(numbers)), theirs(torch.tensor(numbers))
+    _close(y.data, expected)
+    y.sum().backward()
+    expected.sum().backward()
+    _close(ours.weight.data, theirs.weight)
+    _close(ours.weight.grad, theirs.weight.grad)
+    assert type(ours(numbers)) is np.ndarray
+    frozen = nn.Embedding.from_pretrained(theirs.weight)
+    _close(frozen(numbers), theirs(torch.tensor(numbers)))
+    assert not frozen.weight.requires_grad and frozen.weight.dtype == np.float64

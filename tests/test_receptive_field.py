@@ -143,6 +143,14 @@ def test_fields_are_the_pixels_that_change_a_unit(chain):
         ([nn.ConvTranspose2d(1, 1, 3, stride=2, padding=1), nn.ReLU()], 2),
         ([nn.Conv2d(1, 1, 3), nn.ConvTranspose2d(1, 1, 4, stride=2)], 4),
         ([nn.AdaptiveAvgPool2d(5)], 4),
+        ([nn.Upsample(scale_factor=2)], 1),
+        ([nn.Upsample(20), nn.ReLU()], 1),
+        ([nn.Upsample(9, mode="nearest-exact")], 1),
+        ([nn.Conv2d(1, 1, 3, padding=1), nn.Upsample(scale_factor=2, mode="bilinear")], 4),
+        ([nn.Upsample(8, mode="bilinear")], 2),
+        ([nn.UpsamplingBilinear2d(25)], 2),
+        ([nn.Upsample(17, mode="bicubic")], 4),
+        ([nn.Upsample(5, mode="area")], 4),
     ],
 )
 def test_fields_of_irregular_windows_hold_all_pixels(chain, size):

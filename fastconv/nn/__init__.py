@@ -4,7 +4,11 @@ Change ``import torch.nn as nn`` to ``import fastconv.nn as nn`` and a network o
 Plain arrays in give plain arrays out and record nothing; a :class:`fastconv.Tensor` in records for ``backward``.
 """
 
-from fastconv.nn import functional, init, utils
+from fastconv.nn import (
+    functional,
+    init,
+    utils,
+)
 from fastconv.nn.modules.activation import (
     Hardtanh,
     LeakyReLU,
@@ -39,8 +43,34 @@ from fastconv.nn.modules.conv import (
     ConvTranspose3d,
 )
 from fastconv.nn.modules.dropout import (
+    AlphaDropout,
     Dropout,
+    Dropout1d,
     Dropout2d,
+    Dropout3d,
+)
+from fastconv.nn.modules.elementwise_activation import (
+    CELU,
+    ELU,
+    GELU,
+    GLU,
+    SELU,
+    Hardshrink,
+    Hardsigmoid,
+    Hardswish,
+    LogSigmoid,
+    Mish,
+    RReLU,
+    SiLU,
+    Softmax2d,
+    Softmin,
+    Softshrink,
+    Softsign,
+    Tanhshrink,
+    Threshold,
+)
+from fastconv.nn.modules.embedding import (
+    Embedding,
 )
 from fastconv.nn.modules.embedding_loss import (
     CosineEmbeddingLoss,
@@ -50,7 +80,14 @@ from fastconv.nn.modules.embedding_loss import (
     TripletMarginLoss,
     TripletMarginWithDistanceLoss,
 )
-from fastconv.nn.modules.likelihood_loss import GaussianNLLLoss, PoissonNLLLoss
+from fastconv.nn.modules.layer_normalization import (
+    GroupNorm,
+    LayerNorm,
+)
+from fastconv.nn.modules.likelihood_loss import (
+    GaussianNLLLoss,
+    PoissonNLLLoss,
+)
 from fastconv.nn.modules.linear import (
     Bilinear,
     Linear,
@@ -74,7 +111,9 @@ from fastconv.nn.modules.margin_loss import (
     OneVsAllHingeLoss,
     SoftMarginLoss,
 )
-from fastconv.nn.modules.module import Module
+from fastconv.nn.modules.module import (
+    Module,
+)
 from fastconv.nn.modules.normalization import (
     BatchNorm1d,
     BatchNorm2d,
@@ -115,25 +154,47 @@ from fastconv.nn.modules.pooling import (
     MaxUnpool2d,
     MaxUnpool3d,
 )
-from fastconv.nn.modules.recurrent import GRU, LSTM
+from fastconv.nn.modules.recurrent import (
+    GRU,
+    LSTM,
+)
+from fastconv.nn.modules.resizing import (
+    ChannelShuffle,
+    PixelShuffle,
+    PixelUnshuffle,
+    Upsample,
+    UpsamplingBilinear2d,
+    UpsamplingNearest2d,
+)
 from fastconv.nn.modules.shape import (
     Flatten,
+    Fold,
     Identity,
     Unflatten,
     Unfold,
 )
-from fastconv.nn.modules.sync_batch_norm import SyncBatchNorm
-from fastconv.tensor import Parameter
+from fastconv.nn.modules.sync_batch_norm import (
+    SyncBatchNorm,
+)
+from fastconv.tensor import (
+    Parameter,
+)
 
 __all__ = [
+    "CELU",
+    "ELU",
+    "GELU",
+    "GLU",
     "GRU",
     "LSTM",
+    "SELU",
     "AdaptiveAvgPool1d",
     "AdaptiveAvgPool2d",
     "AdaptiveAvgPool3d",
     "AdaptiveMaxPool1d",
     "AdaptiveMaxPool2d",
     "AdaptiveMaxPool3d",
+    "AlphaDropout",
     "AvgPool1d",
     "AvgPool2d",
     "AvgPool3d",
@@ -143,6 +204,7 @@ __all__ = [
     "BatchNorm2d",
     "BatchNorm3d",
     "Bilinear",
+    "ChannelShuffle",
     "CircularPad1d",
     "CircularPad2d",
     "CircularPad3d",
@@ -159,9 +221,17 @@ __all__ = [
     "CosineSimilarity",
     "CrossEntropyLoss",
     "Dropout",
+    "Dropout1d",
     "Dropout2d",
+    "Dropout3d",
+    "Embedding",
     "Flatten",
+    "Fold",
     "GaussianNLLLoss",
+    "GroupNorm",
+    "Hardshrink",
+    "Hardsigmoid",
+    "Hardswish",
     "Hardtanh",
     "HingeEmbeddingLoss",
     "HuberLoss",
@@ -174,9 +244,11 @@ __all__ = [
     "LPPool1d",
     "LPPool2d",
     "LPPool3d",
+    "LayerNorm",
     "LeakyReLU",
     "Linear",
     "LocalResponseNorm",
+    "LogSigmoid",
     "LogSoftmax",
     "MSELoss",
     "MarginRankingLoss",
@@ -186,6 +258,7 @@ __all__ = [
     "MaxUnpool1d",
     "MaxUnpool2d",
     "MaxUnpool3d",
+    "Mish",
     "Module",
     "ModuleDict",
     "ModuleList",
@@ -197,7 +270,10 @@ __all__ = [
     "PReLU",
     "PairwiseDistance",
     "Parameter",
+    "PixelShuffle",
+    "PixelUnshuffle",
     "PoissonNLLLoss",
+    "RReLU",
     "ReLU",
     "ReLU6",
     "ReflectionPad1d",
@@ -207,17 +283,27 @@ __all__ = [
     "ReplicationPad2d",
     "ReplicationPad3d",
     "Sequential",
+    "SiLU",
     "Sigmoid",
     "SmoothL1Loss",
     "SoftMarginLoss",
     "Softmax",
+    "Softmax2d",
+    "Softmin",
     "Softplus",
+    "Softshrink",
+    "Softsign",
     "SyncBatchNorm",
     "Tanh",
+    "Tanhshrink",
+    "Threshold",
     "TripletMarginLoss",
     "TripletMarginWithDistanceLoss",
     "Unflatten",
     "Unfold",
+    "Upsample",
+    "UpsamplingBilinear2d",
+    "UpsamplingNearest2d",
     "ZeroPad1d",
     "ZeroPad2d",
     "ZeroPad3d",

@@ -268,6 +268,29 @@ def _shift(options: dict[str, Any], source: tuple[int, ...], target: tuple[int, 
     return [(Fraction(1), shift, shift) for shift in shifts]
 
 
+def _resampling(options: dict[str, Any], source: tuple[int, ...], target: tuple[int, ...]) -> list[Span]:
+    """Output o sees inputs around a point: that below it, the two beside it, four of them; with antialiasing more."""
+    mode = options["mode"]
+    if mode == "area":
+        return _adaptive(options, source, target)
+    before, after = {"nearest": (0, 0), "nearest-exact": (0, 0), "bicubic": (1, 2)}.get(mode, (0, 1))
+    spans = []
+    for n, m in zip(source, target):
+        corners = options["align_corners"]
+        step = Fraction(n - 1, max(m - 1, 1)) if corners else Fraction(n, m)
+        if mode == "nearest" or (corners and not options["antialias"]):
+            point = Fraction(0)
+        else:
+            point = step / 2 - (0 if mode == "nearest-exact" else Fraction(1, 2))
+        if options["antialias"]:
+            reach = (before + 1) * max(step, Fraction(1))
+            spans.append((step, point - reach, point + reach))
+        else:  # points are multiples of 1 / d, and so is how far they lie above the input below them
+            d = math.lcm(step.denominator, point.denominator)
+            spans.append((step, point - before - 1 + Fraction(1, d), point + after - (Fraction(1, d) if after else 0)))
+    return spans
+
+
 _WINDOWS: dict[Any, Callable[..., list[Span]]] = {
     getattr(F, name).spec.rule: through
     for through, names in (
@@ -277,4 +300,4 @@ _WINDOWS: dict[Any, Callable[..., list[Span]]] = {
         (_adaptive, ("adaptive_avg_pool{}d", "adaptive_max_pool{}d", "adaptive_max_pool{}d_with_indices")),
     )
     for name in (pattern.format(nd) for pattern in names for nd in (1, 2, 3))
-} | {F.pad.spec.rule: _shift}
+} | {F.pad.spec.rule: _shift, F.interpolate.spec.rule: _resampling}

@@ -10,7 +10,16 @@ differentiable function has ``.vjp``, which returns ``(output, pullback)``:
 (array([[0., 1.]]),)
 """
 
-from .activation import hardtanh, leaky_relu, prelu, relu, relu6, sigmoid, softplus, tanh
+from .activation import (
+    hardtanh,
+    leaky_relu,
+    prelu,
+    relu,
+    relu6,
+    sigmoid,
+    softplus,
+    tanh,
+)
 from .adaptive_pooling import (
     adaptive_avg_pool1d,
     adaptive_avg_pool2d,
@@ -22,19 +31,64 @@ from .adaptive_pooling import (
     adaptive_max_pool3d,
     adaptive_max_pool3d_with_indices,
 )
-from .average_pooling import avg_pool1d, avg_pool2d, avg_pool3d, lp_pool1d, lp_pool2d, lp_pool3d
-from .classification_loss import cross_entropy, nll_loss
-from .conv import conv1d, conv2d, conv3d, conv_transpose1d, conv_transpose2d, conv_transpose3d
-from .dropout import dropout, dropout1d, dropout2d, dropout3d
+from .average_pooling import (
+    avg_pool1d,
+    avg_pool2d,
+    avg_pool3d,
+    lp_pool1d,
+    lp_pool2d,
+    lp_pool3d,
+)
+from .classification_loss import (
+    cross_entropy,
+    nll_loss,
+)
+from .conv import (
+    conv1d,
+    conv2d,
+    conv3d,
+    conv_transpose1d,
+    conv_transpose2d,
+    conv_transpose3d,
+)
+from .dropout import (
+    alpha_dropout,
+    dropout,
+    dropout1d,
+    dropout2d,
+    dropout3d,
+)
+from .embedding import (
+    embedding,
+    one_hot,
+)
 from .embedding_loss import (
     cosine_embedding_loss,
     cosine_similarity,
     margin_ranking_loss,
     pairwise_distance,
 )
-from .exponential import log_softmax, softmax
-from .likelihood_loss import gaussian_nll_loss, poisson_nll_loss
-from .linear import bilinear, linear
+from .exponential import (
+    log_softmax,
+    softmax,
+    softmin,
+)
+from .interpolation import (
+    interpolate,
+)
+from .layer_normalization import (
+    group_norm,
+    layer_norm,
+    normalize,
+)
+from .likelihood_loss import (
+    gaussian_nll_loss,
+    poisson_nll_loss,
+)
+from .linear import (
+    bilinear,
+    linear,
+)
 from .margin_loss import (
     multi_margin_loss,
     multilabel_margin_loss,
@@ -50,9 +104,31 @@ from .max_pooling import (
     max_pool3d,
     max_pool3d_with_indices,
 )
-from .normalization import batch_norm, instance_norm, local_response_norm
-from .padding import pad
-from .recurrent import gru, lstm
+from .normalization import (
+    batch_norm,
+    instance_norm,
+    local_response_norm,
+)
+from .padding import (
+    pad,
+)
+from .piecewise_activation import (
+    hardshrink,
+    hardsigmoid,
+    hardswish,
+    rrelu,
+    softshrink,
+    threshold,
+)
+from .rearranging import (
+    channel_shuffle,
+    pixel_shuffle,
+    pixel_unshuffle,
+)
+from .recurrent import (
+    gru,
+    lstm,
+)
 from .regression_loss import (
     binary_cross_entropy,
     binary_cross_entropy_with_logits,
@@ -63,9 +139,31 @@ from .regression_loss import (
     mse_loss,
     smooth_l1_loss,
 )
-from .triplet_loss import triplet_margin_loss, triplet_margin_with_distance_loss
-from .unfolding import fold, unfold
-from .unpooling import max_unpool1d, max_unpool2d, max_unpool3d
+from .smooth_activation import (
+    celu,
+    elu,
+    gelu,
+    glu,
+    logsigmoid,
+    mish,
+    selu,
+    silu,
+    softsign,
+    tanhshrink,
+)
+from .triplet_loss import (
+    triplet_margin_loss,
+    triplet_margin_with_distance_loss,
+)
+from .unfolding import (
+    fold,
+    unfold,
+)
+from .unpooling import (
+    max_unpool1d,
+    max_unpool2d,
+    max_unpool3d,
+)
 
 __all__ = [
     "adaptive_avg_pool1d",
@@ -77,6 +175,7 @@ __all__ = [
     "adaptive_max_pool2d_with_indices",
     "adaptive_max_pool3d",
     "adaptive_max_pool3d_with_indices",
+    "alpha_dropout",
     "avg_pool1d",
     "avg_pool2d",
     "avg_pool3d",
@@ -84,6 +183,8 @@ __all__ = [
     "bilinear",
     "binary_cross_entropy",
     "binary_cross_entropy_with_logits",
+    "celu",
+    "channel_shuffle",
     "conv1d",
     "conv2d",
     "conv3d",
@@ -97,19 +198,30 @@ __all__ = [
     "dropout1d",
     "dropout2d",
     "dropout3d",
+    "elu",
+    "embedding",
     "fold",
     "gaussian_nll_loss",
+    "gelu",
+    "glu",
+    "group_norm",
     "gru",
+    "hardshrink",
+    "hardsigmoid",
+    "hardswish",
     "hardtanh",
     "hinge_embedding_loss",
     "huber_loss",
     "instance_norm",
+    "interpolate",
     "kl_div",
     "l1_loss",
+    "layer_norm",
     "leaky_relu",
     "linear",
     "local_response_norm",
     "log_softmax",
+    "logsigmoid",
     "lp_pool1d",
     "lp_pool2d",
     "lp_pool3d",
@@ -124,24 +236,37 @@ __all__ = [
     "max_unpool1d",
     "max_unpool2d",
     "max_unpool3d",
+    "mish",
     "mse_loss",
     "multi_margin_loss",
     "multilabel_margin_loss",
     "multilabel_soft_margin_loss",
     "nll_loss",
+    "normalize",
+    "one_hot",
     "one_vs_all_hinge_loss",
     "pad",
     "pairwise_distance",
+    "pixel_shuffle",
+    "pixel_unshuffle",
     "poisson_nll_loss",
     "prelu",
     "relu",
     "relu6",
+    "rrelu",
+    "selu",
     "sigmoid",
+    "silu",
     "smooth_l1_loss",
     "soft_margin_loss",
     "softmax",
+    "softmin",
     "softplus",
+    "softshrink",
+    "softsign",
     "tanh",
+    "tanhshrink",
+    "threshold",
     "triplet_margin_loss",
     "triplet_margin_with_distance_loss",
     "unfold",

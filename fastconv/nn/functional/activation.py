@@ -22,7 +22,7 @@ def _hardtanh_rule(wanted, x, min_val, max_val, inplace):
     ops = backend.ops
     if min_val >= max_val:
         raise ValueError(f"min_val must be less than max_val, got {min_val} and {max_val}")
-    y = _write(ops.hardtanh_forward(x, min_val, max_val), x, inplace)
+    y = write(ops.hardtanh_forward(x, min_val, max_val), x, inplace)
     return y, lambda dy: (ops.hardtanh_backward(dy, x, min_val, max_val) if wanted[0] else None,)
 
 
@@ -32,7 +32,7 @@ def _relu6_rule(wanted, x, inplace):
 
 def _leaky_relu_rule(wanted, x, negative_slope, inplace):
     ops = backend.ops
-    y = _write(ops.leaky_relu_forward(x, negative_slope), x, inplace)
+    y = write(ops.leaky_relu_forward(x, negative_slope), x, inplace)
     return y, lambda dy: (ops.leaky_relu_backward(dy, x, negative_slope) if wanted[0] else None,)
 
 
@@ -84,7 +84,7 @@ def _softplus_rule(wanted, x, beta, threshold):
     return y.astype(x.dtype, copy=False), pullback
 
 
-def _write(y: ndarray, x: ndarray, inplace: Any) -> ndarray:
+def write(y: ndarray, x: ndarray, inplace: Any) -> ndarray:
     """`y`, or `x` overwritten with it."""
     if not inplace:
         return y

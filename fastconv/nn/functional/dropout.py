@@ -1,4 +1,4 @@
-"""Dropout of elements and of whole channels."""
+"""Dropout of elements and of whole channels, and the kind that goes with selu."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from numpy import ndarray
 
 from ...differentiable import A, apply, differentiable
 from ...random import generator
+from .activation import write
 from .parameters import check_floating
+
+_SELU_LIMIT = -1.7580993408473766  # of selu far below 0: what a dropped element becomes
 
 
 def _dropout_rule(nd: int) -> Callable[..., Any]:
@@ -33,6 +36,20 @@ def _dropout_rule(nd: int) -> Callable[..., Any]:
         return y, lambda dy: (_scaled(dy, kept, p, np.empty_like(dy)),)
 
     return rule
+
+
+def _alpha_dropout_rule(wanted, x, p, training, inplace, rng):
+    check_floating(x, "input")
+    if not 0 <= p <= 1:
+        raise ValueError(f"p must be from 0 to 1, got {p}")
+    random = generator(rng)
+    if not training or p == 0:
+        return x, lambda dy: (dy.copy(),)
+    kept = random.random(x.shape, np.float32) >= p if p < 1 else np.zeros(x.shape, bool)
+    scale = (1 - p + (1 - p) * p * _SELU_LIMIT**2) ** -0.5 if p < 1 else 0.0
+    dropped = scale * _SELU_LIMIT * (1 - p) if p < 1 else 0.0
+    y = np.where(kept, scale * x - scale * _SELU_LIMIT * p, dropped).astype(x.dtype)
+    return write(y, x, inplace), lambda dy: (np.where(kept, scale * dy, 0).astype(x.dtype),)
 
 
 def _scaled(x: ndarray, kept: ndarray, p: float, out: ndarray) -> ndarray:
@@ -197,3 +214,45 @@ def dropout3d(
     array([[[[1., 1.]]]])
     """
     return apply(dropout3d, input, p, training, inplace, rng)
+
+
+@differentiable(_alpha_dropout_rule, wrt=("input",))
+def alpha_dropout(
+    input: A,
+    p: float = 0.5,
+    training: bool = False,
+    inplace: bool = False,
+    *,
+    rng: np.random.Generator | None = None,
+) -> A:
+    """Dropout for `selu` that keeps mean 0 and variance 1, as torch.nn.functional.alpha_dropout.
+
+    Parameters
+    ----------
+    input : array of any shape
+        float32, float64, float16 or bfloat16.
+    p, training, inplace, rng
+        As for `dropout`; `training` is False by default, as in torch.
+
+    Returns
+    -------
+    array of the same shape
+
+    Raises
+    ------
+    ValueError, TypeError
+        As `dropout`.
+
+    Notes
+    -----
+    Klambauer et al., 2017, arXiv:1706.02515.
+
+    Examples
+    --------
+    >>> import numpy as np, fastconv.nn.functional as F
+    >>> x = np.random.default_rng(0).normal(size=100_000)
+    >>> y = F.alpha_dropout(x, 0.3, training=True, rng=np.random.default_rng(1))
+    >>> abs(y.mean()) < 0.02, abs(y.std() - 1) < 0.02
+    (np.True_, np.True_)
+    """
+    return apply(alpha_dropout, input, p, training, inplace, rng)

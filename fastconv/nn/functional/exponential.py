@@ -1,4 +1,4 @@
-"""softmax and log_softmax."""
+"""softmax, log_softmax and softmin."""
 
 from __future__ import annotations
 
@@ -58,6 +58,12 @@ def _log_softmax_rule(wanted, x, dim, dtype):
         return (dx.reshape(x.shape).astype(x.dtype, copy=False),)
 
     return y.reshape(x.shape).astype(result, copy=False), pullback
+
+
+def _softmin_rule(wanted, x, dim, dtype):
+    check_floating(x, "input")
+    y, pullback = _softmax_rule(wanted, -x, dim, dtype)
+    return y, lambda dy: (-pullback(dy)[0],)
 
 
 @differentiable(_softmax_rule, wrt=("input",))
@@ -122,3 +128,34 @@ def log_softmax(input: A, dim: int | None = None, *, dtype: Any = None) -> A:
     array([-1000.,     0.])
     """
     return apply(log_softmax, input, dim, dtype)
+
+
+@differentiable(_softmin_rule, wrt=("input",))
+def softmin(input: A, dim: int | None = None, *, dtype: Any = None) -> A:
+    """softmax of -x along `dim`, as torch.nn.functional.softmin.
+
+    Parameters
+    ----------
+    input : array of any shape
+        float32, float64, float16 or bfloat16.
+    dim, dtype
+        As for `softmax`.
+
+    Returns
+    -------
+    array of the same shape
+
+    Raises
+    ------
+    ValueError
+        `dim` out of range.
+    TypeError
+        A dtype that is not supported.
+
+    Examples
+    --------
+    >>> import numpy as np, fastconv.nn.functional as F
+    >>> F.softmin(np.array([0.0, 0.0, np.inf]), dim=0)
+    array([0.5, 0.5, 0. ])
+    """
+    return apply(softmin, input, dim, dtype)

@@ -8,7 +8,7 @@ import fastconv.nn.functional as F
 from fastconv.nn.modules.arguments import number
 from fastconv.nn.modules.module import Module
 
-__all__ = ["Dropout", "Dropout2d"]
+__all__ = ["AlphaDropout", "Dropout", "Dropout1d", "Dropout2d", "Dropout3d"]
 
 
 class _Dropout(Module):
@@ -58,6 +58,38 @@ class Dropout(_Dropout):
         return F.dropout(x, self.p, self.training, self.inplace)
 
 
+class Dropout1d(_Dropout):
+    """In training mode, zero whole channels with probability p and scale the others by 1 / (1 - p).
+
+    Parameters
+    ----------
+    p : float
+        Probability, from 0 to 1.
+    inplace : bool
+        Whether to write into the input's memory.
+
+    Raises
+    ------
+    ValueError
+        `p` lies outside its range.
+
+    Notes
+    -----
+    Input (N, C, L) or (C, L). Tompson et al. 2015. Source: torch.nn.Dropout1d.
+
+    Examples
+    --------
+    >>> import numpy as np, fastconv.nn as nn
+    >>> y = nn.Dropout1d(0.5)(np.ones((1, 8, 4), np.float32))
+    >>> bool((y == y[:, :, :1]).all())
+    True
+    """
+
+    def forward(self, x: Any) -> Any:
+        """Drop channels of `x`."""
+        return F.dropout1d(x, self.p, self.training, self.inplace)
+
+
 class Dropout2d(_Dropout):
     """In training mode, zero whole channels with probability p and scale the others by 1 / (1 - p).
 
@@ -88,3 +120,66 @@ class Dropout2d(_Dropout):
     def forward(self, x: Any) -> Any:
         """Drop channels of `x`."""
         return F.dropout2d(x, self.p, self.training, self.inplace)
+
+
+class Dropout3d(_Dropout):
+    """In training mode, zero whole channels with probability p and scale the others by 1 / (1 - p).
+
+    Parameters
+    ----------
+    p : float
+        Probability, from 0 to 1.
+    inplace : bool
+        Whether to write into the input's memory.
+
+    Raises
+    ------
+    ValueError
+        `p` lies outside its range.
+
+    Notes
+    -----
+    Input (N, C, D, H, W) or (C, D, H, W). Tompson et al. 2015. Source: torch.nn.Dropout3d.
+
+    Examples
+    --------
+    >>> import numpy as np, fastconv.nn as nn
+    >>> y = nn.Dropout3d(0.5)(np.ones((1, 8, 2, 1, 1), np.float32))
+    >>> bool((y == y[:, :, :1]).all())
+    True
+    """
+
+    def forward(self, x: Any) -> Any:
+        """Drop channels of `x`."""
+        return F.dropout3d(x, self.p, self.training, self.inplace)
+
+
+class AlphaDropout(_Dropout):
+    """Dropout for networks of :class:`SELU`, which keeps mean 0 and variance 1.
+
+    Parameters
+    ----------
+    p : float
+        Probability, from 0 to 1.
+    inplace : bool
+        Whether to write into the input's memory.
+
+    Raises
+    ------
+    ValueError
+        `p` lies outside its range.
+
+    Notes
+    -----
+    Klambauer et al. 2017. Source: torch.nn.AlphaDropout.
+
+    Examples
+    --------
+    >>> import numpy as np, fastconv.nn as nn
+    >>> len(set(nn.AlphaDropout(0.5)(np.zeros(100, np.float32)).tolist()))
+    2
+    """
+
+    def forward(self, x: Any) -> Any:
+        """Drop elements of `x` (any shape)."""
+        return F.alpha_dropout(x, self.p, self.training, self.inplace)

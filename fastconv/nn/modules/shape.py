@@ -1,4 +1,4 @@
-"""Layers that only rearrange: Identity, Flatten, Unflatten, Unfold."""
+"""Layers that only rearrange: Identity, Flatten, Unflatten, Unfold, Fold."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import fastconv.nn.functional as F
 from fastconv.nn.modules.arguments import size, sizes
 from fastconv.nn.modules.module import Module
 
-__all__ = ["Flatten", "Identity", "Unflatten", "Unfold"]
+__all__ = ["Flatten", "Fold", "Identity", "Unflatten", "Unfold"]
 
 
 def _dimension(name: str, dim: int, rank: int) -> int:
@@ -183,3 +183,61 @@ class Unfold(Module):
 
     def extra_repr(self) -> str:
         return f"kernel_size={self.kernel_size}, dilation={self.dilation}, padding={self.padding}, stride={self.stride}"
+
+
+class Fold(Module):
+    """Adds the columns of sliding windows back up to an image (col2im).
+
+    Parameters
+    ----------
+    output_size : int or pair of int
+        Height and width of the image.
+    kernel_size, dilation, padding, stride : int or pair of int
+        The windows, as for :class:`Conv2d`.
+
+    Raises
+    ------
+    ValueError, TypeError
+        A parameter breaks its rule.
+
+    Notes
+    -----
+    Input (N, C kH kW, windows) or (C kH kW, windows), output (N, C, H, W) or (C, H, W). Source: torch.nn.Fold; ONNX
+    Col2Im.
+
+    Examples
+    --------
+    >>> import numpy as np, fastconv.nn as nn
+    >>> nn.Fold((5, 6), 3)(np.zeros((1, 18, 12), np.float32)).shape
+    (1, 2, 5, 6)
+    """
+
+    def __init__(
+        self,
+        output_size: int | tuple[int, int],
+        kernel_size: int | tuple[int, int],
+        dilation: int | tuple[int, int] = 1,
+        padding: int | tuple[int, int] = 0,
+        stride: int | tuple[int, int] = 1,
+    ) -> None:
+        super().__init__()
+        sizes("output_size", output_size, 2, 1)
+        sizes("kernel_size", kernel_size, 2, 1)
+        sizes("dilation", dilation, 2, 1)
+        sizes("padding", padding, 2, 0)
+        sizes("stride", stride, 2, 1)
+        self.output_size = output_size
+        self.kernel_size = kernel_size
+        self.dilation = dilation
+        self.padding = padding
+        self.stride = stride
+
+    def forward(self, x: Any) -> Any:
+        """Add up the columns of `x`."""
+        return F.fold(x, self.output_size, self.kernel_size, self.dilation, self.padding, self.stride)
+
+    def extra_repr(self) -> str:
+        return (
+            f"output_size={self.output_size}, kernel_size={self.kernel_size}, dilation={self.dilation}, "
+            f"padding={self.padding}, stride={self.stride}"
+        )
