@@ -19,7 +19,7 @@ import fastconv as fc
 from fastconv import backend
 from fastconv.cases import available_dtypes
 
-from . import cliffs, compare, goals, markdown, networks, peers, report, sweep
+from . import cliffs, compare, goals, markdown, network_table, networks, onnx_peers, peers, report, sweep
 from .conv_tasks import REPRESENTATIVE
 from .measure import Effort
 from .run import OPERATIONS, Settings, ceilings, environment, row, set_threads, tasks
@@ -31,7 +31,7 @@ _QUICK = Effort(rounds=3, block_seconds=0.005)
 _EPILOG = """\
 Every row is checked before it is timed. Without --layer, --network or --all the convolutions are a selection of each
 network's kinds of layers. Also: `bench compare BEFORE.json AFTER.json`, `bench table FILE.json [--insert README.md]`,
-`bench cliffs [--quick] [--json FILE]`, `bench networks [NAME ...] [--mode training] [--batch N] [--json FILE]`,
+`bench cliffs [--quick] [--json FILE]`, `bench networks [NAME ...] [--mode training] [--batch N,...] [--json FILE]`,
 `bench gpu-day [--dry-run]`, `bench predict [--against gpu_day.json] [--out FILE.md]`.
 Exit status: 0 all is well, 1 a result was wrong, 2 bad usage or input."""
 
@@ -43,7 +43,7 @@ def _positive(text: str) -> int:
     return value
 
 
-def _threads(text: str) -> list[int]:
+def _numbers(text: str) -> list[int]:
     return [_positive(part) for part in text.split(",")]
 
 
@@ -75,7 +75,7 @@ def _run_parser() -> argparse.ArgumentParser:
     parser.add_argument("--layer", type=_expression, metavar="REGEX", help="all layers whose name has a match")
     parser.add_argument("--all", action="store_true", help="all layers of all networks")
     parser.add_argument("--batch", type=_positive, default=BATCH, help=f"images in a call (default {BATCH})")
-    parser.add_argument("--threads", type=_threads, metavar="N,...", help="default: the library's")
+    parser.add_argument("--threads", type=_numbers, metavar="N,...", help="default: the library's")
     parser.add_argument("--layout", type=_layouts, default=list(LAYOUTS), metavar="nchw,nhwc", help="default: both")
     parser.add_argument("--against", choices=("torch", "none"), default="torch", help="default: torch, if installed")
     parser.add_argument("--isa", help="instruction set of the kernels (default: the best)")
@@ -295,11 +295,13 @@ def _table(argv: Sequence[str]) -> int:
     parser.add_argument("result", type=Path)
     parser.add_argument("--insert", type=Path, metavar="FILE.md", help="write it between the markers of this file")
     options = parser.parse_args(argv)
-    text = markdown.table(_load(options.result))
+    result = _load(options.result)
+    whole = result["run"].get("kind") == "networks"
+    text = network_table.table(result) if whole else markdown.table(result)
     if options.insert is None:
         print(text, end="")
     else:
-        markdown.insert(options.insert, text)
+        markdown.insert(options.insert, text, "networks" if whole else "benchmark")
     return 0
 
 
@@ -323,28 +325,39 @@ def _cliffs(argv: Sequence[str]) -> int:
 def _networks(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="bench networks", description=networks.__doc__, formatter_class=_Raw)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(networks.NETWORKS)} (default: all)")
-    parser.add_argument("--mode", choices=("inference", "training", "both"), default="both", help="default: both")
-    parser.add_argument("--batch", type=_positive, default=BATCH, help=f"images in a call (default {BATCH})")
-    parser.add_argument("--threads", type=_positive, metavar="N", help="default: the library's")
-    parser.add_argument("--against", choices=("torch", "none"), default="torch", help="default: torch, if installed")
+    parser.add_argument("--mode", choices=(*networks.MODES, "all"), default="all", help="default: all")
+    parser.add_argument("--batch", type=_numbers, default=[1, BATCH], metavar="N,...", help=f"default: 1,{BATCH}")
+    parser.add_argument("--threads", type=_numbers, metavar="N,...", help="default: 1 and the library's")
+    parser.add_argument(
+        "--against", choices=("all", "torch", "none"), default="all", help="default: all that are installed"
+    )
     parser.add_argument("--quick", action="store_true", help="three rounds in place of seven")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all measurements")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="write a bar chart (PNG, needs matplotlib)")
     options = parser.parse_args(argv)
     unknown = [name for name in options.names if name not in networks.NETWORKS]
     if unknown:
         parser.error(f"NAME must be one of {', '.join(networks.NETWORKS)}; got {unknown[0]!r}")
-    _destination(options.json)
-    torch = peers.load() if options.against == "torch" else None
-    if options.threads is not None:
-        set_threads(options.threads, torch)
-    module = None if torch is None else torch.module
-    effort = _QUICK if options.quick else Effort()
-    modes = ("inference", "training") if options.mode == "both" else (options.mode,)
-    found = []
-    for measured in networks.run(options.names or list(networks.NETWORKS), options.batch, modes, effort, module):
-        found.append(measured)
-        print(measured, flush=True)
+    for path in (options.json, options.plot):
+        _destination(path)
+    torch = None if options.against == "none" else peers.load()
+    others = onnx_peers.load() if options.against == "all" and torch is not None else {}
+    threads = options.threads or sorted({1, fc.get_num_threads()})
+    effort = _QUICK if options.quick else Effort(row_seconds=10)
+    chosen = networks.MODES if options.mode == "all" else (options.mode,)
+    plan = networks.Plan(options.batch, threads, chosen, effort)
+    found, start = [], time.monotonic()
+    with contextlib.ExitStack() as restore:
+        restore.callback(set_threads, fc.get_num_threads(), torch)
+        for measured in networks.run(options.names or list(networks.NETWORKS), plan, torch, others):
+            found.append(measured)
+            print(measured, flush=True)
+    print(f"\n{len(found)} rows in {time.monotonic() - start:.0f} s")
+    rows = [dataclasses.asdict(each) | {"ratio": each.ratio, "ratio_high": each.ratio_high} for each in found]
+    where = environment(torch) | {"others": [peer.name for peer in others.values()]}
+    result = {"environment": where, "run": {"kind": "networks", "quick": options.quick}, "ceilings": {}, "rows": rows}
     if options.json is not None:
-        rows = [dataclasses.asdict(each) | {"ratio": each.ratio} for each in found]
-        options.json.write_text(_as_json({"environment": environment(torch), "rows": rows}), encoding="utf-8")
+        options.json.write_text(_as_json(result), encoding="utf-8")
+    if options.plot is not None:
+        network_table.bars(result, options.plot)
     return 0

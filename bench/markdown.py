@@ -8,8 +8,6 @@ from typing import Any
 
 from .report import Row, number, ratio_mean
 
-BEGIN, END = "<!-- benchmark: begin -->", "<!-- benchmark: end -->"
-
 _TITLES = {
     "conv": "conv2d forward",
     "conv_backward": "conv2d backward",
@@ -24,7 +22,7 @@ _TITLES = {
 }
 
 
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+def lines(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     ruler = ["---", *("---:" for _ in header[1:])]
     return ["| " + " | ".join(cells) + " |" for cells in (header, ruler, *rows)]
 
@@ -58,7 +56,7 @@ def table(report: dict[str, Any]) -> str:
             for op in _TITLES
             if (group := [row for row in rows if row["op"] == op and row["threads"] == n])
         ]
-        text += _table(["operation", "layers", "NCHW", "channels-last", "better layout of each"], body)
+        text += lines(["operation", "layers", "NCHW", "channels-last", "better layout of each"], body)
         text.append("")
     calls = [row for row in rows if row["op"] == "call"]
     if calls:
@@ -66,7 +64,7 @@ def table(report: dict[str, Any]) -> str:
             [f"`{row['layer']}` {row['shape']}", *(_microseconds(row, name) for name in ("nchw", "torch nchw"))]
             for row in calls
         ]
-        text += _table(["whole call, µs", "fastconv", where["peer"] or "torch"], body)
+        text += lines(["whole call, µs", "fastconv", where["peer"] or "torch"], body)
         text.append("")
     return "\n".join(text).rstrip() + "\n"
 
@@ -76,17 +74,18 @@ def _microseconds(row: Row, name: str) -> str:
     return "-" if timing is None else number(1e3 * timing["ms"])
 
 
-def insert(document: Path, text: str) -> None:
-    """Put `text` between the two marker lines of a Markdown file.
+def insert(document: Path, text: str, kind: str = "benchmark") -> None:
+    """Put `text` between the two marker lines of a Markdown file, ``<!-- kind: begin -->`` and ``<!-- kind: end -->``.
 
     Raises
     ------
     ValueError
         The file does not have each marker once, in order.
     """
+    begin, end = f"<!-- {kind}: begin -->", f"<!-- {kind}: end -->"
     content = document.read_text(encoding="utf-8")
-    if content.count(BEGIN) != 1 or content.count(END) != 1 or content.index(BEGIN) > content.index(END):
-        raise ValueError(f"{document} must have the lines {BEGIN} and {END} once, in this order")
-    before, rest = content.split(BEGIN)
-    after = rest.split(END)[1]
-    document.write_text(f"{before}{BEGIN}\n{text}{END}{after}", encoding="utf-8")
+    if content.count(begin) != 1 or content.count(end) != 1 or content.index(begin) > content.index(end):
+        raise ValueError(f"{document} must have the lines {begin} and {end} once, in this order")
+    before, rest = content.split(begin)
+    after = rest.split(end)[1]
+    document.write_text(f"{before}{begin}\n{text}{end}{after}", encoding="utf-8")

@@ -7,6 +7,7 @@ times do not.
 from __future__ import annotations
 
 import gc
+import math
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -50,10 +51,22 @@ def quartiles(values: tuple[float, ...]) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class Effort:
-    """How long to measure: blocks of each candidate, and the seconds that one block should last."""
+    """How long to measure: blocks of each candidate, and the seconds that one block should last.
+
+    Where all candidates together would take more than `row_seconds`, there are fewer rounds, but at least three.
+    """
 
     rounds: int = 7
     block_seconds: float = 0.04
+    row_seconds: float = math.inf
+
+    def rounds_of(self, seconds: float) -> int:
+        """How many rounds of `seconds` each there will be.
+
+        >>> [Effort(row_seconds=10).rounds_of(seconds) for seconds in (0.1, 2.0, 60.0)]
+        [7, 5, 3]
+        """
+        return self.rounds if self.rounds * seconds <= self.row_seconds else max(3, int(self.row_seconds / seconds))
 
 
 @dataclass(frozen=True)
@@ -63,6 +76,7 @@ class _Block:
     calls: int
     samples: int
     warm: bool
+    seconds: float
 
     def run(self, call: Callable[[], object]) -> float:
         if self.warm:
@@ -88,7 +102,8 @@ def _plan(call: Callable[[], object], effort: Effort) -> _Block:
             calls *= 2
     samples = max(1, min(100, int(effort.block_seconds / elapsed)))
     # The first call of a block finds other data in the caches. A long call is timed as it is: it evicts its own data.
-    return _Block(calls, samples, warm=elapsed < effort.block_seconds)
+    warm = elapsed < effort.block_seconds
+    return _Block(calls, samples, warm, samples * elapsed + warm * elapsed / calls)
 
 
 def interleaved(calls: Mapping[str, Callable[[], object]], effort: Effort) -> dict[str, Timing]:
@@ -103,7 +118,7 @@ def interleaved(calls: Mapping[str, Callable[[], object]], effort: Effort) -> di
     collecting = gc.isenabled()
     gc.disable()
     try:
-        for _ in range(effort.rounds):
+        for _ in range(effort.rounds_of(sum(plan.seconds for plan in plans.values()))):
             for name, call in calls.items():
                 time.sleep(SETTLE_SECONDS)
                 blocks[name].append(plans[name].run(call))

@@ -1,17 +1,21 @@
-"""Whole networks: inference as built and through `fastconv.optimize`, and a training step, against torch.
+"""Whole networks: inference as built and through `fastconv.optimize`, and a training step, against other libraries.
 
-Inference   fastconv, fastconv.optimize; torch contiguous, channels-last and through jit.optimize_for_inference
+Inference   fastconv in both layouts and optimized, also with float32 precision "high"; torch contiguous, channels-last
+            and through jit.optimize_for_inference; ONNX Runtime and OpenVINO
 Training    forward, cross entropy, backward, SGD with momentum; torch contiguous and channels-last
+Denormal    inference with the weights and statistics that a new MobileNetV2 starts with, which make activations ever
+            smaller, and images so dark that these are denormal numbers; beside it the images as they are
 
-Both libraries have the same weights, with the statistics of normalisations that one batch gives: with those that a new
-network starts with, activations would shrink to denormal numbers from layer to layer. Outputs are compared before
-anything is timed. The last column is the time of torch's best way over that of fastconv's best.
+All libraries have the same weights, otherwise with the statistics that one batch gives. Outputs are compared before
+anything is timed. The last column is the time of the others' best way over that of fastconv's best at full precision;
+for denormal activations fastconv's time with normal ones over that with denormal ones.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,8 +25,9 @@ import fastconv as fc
 import fastconv.nn.functional as F
 from fastconv import models, optim
 
-from . import torch_networks
+from . import onnx_peers, torch_networks
 from .measure import Effort, interleaved
+from .run import set_threads
 
 _VGG16 = [64, 64, "M", 128, 128, "M", 256, 256, 256, "M", 512, 512, 512, "M", 512, 512, 512, "M"]
 _MOBILENET = [(1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1)]
@@ -50,6 +55,12 @@ NETWORKS: dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {
 }
 
 
+# In the order in which they are measured: training changes statistics.
+MODES = ("inference", "denormal", "training")
+DENORMAL, DARKNESS = "mobilenet_v2", np.float32(1e-36)
+HIGH = "fastconv high"
+
+
 @dataclass(frozen=True)
 class NetworkRow:
     """Seconds of each way for one network; `difference` of the outputs from torch's, as a share of the largest."""
@@ -57,57 +68,99 @@ class NetworkRow:
     network: str
     mode: str
     batch: int
+    threads: int
     seconds: dict[str, float]
     spread: dict[str, float]
     difference: float | None
 
+    def best(self, ours: bool) -> float | None:
+        """Seconds of the fastest way of fastconv (not at reduced precision) or of the others."""
+        return min(
+            (s for way, s in self.seconds.items() if way.startswith("fastconv") is ours and way != HIGH), default=None
+        )
+
     @property
     def ratio(self) -> float | None:
-        """Time of torch's best way over that of fastconv's best; None without torch."""
-        best = {
-            library: min((s for way, s in self.seconds.items() if way.startswith(library)), default=None)
-            for library in ("fastconv", "torch")
-        }
-        return None if best["torch"] is None else best["torch"] / best["fastconv"]
+        """Time of the others' best way over that of fastconv's best; None without others."""
+        if self.mode == "denormal":
+            return self.seconds["fastconv normal"] / self.seconds["fastconv"]
+        ours, theirs = self.best(True), self.best(False)
+        return None if theirs is None or ours is None else theirs / ours
+
+    @property
+    def ratio_high(self) -> float | None:
+        """The same with fastconv at precision "high"; None where that was not measured."""
+        theirs = self.best(False)
+        return None if theirs is None or HIGH not in self.seconds else theirs / self.seconds[HIGH]
 
     def __str__(self) -> str:
         ways = "  ".join(f"{way} {1e3 * s:.1f} ms ±{100 * self.spread[way]:.0f} %" for way, s in self.seconds.items())
         ratio = "" if self.ratio is None else f"  {self.ratio:.2f}x"
-        return f"{self.network:<12} {self.mode:<9} batch {self.batch}  {ways}{ratio}"
+        high = "" if self.ratio_high is None else f", high {self.ratio_high:.2f}x"
+        return f"{self.network:<12} {self.mode:<9} batch {self.batch}, {self.threads} threads  {ways}{ratio}{high}"
 
 
-def run(
-    names: Sequence[str], batch: int, modes: Sequence[str], effort: Effort, torch: Any = None
-) -> Iterator[NetworkRow]:
-    """Measure networks in the modes "inference" and "training"; without `torch` fastconv alone.
+@dataclass(frozen=True)
+class Plan:
+    """What is measured of each network: "inference" with every batch and number of threads, the rest with the last."""
+
+    batches: Sequence[int]
+    threads: Sequence[int]
+    modes: Sequence[str]
+    effort: Effort
+
+
+def run(names: Sequence[str], plan: Plan, torch: Any = None, others: Mapping[str, Any] = {}) -> Iterator[NetworkRow]:
+    """Measure networks in the modes of `MODES`; without `torch` fastconv alone.
+
+    `torch` is that of `bench.peers`, `others` those of `bench.onnx_peers`, which need torch, too.
 
     Raises
     ------
     ArithmeticError
-        The outputs of the two libraries differ by more than rounding.
+        The outputs of two libraries differ by more than rounding.
     """
     for name in names:
-        x = np.random.default_rng(0).standard_normal((batch, *models.model_info(name).input_shape), np.float32)
-        ours, theirs = _twins(name, x[:2], torch)
-        for mode in modes:
-            calls = (_inference if mode == "inference" else _training)(ours, theirs, x, torch)
-            difference = None if torch is None else _difference(name, ours, theirs, x[:1], torch)
-            timings = interleaved(calls, effort)
-            yield NetworkRow(
-                name,
-                mode,
-                batch,
-                {way: timing.seconds for way, timing in timings.items()},
-                {way: timing.spread for way, timing in timings.items()},
-                difference,
-            )
+        shape = models.model_info(name).input_shape
+        images = np.random.default_rng(0).standard_normal((max(plan.batches), *shape), np.float32)
+        module = None if torch is None else torch.module
+        ours, theirs, untrained = _twins(name, images[:2], module)
+        model = onnx_peers.export(module, theirs.eval(), (1, *shape)) if torch is not None and others else b""
+        difference = None if torch is None else _difference(name, ours, theirs, images[:1], module)
+        for mode in sorted(plan.modes, key=MODES.index):
+            last = (plan.threads[-1:], plan.batches[-1:] if mode == "training" else plan.batches[:1])
+            if mode == "denormal" and name != DENORMAL:
+                continue
+            for threads, batch in itertools.product(*((plan.threads, plan.batches) if mode == "inference" else last)):
+                set_threads(threads, torch)
+                x = images[:batch]
+                if mode == "inference":
+                    calls = _inference(ours, theirs, x, module)
+                    calls |= {each: peer.call(model, x, threads) for each, peer in others.items() if model}
+                elif mode == "training":
+                    calls = _training(ours, theirs, x, module)
+                else:
+                    calls = _denormal(ours, untrained, theirs, x, module)
+                if mode == "inference":
+                    _agree(name, {way: call for way, call in calls.items() if way in ("fastconv", *others)})
+                timings = interleaved(calls, plan.effort)
+                yield NetworkRow(
+                    name,
+                    mode,
+                    batch,
+                    threads,
+                    {way: timing.seconds for way, timing in timings.items()},
+                    {way: timing.spread for way, timing in timings.items()},
+                    difference,
+                )
 
 
-def _twins(name: str, x: np.ndarray, torch: Any) -> tuple[Any, Any]:
-    """The network, and torch's with the same weights; both with the statistics of this batch."""
+def _twins(name: str, x: np.ndarray, torch: Any) -> tuple[Any, Any, dict[str, np.ndarray]]:
+    """The network, and torch's with the same weights, both with the statistics of this batch; the state before them."""
     build, build_theirs = NETWORKS[name]
     fc.manual_seed(0)
     ours = build()
+    untrained = {key: np.array(value) for key, value in ours.state_dict().items()} if name == DENORMAL else {}
     norms = [module for module in ours.modules() if hasattr(module, "running_mean")]
     before = [norm.momentum for norm in norms]
     for norm in norms:
@@ -116,10 +169,10 @@ def _twins(name: str, x: np.ndarray, torch: Any) -> tuple[Any, Any]:
     for norm, momentum in zip(norms, before):
         norm.momentum = momentum
     if torch is None:
-        return ours, None
+        return ours, None, untrained
     theirs = build_theirs(torch)
     theirs.load_state_dict({key: torch.from_numpy(np.array(value)) for key, value in ours.state_dict().items()})
-    return ours, theirs
+    return ours, theirs, untrained
 
 
 def _difference(name: str, ours: Any, theirs: Any, x: np.ndarray, torch: Any) -> float:
@@ -131,10 +184,46 @@ def _difference(name: str, ours: Any, theirs: Any, x: np.ndarray, torch: Any) ->
     return difference
 
 
+def _agree(name: str, calls: Mapping[str, Callable[[], Any]]) -> None:
+    """Like `_difference`, for outputs of the same input."""
+    first, *others = calls
+    expected = calls[first]()
+    for way in others:
+        difference = float(np.abs(calls[way]() - expected).max() / np.abs(expected).max())
+        if not difference < 1e-3:
+            raise ArithmeticError(f"{name}: the outputs of {way} differ from ours by {difference:.1e} of the largest")
+
+
+def _at_high_precision(call: Callable[[], Any]) -> Callable[[], Any]:
+    def guarded() -> Any:
+        before = fc.get_float32_precision()
+        fc.set_float32_precision("high")
+        try:
+            return call()
+        finally:
+            fc.set_float32_precision(before)
+
+    return guarded
+
+
+def _without_gradients(torch: Any, model: Any, argument: Any) -> Callable[[], Any]:
+    def call() -> Any:
+        with torch.inference_mode():
+            return model(argument)
+
+    return call
+
+
 def _inference(ours: Any, theirs: Any, x: np.ndarray, torch: Any) -> dict[str, Callable[[], Any]]:
     ours.eval()
     fast = fc.optimize(ours, (1, *x.shape[1:]))
-    calls: dict[str, Callable[[], Any]] = {"fastconv": lambda: ours(x), "fastconv optimized": lambda: fast(x)}
+    x_last = np.moveaxis(np.ascontiguousarray(np.moveaxis(x, 1, -1)), -1, 1)
+    calls: dict[str, Callable[[], Any]] = {
+        "fastconv": lambda: ours(x),
+        "fastconv nhwc": lambda: ours(x_last),
+        "fastconv optimized": lambda: fast(x),
+        HIGH: _at_high_precision(lambda: fast(x)),
+    }
     if torch is None:
         return calls
     theirs.eval()
@@ -145,17 +234,26 @@ def _inference(ours: Any, theirs: Any, x: np.ndarray, torch: Any) -> dict[str, C
         traced = torch.jit.freeze(torch.jit.trace(copy.deepcopy(theirs), tensor))
         fused = torch.jit.optimize_for_inference(traced)
 
-    def guarded(model: Any, argument: Any) -> Callable[[], Any]:
-        def call() -> Any:
-            with torch.inference_mode():
-                return model(argument)
-
-        return call
-
     return calls | {
-        "torch nchw": guarded(theirs, tensor),
-        "torch nhwc": guarded(last, tensor_last),
-        "torch optimized": guarded(fused, tensor),
+        "torch nchw": _without_gradients(torch, theirs, tensor),
+        "torch nhwc": _without_gradients(torch, last, tensor_last),
+        "torch optimized": _without_gradients(torch, fused, tensor),
+    }
+
+
+def _denormal(
+    ours: Any, state: Mapping[str, np.ndarray], theirs: Any, x: np.ndarray, torch: Any
+) -> dict[str, Callable[[], Any]]:
+    fresh, dark = copy.deepcopy(ours).eval(), x * DARKNESS
+    fresh.load_state_dict(state)
+    calls: dict[str, Callable[[], Any]] = {"fastconv": lambda: fresh(dark), "fastconv normal": lambda: fresh(x)}
+    if torch is None:
+        return calls
+    their_fresh = copy.deepcopy(theirs).eval()
+    their_fresh.load_state_dict({key: torch.from_numpy(value) for key, value in state.items()})
+    return calls | {
+        "torch": _without_gradients(torch, their_fresh, torch.from_numpy(dark)),
+        "torch normal": _without_gradients(torch, their_fresh, torch.from_numpy(x)),
     }
 
 

@@ -10,9 +10,9 @@ import fastconv as fc
 from fastconv import cli as program
 
 try:
-    from fastconv.bench import cli, cliffs, compare, goals, markdown, measure, peers, report, run, sweep, task
+    from fastconv.bench import cli, cliffs, compare, goals, measure, peers, report, run, sweep, task
 except ModuleNotFoundError:  # a source tree: bench/ lies beside fastconv/
-    from bench import cli, cliffs, compare, goals, markdown, measure, peers, report, run, sweep, task
+    from bench import cli, cliffs, compare, goals, measure, peers, report, run, sweep, task
 
 # The smallest layer of each operation.
 SMALL = r"^(lenet-conv2|mobilenetv2-dw15|lenet-pool2|resnet50-conv5_bn|lenet-relu1|F\.relu)$"
@@ -261,11 +261,13 @@ def test_the_table_goes_between_the_markers(tmp_path):
         made_row("call", "relu", layer="F.relu", nchw=0.002, torch_nchw=0.001),
     )
     result.write_text(json.dumps(made_result(*rows)))
-    readme.write_text(f"before\n{markdown.BEGIN}\nold\n{markdown.END}\nafter\n")
+    readme.write_text("before\n<!-- benchmark: begin -->\nold\n<!-- benchmark: end -->\nafter\n")
     for _ in range(2):  # a second time changes nothing
         assert cli.main(["table", str(result), "--insert", str(readme)]) == 0
         text = readme.read_text()
-        assert text.startswith(f"before\n{markdown.BEGIN}\n") and text.endswith(f"{markdown.END}\nafter\n")
+        assert text.startswith("before\n<!-- benchmark: begin -->\n") and text.endswith(
+            "<!-- benchmark: end -->\nafter\n"
+        )
         assert "old" not in text and "| conv2d forward | 1 | 2.00 | 1.00 | 1.00 |" in text
         assert "| `F.relu`  | 2.00 | 1.00 |" in text and "a processor" in text
     readme.write_text("no markers")

@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from checks import torch_networks
@@ -25,32 +26,105 @@ def small(monkeypatch):
     monkeypatch.setattr(networks, "NETWORKS", {"resnet18": twins})
 
 
+class Peer:
+    """Stands in for ONNX Runtime: is given the file, and answers with what `answer` makes of our output."""
+
+    name = "peer 1.0"
+
+    def __init__(self, answer=lambda y: y):
+        self.answer = answer
+        self.asked = []
+
+    def call(self, model, x, threads):
+        self.asked.append((len(model) > 0, x.shape[0], threads))
+        net = networks.NETWORKS["resnet18"][0]()
+        net.load_state_dict(self.state)
+        return lambda: self.answer(net.eval()(x))
+
+
+@pytest.fixture
+def peer(monkeypatch):
+    """`Peer` in place of ONNX Runtime, which need not be installed; nothing is exported."""
+    found = Peer()
+    twins = networks._twins
+
+    def noting(*arguments):
+        result = twins(*arguments)
+        found.state = {key: np.array(value) for key, value in result[0].state_dict().items()}
+        return result
+
+    monkeypatch.setattr(networks, "_twins", noting)
+    monkeypatch.setattr(networks.onnx_peers, "export", lambda *arguments: b"model")
+    monkeypatch.setattr(networks.onnx_peers, "load", lambda: {"onnxruntime": found})
+    return found
+
+
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_both_modes_against_torch(torch, tmp_path, capsys):
+def test_all_modes_against_all(torch, peer, tmp_path, monkeypatch):
+    monkeypatch.setattr(networks, "DENORMAL", "resnet18")
     file = tmp_path / "networks.json"
-    assert cli.main(["networks", "resnet18", "--batch", "2", "--quick", "--json", str(file)]) == 0
-    inference, training = json.loads(file.read_text())["rows"]
-    assert list(inference["seconds"]) == [
-        "fastconv",
-        "fastconv optimized",
-        "torch nchw",
-        "torch nhwc",
-        "torch optimized",
-    ]
+    assert cli.main(["networks", "--batch", "1,2", "--threads", "1", "--quick", "--json", str(file)]) == 0
+    *inference, denormal, training = json.loads(file.read_text())["rows"]
+    ours = ["fastconv", "fastconv nhwc", "fastconv optimized", "fastconv high"]
+    theirs = ["torch nchw", "torch nhwc", "torch optimized", "onnxruntime"]
+    for row, batch in zip(inference, (1, 2), strict=True):
+        seconds = row["seconds"]
+        assert list(seconds) == ours + theirs and row["batch"] == batch and row["threads"] == 1
+        best = min(seconds[way] for way in theirs)
+        assert row["ratio"] == pytest.approx(best / min(seconds[way] for way in ours[:3]))
+        assert row["ratio_high"] == pytest.approx(best / seconds["fastconv high"])
+    assert list(denormal["seconds"]) == ["fastconv", "fastconv normal", "torch", "torch normal"]
+    assert denormal["ratio"] == denormal["seconds"]["fastconv normal"] / denormal["seconds"]["fastconv"]
     assert list(training["seconds"]) == ["fastconv", "torch nchw", "torch nhwc"]
-    for row in (inference, training):
-        ours, theirs = (
-            min(s for way, s in row["seconds"].items() if way.startswith(library)) for library in ("fastconv", "torch")
-        )
-        assert row["ratio"] == pytest.approx(theirs / ours) and row["difference"] < 1e-5
-    out = capsys.readouterr().out.splitlines()
-    assert len(out) == 2 and out[0].startswith("resnet18     inference batch 2  fastconv ") and out[1].endswith("x")
+    assert denormal["batch"] == 1 and training["batch"] == 2
+    assert all(row["difference"] < 1e-5 for row in (*inference, denormal, training))
+    assert peer.asked == [(True, 1, 1), (True, 2, 1)]
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_table_and_bars(torch, peer, tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    file, picture, readme = tmp_path / "networks.json", tmp_path / "networks.png", tmp_path / "README.md"
+    options = ["--batch", "2", "--threads", "1,2", "--quick", "--json", str(file), "--plot", str(picture)]
+    assert cli.main(["networks", *options]) == 0
+    assert picture.read_bytes()[:4] == b"\x89PNG"
+    readme.write_text("before\n<!-- networks: begin -->\n<!-- networks: end -->\nafter\n")
+    assert cli.main(["table", str(file), "--insert", str(readme)]) == 0
+    text = readme.read_text()
+    assert text.startswith("before\n<!-- networks: begin -->\n") and text.endswith("<!-- networks: end -->\nafter\n")
+    assert "peer 1.0 in the same run" in text
+    row = json.loads(file.read_text())["rows"][0]
+    (line,) = (line for line in text.splitlines() if line.startswith("| resnet18, batch 2, 1 thread "))
+    cells = [cell.strip() for cell in line.strip("|").split("|")]
+    assert float(cells[6]) == pytest.approx(row["ratio"], rel=0.01)
+    assert float(cells[2]) == pytest.approx(1e3 * row["seconds"]["fastconv optimized"], rel=0.01)
+    assert "| geometric mean, batch 2, 2 threads |" in text and "| training step | fastconv | torch | x |" in text
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_peer_with_other_outputs(torch, peer):
+    peer.answer = lambda y: y * 1.01
+    with pytest.raises(ArithmeticError, match=r"resnet18: .* of onnxruntime differ from ours by 1\.0e-02"):
+        cli.main(["networks", "--batch", "1", "--quick"])
+
+
+def test_files_for_onnx_peers(torch):
+    onnx = pytest.importorskip("onnx")
+    onnx_peers = networks.onnx_peers
+    net = networks.NETWORKS["resnet18"][1](torch).eval()
+    file = onnx_peers.export(torch, net, (1, 3, 32, 32))
+    onnx.checker.check_model(onnx.load_from_string(file))
+    x = np.random.default_rng(0).normal(size=(2, 3, 32, 32)).astype(np.float32)
+    expected = net(torch.from_numpy(x)).detach().numpy()
+    for peer in onnx_peers.load().values():
+        np.testing.assert_allclose(peer.call(file, x, 1)(), expected, rtol=1e-3, atol=1e-4)
 
 
 def test_without_torch_fastconv_alone(capsys):
-    assert cli.main(["networks", "--batch", "1", "--against", "none", "--quick", "--mode", "inference"]) == 0
+    arguments = ["networks", "--batch", "1", "--threads", "1", "--against", "none", "--quick", "--mode", "inference"]
+    assert cli.main(arguments) == 0
     out = capsys.readouterr().out
-    assert "fastconv optimized" in out and "torch" not in out
+    assert "fastconv optimized" in out and "torch" not in out and "1 rows in" in out
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
