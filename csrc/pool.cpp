@@ -14,15 +14,99 @@ namespace {
 
 // Stands before every block and keeps its alignment.
 struct alignas(64) Header {
-  std::size_t bytes;  // of the whole block with this header
+  std::size_t bytes;           // of the whole block with this header
+  Header *later, *earlier;     // of all kept blocks, in the order in which they came back
+  Header *below, *above;       // of its class: a stack, the block that came back last on top
 };
 static_assert(sizeof(Header) == 64, "the header keeps the 64-byte alignment");
 
-struct Cache {
+// Four classes an octave: at most 25 % of a block is unused, and sizes that differ a little share a class.
+constexpr std::size_t kSmallestStep = 4096;
+constexpr int kClasses = 4 * 64;
+std::size_t size_class(std::size_t bytes, int* number) {
+  std::size_t step = kSmallestStep;
+  int octave = 0;
+  while (bytes > step * 8) {
+    step *= 2;
+    octave++;
+  }
+  const std::size_t steps = (bytes + step - 1) / step;
+  *number = octave * 4 + int(steps) - 1;  // pooled blocks have 5 to 8 steps, but for those of the smallest step
+  return steps * step;
+}
+int class_of(const Header* h) {
+  int number;
+  size_class(h->bytes, &number);
+  return number;
+}
+
+class Cache {
+ public:
   std::mutex mutex;
-  Header* blocks[kMaxCachedBlocks];
-  int count = 0;
-  std::size_t bytes = 0;
+
+  // A kept block of this class or, with up to half its size to spare, of the next two; nullptr: there is none.
+  Header* take(int number) {
+    for (int i = number; i <= number + 2 && i < kClasses; i++)
+      if (Header* h = top_[i]) {
+        unlink(h, i);
+        use(h->bytes);
+        return h;
+      }
+    return nullptr;
+  }
+  void unused(std::size_t bytes) { in_use_ -= bytes; }
+  void use(std::size_t bytes) {
+    in_use_ += bytes;
+    if (++handed_out_ == kLately) {
+      handed_out_ = 0;
+      most_before_ = most_;
+      most_ = 0;
+    }
+    if (in_use_ > most_) most_ = in_use_;
+  }
+  void put_back(Header* h) {
+    in_use_ -= h->bytes;
+    const int number = class_of(h);
+    h->above = nullptr;
+    h->below = top_[number];
+    if (h->below) h->below->above = h;
+    top_[number] = h;
+    h->later = nullptr;
+    h->earlier = latest_;
+    (latest_ ? latest_->later : earliest_) = h;
+    latest_ = h;
+    kept_ += h->bytes;
+  }
+  // Takes out what is too much.
+  Header* surplus() {
+    const std::size_t most = most_ > most_before_ ? most_ : most_before_, bound = most + most / 8;
+    const std::size_t limit = bound > kKeptBytes ? bound : kKeptBytes;
+    return shed(limit > in_use_ ? limit - in_use_ : 0);
+  }
+  // Takes out the earliest blocks until no more than `bytes` are kept: a chain by `below`.
+  Header* shed(std::size_t bytes) {
+    Header* chain = nullptr;
+    while (kept_ > bytes) {
+      Header* h = earliest_;
+      unlink(h, class_of(h));
+      h->below = chain;
+      chain = h;
+    }
+    return chain;
+  }
+
+ private:
+  void unlink(Header* h, int number) {
+    (h->above ? h->above->below : top_[number]) = h->below;
+    if (h->below) h->below->above = h->above;
+    (h->earlier ? h->earlier->later : earliest_) = h->later;
+    (h->later ? h->later->earlier : latest_) = h->earlier;
+    kept_ -= h->bytes;
+  }
+
+  Header *top_[kClasses] = {}, *earliest_ = nullptr, *latest_ = nullptr;
+  std::size_t in_use_ = 0, kept_ = 0, most_ = 0, most_before_ = 0;  // most: in use at once, lately and before that
+  int handed_out_ = 0;
 };
 
 // Never destroyed: arrays may be freed while the interpreter shuts down.
@@ -31,15 +115,16 @@ Cache& cache() {
   return *c;
 }
 
+void unmap(Header* chain) {
+  while (chain) {
+    Header* h = chain;
+    chain = h->below;
+    munmap(h, h->bytes);
+  }
+}
+
 std::atomic<std::size_t> peak{0};
 std::atomic<const PoolHooks*> hooks{nullptr};
-
-// Four classes an octave: at most 25 % of a block is unused, and sizes that differ a little share a class.
-std::size_t size_class(std::size_t bytes) {
-  std::size_t step = 4096;
-  while (bytes > step * 8) step *= 2;
-  return (bytes + step - 1) / step * step;
-}
 
 constexpr std::size_t kHugePage = std::size_t(2) << 20;
 
@@ -65,24 +150,26 @@ void* pool_acquire(std::size_t bytes) {
     h->bytes = rounded;
     return h + 1;
   }
-  const std::size_t wanted = size_class(total);
+  int number;
+  const std::size_t wanted = size_class(total, &number);
+  Cache& c = cache();
+  Header* surplus;
   {
-    Cache& c = cache();
     std::lock_guard<std::mutex> lock(c.mutex);
-    for (int i = c.count - 1; i >= 0; i--) {
-      if (c.blocks[i]->bytes != wanted) continue;
-      Header* h = c.blocks[i];
-      for (int j = i; j + 1 < c.count; j++) c.blocks[j] = c.blocks[j + 1];
-      c.count--;
-      c.bytes -= wanted;
-      return h + 1;
-    }
+    if (Header* h = c.take(number)) return h + 1;
+    c.use(wanted);
+    surplus = c.surplus();
   }
+  unmap(surplus);
   Header* h = map_block(wanted);
   if (!h) {
     pool_trim();
     h = map_block(wanted);
-    if (!h) return nullptr;
+    if (!h) {
+      std::lock_guard<std::mutex> lock(c.mutex);
+      c.unused(wanted);
+      return nullptr;
+    }
   }
   h->bytes = wanted;
   return h + 1;
@@ -96,31 +183,24 @@ void pool_release(void* block) noexcept {
     std::free(h);
     return;
   }
-  Header* evicted[kMaxCachedBlocks + 1];
-  int n = 0;
-  if (h->bytes > kMaxCachedBytes) {
-    evicted[n++] = h;
-  } else {
-    Cache& c = cache();
+  Cache& c = cache();
+  Header* surplus;
+  {
     std::lock_guard<std::mutex> lock(c.mutex);
-    while (c.count == kMaxCachedBlocks || (c.count && c.bytes + h->bytes > kMaxCachedBytes)) {
-      evicted[n++] = c.blocks[0];
-      c.bytes -= c.blocks[0]->bytes;
-      for (int j = 0; j + 1 < c.count; j++) c.blocks[j] = c.blocks[j + 1];
-      c.count--;
-    }
-    c.blocks[c.count++] = h;
-    c.bytes += h->bytes;
+    c.put_back(h);
+    surplus = c.surplus();
   }
-  for (int i = 0; i < n; i++) munmap(evicted[i], evicted[i]->bytes);
+  unmap(surplus);
 }
 
 void pool_trim() noexcept {
   Cache& c = cache();
-  std::lock_guard<std::mutex> lock(c.mutex);
-  for (int i = 0; i < c.count; i++) munmap(c.blocks[i], c.blocks[i]->bytes);
-  c.count = 0;
-  c.bytes = 0;
+  Header* chain;
+  {
+    std::lock_guard<std::mutex> lock(c.mutex);
+    chain = c.shed(0);
+  }
+  unmap(chain);
 }
 
 std::size_t workspace_peak() noexcept { return peak.load(); }

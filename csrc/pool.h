@@ -1,15 +1,17 @@
 // Memory for outputs and scratch: 64-byte aligned, recycled above kPooledBytes.
 //
 // A fresh mapping costs a page fault per 4 KB, which is more than a memory-bound op takes on the data itself; so blocks
-// are kept and handed out again. What is kept is bounded (kMaxCachedBytes, kMaxCachedBlocks), the oldest go first.
+// are kept and handed out again. What is kept is bounded: blocks in use and kept ones together take no more than
+// kKeptBytes, or a little more than was in use at once lately, whichever is larger. A training step so finds the memory
+// of the last one. Those that were kept longest go first.
 #pragma once
 #include <cstddef>
 
 namespace fastconv {
 
 constexpr std::size_t kPooledBytes = std::size_t(64) << 10;
-constexpr std::size_t kMaxCachedBytes = std::size_t(512) << 20;
-constexpr int kMaxCachedBlocks = 32;
+constexpr std::size_t kKeptBytes = std::size_t(512) << 20;
+constexpr int kLately = 16384;  // blocks handed out: more than a training step of the deepest networks needs
 
 // Another source of memory (array_library.h): asked first while it is in use; whatever it gave goes back to it.
 struct PoolHooks {

@@ -38,10 +38,11 @@ def cat(tensors: Sequence[Any], dim: int = 0) -> Any:
     y = np.concatenate(arrays, axis=dim)
     if not any(isinstance(t, Tensor) for t in tensors):
         return y
+    axis = dim % y.ndim
     ends = np.cumsum([a.shape[dim] for a in arrays]).tolist()
 
     def part(start: int, end: int) -> Callable[[Array], Array]:
-        return lambda dy: dy[(slice(None),) * (dim % y.ndim) + (slice(start, end),)]
+        return lambda dy: dy[(slice(None),) * axis + (slice(start, end),)]
 
     return Tensor._op(y, *((t, part(start, end)) for t, start, end in zip(tensors, [0, *ends], ends)))
 

@@ -19,13 +19,16 @@ from .nn.modules.linear import Linear
 from .nn.modules.module import Module
 from .nn.modules.normalization import BatchNorm
 from .nn.modules.shape import Identity
-from .tape import enable_grad, topological_order
+from .tape import enable_grad, keep_values, parents_of, topological_order
 from .tensor import Parameter, Tensor
 
 __all__ = ["Optimized", "optimize"]
 
 Call = tuple[Module, Tensor, Tensor]
 """A call of a layer in a recorded pass: the layer, its first input, its output."""
+
+Values = dict[int, Tensor]
+"""What a recorded pass computed, by the id of the Nodes."""
 
 _COPYING = (Hardtanh, LeakyReLU)
 """Layers that have no kernel in place: they would compute another array and copy it back, at twice the time."""
@@ -191,8 +194,8 @@ def _rewrite(model: Module, shapes: Sequence[Sequence[int]]) -> tuple[tuple[tupl
     dtype = next((p.data.dtype for p in model.parameters() if is_floating(p.data.dtype)), np.dtype(np.float32))
     inputs = [rng.standard_normal(shape).astype(dtype) for shape in shapes]
     names = {module: name for name, module in model.named_modules()}
-    calls, outputs = _recorded_calls(model, inputs)
-    readers = Counter(id(parent) for tensor in _all_behind(outputs) for parent in _parents(tensor))
+    calls, outputs, values = _recorded_calls(model, inputs)
+    readers = Counter(id(parent) for tensor in _all_behind(outputs, values) for parent in _parents(tensor, values))
     readers.update(id(output) for output in outputs)
     times = Counter(id(module) for module, _, _ in calls)
     made_by = {id(output): (module, entry) for module, entry, output in calls}
@@ -209,7 +212,7 @@ def _rewrite(model: Module, shapes: Sequence[Sequence[int]]) -> tuple[tuple[tupl
         entries = [entry for other, entry, _ in calls if other is module]
         if getattr(module, "inplace", None) is not False or isinstance(module, _COPYING):
             continue
-        if all(readers[id(e)] == 1 and _is_fresh(e) for e in entries):
+        if all(readers[id(e)] == 1 and _is_fresh(e, values) for e in entries):
             inplace.append(module)
 
     undo: list[Callable[[], None]] = []
@@ -227,8 +230,8 @@ def _rewrite(model: Module, shapes: Sequence[Sequence[int]]) -> tuple[tuple[tupl
     return tuple((names[a], names[b]) for a, b in folded), tuple(names[module] for module in inplace)
 
 
-def _recorded_calls(model: Module, inputs: list[np.ndarray]) -> tuple[list[Call], list[Tensor]]:
-    """Every call of a layer without hooks in a recorded forward pass, and the outputs of the pass."""
+def _recorded_calls(model: Module, inputs: list[np.ndarray]) -> tuple[list[Call], list[Tensor], Values]:
+    """Every call of a layer without hooks in a recorded forward pass, the outputs of the pass, all that it recorded."""
     calls: list[Call] = []
 
     def note(module: Module, arguments: tuple[Any, ...], output: Any) -> None:
@@ -238,12 +241,12 @@ def _recorded_calls(model: Module, inputs: list[np.ndarray]) -> tuple[list[Call]
     layers = [module for module in model.modules() if not module._modules and not module._forward_hooks]
     handles = [module.register_forward_hook(note) for module in layers]
     try:
-        with enable_grad():
+        with enable_grad(), keep_values() as values:
             result = model(*(Tensor(x, requires_grad=True) for x in inputs))
     finally:
         for handle in handles:
             handle.remove()
-    return calls, _tensors(result)
+    return calls, _tensors(result), values
 
 
 def _tensors(result: Any) -> list[Tensor]:
@@ -252,18 +255,20 @@ def _tensors(result: Any) -> list[Tensor]:
     return found
 
 
-def _parents(tensor: Tensor) -> list[Tensor]:
-    return [parent for parent in tensor._node.parents if parent is not None] if tensor._node is not None else []
+def _parents(tensor: Tensor, values: Values) -> list[Tensor]:
+    vertices = [] if tensor._node is None else parents_of(tensor._node)
+    return [v if isinstance(v, Tensor) else values[id(v)] for v in vertices]
 
 
-def _all_behind(outputs: list[Tensor]) -> list[Tensor]:
+def _all_behind(outputs: list[Tensor], values: Values) -> list[Tensor]:
     """Every recorded Tensor that the outputs were computed from, each once."""
-    return list({id(tensor): tensor for output in outputs for tensor in topological_order(output)}.values())
+    vertices = {id(v): v for output in outputs for v in topological_order(output)}
+    return [v if isinstance(v, Tensor) else values[id(v)] for v in vertices.values()]
 
 
-def _is_fresh(tensor: Tensor) -> bool:
+def _is_fresh(tensor: Tensor, values: Values) -> bool:
     """Whether nothing else holds the memory of `tensor`: it was computed, and is no view of what it was made from."""
-    parents = _parents(tensor)
+    parents = _parents(tensor, values)
     return bool(parents) and not any(np.may_share_memory(tensor.data, parent.data) for parent in parents)
 
 

@@ -5,19 +5,21 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Union, cast
 
 import numpy as np
 
 if TYPE_CHECKING:
     from .tensor import Tensor
 
+Vertex = Union["Node", "Tensor"]  # of the graph of what was recorded: a Tensor where it is a leaf
 Pullback = Callable[[np.ndarray], Sequence[np.ndarray | None]]
 
 
 class GradMode(threading.local):
     enabled = True
     substitute: Callable[[Any], Callable[..., Any]] | None = None
+    values: dict[int, Tensor] | None = None
     after_backward: list[Callable[[], None]] | None = None  # None while no backward runs
 
 
@@ -90,13 +92,30 @@ def substitute_rules(substitute: Callable[[Any], Callable[..., Any]]) -> Iterato
         mode.substitute = before
 
 
+@contextlib.contextmanager
+def keep_values() -> Iterator[dict[int, Tensor]]:
+    """Context manager: the Tensors that are recorded in this thread, by the id of their Node.
+
+    For those who look at a graph rather than play it back: a record alone keeps no values.
+    """
+    before, mode.values = mode.values, {}
+    try:
+        yield mode.values
+    finally:
+        mode.values = before
+
+
 class Node:
-    """Where a Tensor came from: `parents` (None for those that need no gradient) and `pullback`, one gradient each."""
+    """Where a value came from: `parents` (None for those that need no gradient) and `pullback`, one gradient each.
+
+    Parents are the Nodes of values that were recorded, too, and leaf Tensors. Values themselves are not kept: what a
+    gradient needs, its pullback holds, and everything else is freed as soon as the program drops it.
+    """
 
     __slots__ = ("parents", "pullback")
 
     def __init__(self, parents: Sequence[Tensor | None], pullback: Pullback) -> None:
-        self.parents = parents
+        self.parents: Sequence[Vertex | None] = [None if p is None else p._node or p for p in parents]
         self.pullback: Pullback | None = pullback
 
 
@@ -107,20 +126,27 @@ def _owner(array: np.ndarray) -> np.ndarray:
     return array
 
 
-def topological_order(root: Tensor) -> list[Tensor]:
-    """Every Tensor behind `root`, each after those that it was computed from; no recursion, for deep networks."""
-    order, seen, stack = [], {id(root)}, [(root, iter(root._node.parents if root._node else ()))]
+def topological_order(root: Tensor) -> list[Vertex]:
+    """Every vertex behind `root`, each after those that it was computed from; no recursion, for deep networks."""
+    first: Vertex = root._node or root
+    order: list[Vertex] = []
+    seen, stack = {id(first)}, [(first, iter(parents_of(first)))]
     while stack:
-        tensor, parents = stack[-1]
+        vertex, parents = stack[-1]
         for parent in parents:
-            if parent is not None and id(parent) not in seen:
+            if id(parent) not in seen:
                 seen.add(id(parent))
-                stack.append((parent, iter(parent._node.parents if parent._node else ())))
+                stack.append((parent, iter(parents_of(parent))))
                 break
         else:
-            order.append(tensor)
+            order.append(vertex)
             stack.pop()
     return order
+
+
+def parents_of(vertex: Vertex) -> list[Vertex]:
+    """The vertices that `vertex` was computed from and that need a gradient."""
+    return [parent for parent in vertex.parents if parent is not None] if isinstance(vertex, Node) else []
 
 
 def after_backward(callback: Callable[[], None]) -> None:
@@ -146,31 +172,54 @@ def run_backward(root: Tensor, gradient: np.ndarray, retain_graph: bool) -> None
 
 def _walk_back(root: Tensor, gradient: np.ndarray, retain_graph: bool) -> None:
     order = topological_order(root)
-    if any(t._node is not None and t._node.pullback is None for t in order):
+    if any(isinstance(vertex, Node) and vertex.pullback is None for vertex in order):
         raise ValueError(
             "backward was called before and freed the record; use backward(retain_graph=True) in all but the last call"
         )
-    gradients = {id(root): gradient}
+    gradients = {id(order[-1]): gradient}
+    sums: set[int] = set()  # vertices whose gradient is a sum that was made here, so that nothing else refers to it
     handed_out = {id(_owner(gradient))}  # memory that must not become a second Tensor's grad, too
-    for tensor in reversed(order):
-        dy = gradients.pop(id(tensor), None)
-        node = tensor._node
+    del gradient
+    while order:
+        vertex = order.pop()
+        dy = gradients.pop(id(vertex), None)
         if dy is None:
             continue
-        if node is None or node.pullback is None:
-            if tensor.grad is not None:
-                dy = tensor.grad + dy
-            elif id(_owner(dy)) in handed_out or not dy.flags.writeable:
-                dy = dy.copy()
-            handed_out.add(id(_owner(dy)))
-            tensor.grad = dy
-            # A leaf comes after everything that was computed from it, so nothing more is added in this pass.
-            for hook in tuple(tensor._gradient_hooks.values()) if tensor._gradient_hooks else ():
-                hook(tensor)
+        if not isinstance(vertex, Node):
+            _finish_leaf(vertex, dy, handed_out)
             continue
-        for parent, dx in zip(node.parents, node.pullback(dy)):
-            if parent is not None and dx is not None:
-                before = gradients.get(id(parent))
-                gradients[id(parent)] = dx if before is None else before + dx
+        pullback, parents = cast(Pullback, vertex.pullback), vertex.parents
         if not retain_graph:
-            node.pullback, node.parents = None, ()
+            vertex.pullback, vertex.parents = None, ()
+        received = list(zip(parents, pullback(dy)))
+        del dy, pullback  # with what they hold: the sums below find its memory free
+        for parent, dx in received:
+            if parent is not None and dx is not None:
+                key = id(parent)
+                before = gradients.get(key)
+                if before is None:
+                    gradients[key] = dx
+                else:
+                    gradients[key] = add(before, dx, into=key in sums)
+                    sums.add(key)
+        del received
+
+
+def add(a: np.ndarray, b: np.ndarray, into: bool = False) -> np.ndarray:
+    """a + b; `into`: in the memory of `a` where that can be."""
+    if into:
+        a += b
+        return a
+    return a + b
+
+
+def _finish_leaf(tensor: Tensor, dy: np.ndarray, handed_out: set[int]) -> None:
+    if tensor.grad is not None:
+        dy = add(tensor.grad, dy)
+    elif id(_owner(dy)) in handed_out or not dy.flags.writeable:
+        dy = dy.copy()
+    handed_out.add(id(_owner(dy)))
+    tensor.grad = dy
+    # A leaf comes after everything that was computed from it, so nothing more is added in this pass.
+    for hook in tuple(tensor._gradient_hooks.values()) if tensor._gradient_hooks else ():
+        hook(tensor)

@@ -24,6 +24,8 @@ def record(value: Any, parents: Sequence[Tensor | None], pullback: Pullback) -> 
     result = Tensor(value)
     result.requires_grad = True
     result._node = Node(parents, pullback)
+    if mode.values is not None:
+        mode.values[id(result._node)] = result
     return result
 
 
@@ -32,7 +34,8 @@ def _op(value: Any, *edges: tuple[Any, Callable[[Array], Array]]) -> Tensor:
     needed = [(x, f) for x, f in edges if isinstance(x, Tensor) and x.requires_grad] if mode.enabled else []
     if not needed:
         return Tensor(value)
-    return record(value, [x for x, _ in needed], lambda dy: [fit(f(dy), x.data) for x, f in needed])
+    targets = [(f, x.data.shape, x.data.dtype) for x, f in needed]
+    return record(value, [x for x, _ in needed], lambda dy: [fit(f(dy), shape, dtype) for f, shape, dtype in targets])
 
 
 class Tensor(Dimensions):

@@ -29,13 +29,13 @@ def operand(x: Any) -> Any:
     return x.item() if isinstance(x, np.generic) else x
 
 
-def fit(gradient: Array, data: Array) -> Array:
-    """Undo broadcasting: sum `gradient` to the shape of `data`, in its type."""
-    if gradient.shape != data.shape:
-        lead = gradient.ndim - data.ndim
-        axes = (*range(lead), *(lead + i for i, n in enumerate(data.shape) if n == 1 and gradient.shape[lead + i] != 1))
-        gradient = gradient.sum(axes, dtype=wide(gradient), keepdims=True).reshape(data.shape)
-    return gradient.astype(data.dtype, copy=False)
+def fit(gradient: Array, shape: tuple[int, ...], dtype: np.dtype) -> Array:
+    """Undo broadcasting: sum `gradient` to `shape`, in `dtype`."""
+    if gradient.shape != shape:
+        lead = gradient.ndim - len(shape)
+        axes = (*range(lead), *(lead + i for i, n in enumerate(shape) if n == 1 and gradient.shape[lead + i] != 1))
+        gradient = gradient.sum(axes, dtype=wide(gradient), keepdims=True).reshape(shape)
+    return gradient.astype(dtype, copy=False)
 
 
 def power_slope(a: Any, n: Any) -> Any:
@@ -107,11 +107,16 @@ class Arithmetic:
             full = (*full[:-1], 1, *full[-1:])
         if b.ndim == 1:
             full = (*full, 1)
-        return self._op(
-            y,
-            (left, lambda dy: fit(np.matmul(dy.reshape(full), columns.swapaxes(-1, -2)), rows).reshape(a.shape)),
-            (right, lambda dy: fit(np.matmul(rows.swapaxes(-1, -2), dy.reshape(full)), columns).reshape(b.shape)),
-        )
+
+        def left_gradient(dy: Array) -> Array:
+            product = np.matmul(dy.reshape(full), columns.swapaxes(-1, -2))
+            return fit(product, rows.shape, rows.dtype).reshape(a.shape)
+
+        def right_gradient(dy: Array) -> Array:
+            product = np.matmul(rows.swapaxes(-1, -2), dy.reshape(full))
+            return fit(product, columns.shape, columns.dtype).reshape(b.shape)
+
+        return self._op(y, (left, left_gradient), (right, right_gradient))
 
     def __neg__(self) -> Any:
         return self._op(-self.data, (self, lambda dy: -dy))

@@ -58,9 +58,9 @@ class Dimensions(Arithmetic):
         """Sum over `dim` (all dimensions for None); 16-bit types are accumulated in float32."""
         axes = named_axes(dim, axis, self.ndim)
         y = self.data.sum(axes, dtype=wide(self.data), keepdims=True).astype(self.dtype, copy=False)
-        shape = y.shape
+        full, kept = self.shape, y.shape
         y = y if keepdim or keepdims else y.reshape([n for i, n in enumerate(self.shape) if i not in axes])
-        return self._op(y, (self, lambda dy: np.broadcast_to(dy.reshape(shape), self.shape)))
+        return self._op(y, (self, lambda dy: np.broadcast_to(dy.reshape(kept), full)))
 
     def mean(self, dim: Any = None, keepdim: bool = False, *, axis: Any = None, keepdims: bool = False) -> Any:
         """Mean over `dim` (all dimensions for None)."""
@@ -120,7 +120,8 @@ class Dimensions(Arithmetic):
 
     def reshape(self, *shape: Any) -> Any:
         """The same elements in another shape; one size may be -1."""
-        return self._op(self.data.reshape(as_sizes(shape)), (self, lambda dy: dy.reshape(self.shape)))
+        before = self.shape
+        return self._op(self.data.reshape(as_sizes(shape)), (self, lambda dy: dy.reshape(before)))
 
     view = reshape
 
@@ -188,8 +189,10 @@ class Dimensions(Arithmetic):
         key: Any = tuple(operand(i) for i in items)
         basic = all(i is None or i is Ellipsis or (isinstance(i, int | slice) and not isinstance(i, bool)) for i in key)
 
+        shape = self.shape
+
         def scatter(dy: Array) -> Array:
-            dx = np.zeros(self.shape, dy.dtype)
+            dx = np.zeros(shape, dy.dtype)
             if basic:
                 dx[key] = dy
             else:

@@ -1,6 +1,7 @@
 """The tape: every operator's values and gradients are torch's; leaves, freeing, no_grad, errors."""
 
 import threading
+import weakref
 
 import ml_dtypes
 import numpy as np
@@ -223,6 +224,32 @@ def test_backward_frees_what_was_recorded():
     total = y.sum()
     total.backward()
     assert total._node.pullback is None and y._node.parents == ()
+
+
+def test_a_record_keeps_no_value_that_no_gradient_needs():
+    x = fc.tensor(np.ones((2, 3), np.float32), requires_grad=True)
+    between = x + 1
+    flat = between.reshape(3, 2)
+    alive = weakref.ref(between.data)
+    total = F.relu(flat).sum()
+    del between, flat
+    assert alive() is None
+    total.backward()
+    np.testing.assert_array_equal(x.grad, 1)
+
+
+def test_sums_of_gradients_write_to_no_array_that_something_else_refers_to():
+    x = fc.tensor(np.ones(3), requires_grad=True)
+    seen = []
+
+    def noting(t):
+        return t._op(t.data * 1, (t, lambda dy: seen.append((dy, dy.copy())) or dy))
+
+    y = x * 1
+    a, b, c = noting(y), noting(y), noting(y)
+    noting(a + b + c + y + y).backward(np.ones(3))
+    np.testing.assert_array_equal(x.grad, 5)
+    assert len(seen) == 4 and all((now == then).all() for now, then in seen)
 
 
 def test_backward_errors():

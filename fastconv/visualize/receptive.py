@@ -15,7 +15,7 @@ from fastconv.nn.functional.parameters import integers
 from fastconv.nn.modules.arguments import size
 from fastconv.nn.modules.module import Module
 from fastconv.reference.window import convolution_window
-from fastconv.tape import enable_grad, substitute_rules, topological_order
+from fastconv.tape import Node, enable_grad, keep_values, parents_of, substitute_rules, topological_order
 from fastconv.tensor import Tensor
 from fastconv.visualize.layers import first_output, hooks, inspection
 
@@ -137,6 +137,7 @@ def receptive_field(model: Module, input_shape: Sequence[int], layers: str | Seq
         found: dict[str, Any] = {}
         with (
             substitute_rules(noting),
+            keep_values() as values,
             hooks(model, wanted, lambda name, output: found.update({name: first_output(output)})),
         ):
             model(image)
@@ -145,7 +146,7 @@ def receptive_field(model: Module, input_shape: Sequence[int], layers: str | Seq
     for name in wanted:
         output = found.get(name)
         if isinstance(output, Tensor) and (output.requires_grad or output is image):
-            fields[name] = _as_field(_spans(output, known, calls))
+            fields[name] = _as_field(_spans(output, known, calls, values))
         elif layers is not None:
             reason = "does not depend on the input" if name in found else "was not called by the forward pass"
             raise ValueError(f"layer {name!r} {reason}, so it has no receptive field")
@@ -161,24 +162,31 @@ def _plain(number: Fraction) -> int | Fraction:
     return int(number) if number.denominator == 1 else number
 
 
-def _spans(output: Tensor, known: dict[int, tuple[Span, ...]], calls: dict[int, tuple[Any, ...]]) -> tuple[Span, ...]:
-    """The spans of `output`; `known` holds those of every Tensor that has been passed, by identity."""
-    for tensor in topological_order(output):
-        if id(tensor) not in known and tensor._node is not None:
-            parents = [parent for parent in tensor._node.parents if parent is not None and id(parent) in known]
-            call = calls.get(id(tensor._node.pullback))
+def _spans(
+    output: Tensor,
+    known: dict[int, tuple[Span, ...]],
+    calls: dict[int, tuple[Any, ...]],
+    values: dict[int, Tensor],
+) -> tuple[Span, ...]:
+    """The spans of `output`; `known` holds those of every vertex that has been passed, by identity."""
+    for node in topological_order(output):
+        if id(node) not in known and isinstance(node, Node):
+            parents = [parent for parent in parents_of(node) if id(parent) in known]
+            shapes = [(p if isinstance(p, Tensor) else values[id(p)]).shape for p in parents]
+            shape = values[id(node)].shape
+            call = calls.get(id(node.pullback))
             through = _WINDOWS.get(call[0].rule) if call else None
             if call and through and parents:
                 options = dict(zip(call[0].names, call[1]))
-                source = parents[0].shape[-len(known[id(parents[0])]) :]
-                windows = through(options, source, tensor.shape[-len(source) :])
-                known[id(tensor)] = tuple(_compose(span, w) for span, w in zip(known[id(parents[0])], windows))
+                source = shapes[0][-len(known[id(parents[0])]) :]
+                windows = through(options, source, shape[-len(source) :])
+                known[id(node)] = tuple(_compose(span, w) for span, w in zip(known[id(parents[0])], windows))
             else:
                 mixing = call is not None and call[0].rule is F.linear.spec.rule
-                arriving = [_passed_on(known[id(p)], p.shape, tensor.shape, mixing) for p in parents]
+                arriving = [_passed_on(known[id(p)], before, shape, mixing) for p, before in zip(parents, shapes)]
                 if arriving:
-                    known[id(tensor)] = tuple(_union(dims) for dims in zip(*arriving))
-    return known[id(output)]
+                    known[id(node)] = tuple(_union(dims) for dims in zip(*arriving))
+    return known[id(output._node or output)]
 
 
 def _compose(span: Span, window: Span) -> Span:

@@ -60,7 +60,7 @@ def _pairwise_distance_rule(wanted, x1, x2, p, eps, keepdim):
 
     def pullback(dy):
         d = dy.reshape(y.shape) * slope
-        return fit(d, x1) if wanted[0] else None, fit(-d, x2) if wanted[1] else None
+        return tuple(fit(g, x.shape, x.dtype) if w else None for g, x, w in zip((d, -d), (x1, x2), wanted))
 
     return np.asarray(value, x1.dtype), pullback
 
@@ -80,7 +80,7 @@ def _cosine_similarity_rule(wanted, x1, x2, dim, eps):
             (other - y * unit * (norm > eps)) / scale
             for other, unit, norm, scale in zip(units[::-1], units, norms, limited)
         ]
-        return tuple(fit(dy * s, x) if w else None for s, x, w in zip(slopes, (x1, x2), wanted))
+        return tuple(fit(dy * s, x.shape, x.dtype) if w else None for s, x, w in zip(slopes, (x1, x2), wanted))
 
     return np.asarray(np.squeeze(y, axis), x1.dtype), pullback
 

@@ -41,7 +41,7 @@ def _gaussian_nll_rule(wanted, x, target, var, full, eps, reduction):
         g = spread(dy)
         dx = np.asarray(g * d / v, x.dtype)
         # As in torch the limit eps does not stop the gradient of the variance.
-        dv = fit(g * 0.5 * (1 - d * d / v) / v, v).reshape(var.shape).astype(var.dtype) if wanted[2] else None
+        dv = fit(g * 0.5 * (1 - d * d / v) / v, v.shape, var.dtype).reshape(var.shape) if wanted[2] else None
         return dx if wanted[0] else None, -dx if wanted[1] else None, dv
 
     return y, pullback
