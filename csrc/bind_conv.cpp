@@ -1,4 +1,5 @@
 // Convolution, transposed convolution and linear layers: arrays and parameters in, one kernel call, arrays out.
+#include <algorithm>
 #include <cstring>
 #include <string>
 
@@ -66,6 +67,60 @@ void output_shape(const ConvShape& s, bool transposed, int nd, int64_t* shape) {
 
 double work(const ConvShape& s) { return s.flops() / 64 + double(s.N) * double(s.C * s.in_space() + s.K * s.out_space()); }
 
+// A filter as large as the image, its padding none: one output pixel an image.
+bool whole_image(const ConvShape& s) {
+  bool whole = s.G == 1 && s.taps() > 1;
+  for (int d = 0; d < 3; d++)
+    whole = whole && s.out[d] == 1 && s.pad[d] == 0 && s.kernel[d] == s.in[d] && (s.dilation[d] == 1 || s.in[d] == 1);
+  return whole;
+}
+
+// The layer of (channel, tap) features that its input gradient is a product with.
+ConvShape whole_image_layer(const ConvShape& s, int64_t images) {
+  return ConvShape::make_linear(images, s.C * s.taps(), s.K, s.dtype);
+}
+
+// Most bytes of channels-first gradients that wait to be copied to a channels-last array.
+constexpr int64_t kWholeImageBytes = int64_t(8) << 20;
+
+// The input gradient of such a filter, and the transposed convolution of single pixels that generators begin with. The
+// kernels of convolutions go through all taps for each position, and all taps but one meet the zeros around dy.
+void whole_image_gradient(const ConvShape& s, const Array& dy, const Array& w, const Array& b, const Array& dx) {
+  const int64_t features = s.C * s.taps(), item = int64_t(item_size(s.dtype));
+  Array bias;
+  if (b) {
+    const int64_t shape[2] = {s.C, s.taps()};
+    bias = new_dense(s.dtype, 2, shape);
+    copy_elements(bias.owner, b.owner.attr("reshape")(s.C, 1));
+  }
+  const auto product = [&](int64_t first, int64_t images, void* to) {
+    const ConvShape layer = whole_image_layer(s, images);
+    const char* from = static_cast<const char*>(dy.data) + first * s.K * item;
+    run_kernel(work(layer), [&](Context& ctx) {
+      cpu::active().conv_backward_input(layer, from, w.data, bias.data, to, ctx);
+    });
+  };
+  if (s.layout == Layout::channels_first || s.C == 1) return product(0, s.N, dx.data);
+  const int64_t most = std::max<int64_t>(1, kWholeImageBytes / (features * item));
+  for (int64_t n = 0; n < s.N; n += most) {
+    const int64_t images = std::min(most, s.N - n);
+    int64_t shape[5] = {images, s.C};
+    std::copy(s.in, s.in + 3, shape + 2);
+    const Array first = new_dense(s.dtype, 5, shape);
+    product(n, images, first.data);
+    const py::object to = dx.unbatched ? dx.owner : py::object(dx.owner[py::slice(n, n + images, 1)]);
+    copy_elements(to, first.owner.attr("reshape")(to.attr("shape")));
+  }
+}
+
+void input_gradient(const ConvShape& s, const Array& dy, const Array& w, const Array& b, const Array& dx) {
+  if (!s.N) return;
+  if (whole_image(s)) return whole_image_gradient(s, dy, w, b, dx);
+  run_kernel(work(s), [&](Context& ctx) {
+    cpu::active().conv_backward_input(s, dy.data, w.data, b.data, dx.data, ctx);
+  });
+}
+
 py::object forward(const ConvParameters& p, bool transposed, py::handle x_object, py::handle w_object,
                    py::handle b_object) {
   const Array x = take_image("input", x_object, p.nd);
@@ -73,11 +128,9 @@ py::object forward(const ConvParameters& p, bool transposed, py::handle x_object
   const ConvShape s = shape_of(p, transposed, x.shape, w.shape, x.dtype, x.layout);
   const Array b = take_bias(b_object, transposed ? s.C : s.K, x.dtype);
   const Array y = new_image(x.dtype, p.nd, s.N, transposed ? s.C : s.K, transposed ? s.in : s.out, x.layout, x.unbatched);
-  if (s.N)
-    run_kernel(work(s), [&](Context& ctx) {
-      (transposed ? cpu::active().conv_backward_input : cpu::active().conv_forward)(s, x.data, w.data, b.data, y.data,
-                                                                                    ctx);
-    });
+  if (transposed) input_gradient(s, x, w, b, y);
+  else if (s.N)
+    run_kernel(work(s), [&](Context& ctx) { cpu::active().conv_forward(s, x.data, w.data, b.data, y.data, ctx); });
   return y.owner;
 }
 
@@ -101,10 +154,10 @@ py::object backward_input(const ConvParameters& p, bool transposed, py::handle d
   output_shape(s, transposed, p.nd, y_shape);
   require_shape("dy", dy, y_shape, p.nd + 2, unbatched);
   const Array dx = new_image(dy.dtype, p.nd, s.N, transposed ? s.K : s.C, transposed ? s.out : s.in, dy.layout, unbatched);
-  if (s.N)
+  if (!transposed) input_gradient(s, dy, w, Array(), dx);
+  else if (s.N)
     run_kernel(work(s), [&](Context& ctx) {
-      (transposed ? cpu::active().conv_forward : cpu::active().conv_backward_input)(s, dy.data, w.data, nullptr,
-                                                                                    dx.data, ctx);
+      cpu::active().conv_forward(s, dy.data, w.data, nullptr, dx.data, ctx);
     });
   return dx.owner;
 }
@@ -288,7 +341,9 @@ py::dict plan(const std::string& op, py::handle x_shape_object, py::handle w_sha
                                channels_last ? Layout::channels_last : Layout::channels_first);
   output_shape(s, transposed, nd, out);
   ConvPlan c{};
-  cpu::active().conv_plan(s, which, thread_count(), &c);
+  const bool whole = which == ConvOp::backward_input && s.N && whole_image(s);
+  cpu::active().conv_plan(whole ? whole_image_layer(s, s.N) : s, which, thread_count(), &c);
+  if (whole) c.why = "a filter as large as the image: a matrix product over the output channels";
   py::list shape;
   for (int i = 0; i < nd + 2; i++) shape.append(out[i]);
   py::dict d;

@@ -73,6 +73,11 @@ CASES = [
     transposed("channels_16", (1, 16, 4, 7), (16, 32, 3, 3), (1, 1), (1, 1), (0, 0)),
     transposed("channels_15_49", (1, 15, 4, 9), (15, 49, 3, 3), (2, 1), (1, 1), (0, 0)),
     transposed("one_pixel", (1, 5, 1, 1), (5, 3, 4, 4), (1, 1), (0, 0), (0, 0)),
+    transposed("one_pixel_batch", (9, 20, 1, 1), (20, 18, 3, 4), (2, 1), (0, 0), (0, 0)),
+    transposed("one_pixel_line", (3, 7, 1), (7, 5, 6), (1,), (0,), (0,)),
+    transposed("one_pixel_volume", (2, 6, 1, 1, 1), (6, 5, 2, 3, 2), (1, 1, 1), (0, 0, 0), (0, 0, 0)),
+    transposed("one_pixel_grouped", (2, 6, 1, 1), (6, 2, 3, 3), (1, 1), (0, 0), (0, 0), groups=2),
+    transposed("one_pixel_behind", (2, 3, 1, 1), (3, 4, 2, 2), (2, 2), (0, 0), (1, 1)),
     transposed("empty_batch", (0, 3, 4, 4), (3, 2, 3, 3), (2, 2), (1, 1), (0, 0)),
     transposed("line", (2, 4, 9), (4, 3, 3), (2,), (1,), (1,)),
     transposed("line_audio", (1, 3, 6), (3, 2, 32), (8,), (12,), (0,)),
@@ -183,6 +188,20 @@ def test_bits_do_not_depend_on_threads_batch_or_run(kernel_backend, case):
             assert_same_bits(y, expected[0][i : i + 1])
     finally:
         kernel_backend.set_num_threads(before)
+
+
+def test_pixels_whose_images_are_computed_in_parts(backend):
+    """Channels-last images of more than 8 MB from single pixels."""
+    c = transposed("one_pixel_parts", (19, 2, 1, 1), (2, 1024, 11, 11), (1, 1), (0, 0), (0, 0))
+    rng = np.random.default_rng(3)
+    x, w = integers(rng, c.y_shape, float32), integers(rng, c.w_shape, float32)
+    b = integers(rng, (1024,), float32)
+    y = backend.conv_transpose_forward(channels_last(x), w, b, *options(c))
+    right = np.einsum("nk,kcrs->ncrs", x[:, :, 0, 0], w) + b[:, None, None]
+    assert_exact(y, right, float32)
+    assert_exact(
+        backend.conv_backward_input(channels_last(x), w, c.x_shape, *c.options), right - b[:, None, None], float32
+    )
 
 
 @by_case
