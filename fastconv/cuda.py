@@ -159,12 +159,14 @@ class Kernels:
 
     def copy(self, to: np.ndarray, source: np.ndarray) -> None:
         """Copy between views of device memory; `source` broadcasts."""
+        if to.dtype == source.dtype:  # only bits move: CuPy need not know bfloat16's copies
+            to, source = (a.view(f"u{a.itemsize}") for a in (to, source))
         target = self._borrowed(to)
         target[...] = self._borrowed(source)
 
     def zero(self, array: np.ndarray) -> None:
         """Fill a view of device memory with zeros."""
-        self._borrowed(array)[...] = 0
+        self._borrowed(array.view(f"u{array.itemsize}"))[...] = 0
 
     # ---- views ----
 

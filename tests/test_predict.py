@@ -51,6 +51,8 @@ def test_filling():
     assert predict.Launch("k", 66, 256, 0).filling == 0.5
     assert predict.Launch("k", 133, 256, 0).filling == 133 / 264
     assert predict.Launch("k", 132, 64, 0).filling == 0.25  # two warps where eight are wanted
+    assert predict.Launch("k", 128, 256, 0).bandwidth == 128 * 256 * 16 / predict.LATENCY
+    assert predict.Launch("k", 9999, 256, 0).bandwidth == predict.BANDWIDTH * predict.MEMORY_SHARE
     launch = predict.Launch("k", 1320, 128, 100 << 10)
     assert launch.resident == 2 and launch.waves == 5
 

@@ -4,7 +4,8 @@ The kernels that the rule chooses are asked for by starting each layer at full s
 launches and runs none of them. A prediction is the slower of arithmetic and memory, and the time of the launches:
 
     arithmetic = operations / (rate of the unit x share that kernels of this kind reach x filling of the processors)
-    memory     = (each input read once, each output written once, workspace written and read) / (bandwidth x share)
+    memory     = (each input read once, each output written once, workspace written and read)
+                 / (bandwidth x share, or what the threads keep in flight, if that is less)
 
 ``--against gpu_day.json`` puts measured times of stage "ours" beside them.
 """
@@ -31,6 +32,8 @@ PROCESSORS, THREADS, SHARED_BYTES, BLOCKS = 132, 2048, 227 << 10, 32  # of an H2
 BANDWIDTH = 4.3e12  # bytes/s, read and written: an H200's copy
 RATES = {"bf16": 790e12, "tf32": 400e12, "fp32": 50e12}  # operations/s that matrix products of cuBLAS reach
 MEMORY_SHARE = 0.85
+LATENCY = 0.8e-6  # seconds that a load takes under way: what is in flight in this time is what the memory delivers
+THREAD_BYTES = 16  # in flight of one thread, where shared memory does not hold more
 WARPS = 8  # that one processor needs to be busy
 LAUNCH = 2.5e-6  # seconds between two kernels of one stream
 NETWORKS = ("resnet50", "vgg16", "mobilenetv2")
@@ -75,11 +78,23 @@ class Launch(NamedTuple):
         return self.blocks / (PROCESSORS * self.resident)
 
     @property
+    def bandwidth(self) -> float:
+        """Bytes a second that this many threads can keep in flight, at most what the memory gives."""
+        blocks = min(self.blocks, PROCESSORS * self.resident)
+        in_flight = blocks * max(self.threads * THREAD_BYTES, self.shared_bytes)
+        return min(BANDWIDTH * MEMORY_SHARE, in_flight / LATENCY)
+
+    @property
     def filling(self) -> float:
         """Share of the arithmetic units' time that has work: the last round, and processors with too few warps."""
         load = self.blocks / PROCESSORS
         warps = min(math.ceil(load), self.resident) * self.threads // 32
         return load / math.ceil(load) * min(1.0, warps / WARPS)
+
+
+def _main(launches: list[Launch]) -> Launch:
+    """The launch that does the work."""
+    return max(launches, key=lambda launch: launch.blocks * launch.threads * (launch.shared_bytes + 1))
 
 
 class Prediction(NamedTuple):
@@ -153,11 +168,11 @@ def predict(work: Work) -> Prediction:
     if work.op != "conv":
         floors.pop("compute")
     bound = max(floors, key=lambda name: floors[name])
-    memory = (work.bytes + 2 * workspace) / (BANDWIDTH * MEMORY_SHARE)
+    main = _main(started)
+    memory = (work.bytes + 2 * workspace) / main.bandwidth
     arithmetic = 0.0
     if work.op == "conv":
         kind = next(kind for kind in KINDS if re.search(kind.pattern, kernel))
-        main = max(started, key=lambda launch: launch.blocks * launch.threads * (launch.shared_bytes + 1))
         rate = RATES[kind.unit or ("tf32" if work.precision == "fp32" else work.precision)]
         arithmetic = work.flops * kind.products / (rate * kind.share * main.filling)
     seconds = max(arithmetic, memory) + LAUNCH * len(started)
@@ -191,7 +206,7 @@ def _time(p: Prediction, times: dict[str, float] | None) -> str:
 
 
 def _short(p: Prediction) -> str:
-    main = max(p.launches, key=lambda launch: launch.blocks * launch.threads * (launch.shared_bytes + 1))
+    main = _main(p.launches)
     return f"{p.kernel}, {main.blocks} x {main.threads}, {main.waves:.2g} waves"
 
 
@@ -232,6 +247,7 @@ def text(tree: Path, against: Path | None = None, compile_kernels: bool = True) 
         f"Ceilings taken for an H200: {rates}, {BANDWIDTH / 1e12:.1f} TB/s copied.",
         f"Assumed, by the kernel's name: {assumed}; memory at {MEMORY_SHARE:.0%} of the bandwidth;",
         f"{WARPS} warps keep a processor busy; {1e6 * LAUNCH:.1f} µs a launch. The floor is of perfect kernels.",
+        f"{THREAD_BYTES} bytes a thread, or its shared memory, are in flight for {1e6 * LATENCY:.1f} µs.",
         f"Waves: blocks over what {PROCESSORS} processors hold at once, by threads and shared memory.",
         "",
         "## Convolutions",

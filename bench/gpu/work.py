@@ -197,10 +197,18 @@ def first(result: Any) -> Any:
 
 
 def expected(work: Work, device: Device, arrays: Arrays) -> Any:
-    """The result in float64 (torch), or in float32 (the processor's kernels, where there is no torch)."""
+    """The result of torch in float32, for float32 in float64, or of the processor's kernels where there is no torch."""
     if device.torch is not None:
-        wide = {name: device.to_torch(a).double() for name, a in arrays.items()}
-        return first(work.torch(device, wide)())
+        wide = device.torch.float64 if work.precision == "fp32" else device.torch.float32
+        cudnn = device.torch.backends.cudnn
+        before = cudnn.benchmark, cudnn.allow_tf32
+        cudnn.benchmark, cudnn.allow_tf32 = False, False  # trying every algorithm in float64 would take seconds
+        try:
+            return first(
+                work.torch(device, {name: device.to_torch(a).to(wide) for name, a in arrays.items()})()
+            ).double()
+        finally:
+            cudnn.benchmark, cudnn.allow_tf32 = before
     host = {name: device.host(a).astype(np.float32) for name, a in arrays.items()}
     with fc.use_backend("cpu") as module:
         return first(work.ours(_Host(module), host)())
