@@ -195,13 +195,21 @@ class Kernels:
         function = getattr(self.module, name)
 
         def call(*arguments: Any, **named: Any) -> Any:
-            return self._call(name, function, arguments, named)
+            return self.call(name, function, arguments, named)
 
         call.__name__ = name
         setattr(self, name, call)
         return call
 
-    def _call(self, name: str, function: Callable[..., Any], arguments: tuple[Any, ...], named: dict[str, Any]) -> Any:
+    def call(
+        self,
+        name: str,
+        function: Callable[..., Any],
+        arguments: tuple[Any, ...],
+        named: dict[str, Any],
+        read_only: tuple[Any, ...] = (),
+    ) -> Any:
+        """Call a function of the native module; arrays in `read_only` are refused where it would write to them."""
         everything = (*arguments, *named.values())
         arrays = [a for a in everything if is_device_array(a)]
         devices = sorted({a.device.id for a in arrays})
@@ -211,6 +219,8 @@ class Kernels:
             if isinstance(a, np.ndarray) and (a.ndim > 1 or a.dtype.kind not in "iu"):  # a row of sizes may be one
                 raise TypeError(f"{name}: all arrays must be CuPy arrays where one of them is, got a numpy.ndarray")
         views = {id(a): self._view(a) for a in arrays}
+        for a in read_only:
+            views[id(a)].flags.writeable = False
         cuda = self.library.cuda
         given = {id(views[id(a)]): a for a in arrays}
 

@@ -24,8 +24,8 @@ _ALIGNMENT = 64  # addresses keep their remainder
 class HostArrays:
     """The functions of `fastconv.cuda.kernels` for NumPy arrays.
 
-    Strides, alignment and overlaps of the arguments are those of their copies, and what a function writes to its
-    arguments is written to the arrays that were given.
+    Strides, alignment, overlaps and read-only flags of the arguments are those of their copies, and what a function writes
+    to its arguments is written to the arrays that were given.
 
     Parameters
     ----------
@@ -68,9 +68,10 @@ class HostArrays:
         home = {id(a): block for block in blocks for a in block.arrays}
         given = {key: home[id(a)].device(a) for key, a in aligned.items()}
         back = {id(device): arrays[key] for key, device in given.items()}
-        results = getattr(self._kernels, name)(
-            *(given.get(id(a), a) for a in arguments), **{key: given.get(id(a), a) for key, a in named.items()}
-        )
+        there = tuple(given.get(id(a), a) for a in arguments)
+        named_there = {key: given.get(id(a), a) for key, a in named.items()}
+        read_only = tuple(given[key] for key, a in arrays.items() if not a.flags.writeable)
+        results = self._kernels.call(name, function, there, named_there, read_only)
         library.cuda.get_current_stream().synchronize()
         for key, a in aligned.items():
             if arrays[key].flags.writeable and home[id(a)].written():

@@ -64,11 +64,8 @@ CPU_BACKENDS = tuple(name for name in BACKENDS if name.startswith("cpu:"))
 
 # Layers that are large so that processor threads share them: the simulator would take seconds and learn nothing more.
 FOR_THREADS = re.compile(r"test_bits_do_not_depend_on_threads.*\[cuda:simt-(resnet50|googlenet|mobilenetv2)-")
-# On a GPU: its arrays are never read-only, and indices outside the plane are left out, not looked for beforehand.
-NOT_ON_GPU = re.compile(
-    r"(test_running_statistics_.*\[cuda-read_only_|test_relu_in_place_writes_only_what_it_may\[cuda\]"
-    r"|test_max_unpool_index_outside\[cuda\]|test_in_place\[cuda-relu\]|\[cuda-(resnet50|googlenet|mobilenetv2)-)"
-)
+# On a GPU indices outside the plane are left out, not looked for beforehand; and the large layers as above.
+NOT_ON_GPU = re.compile(r"test_max_unpool_index_outside\[cuda\]|" + FOR_THREADS.pattern.replace("cuda:simt", "cuda"))
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -50,7 +50,7 @@ def test_dry_run(tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     assert "**Dry run over the simulator: nothing here was run on a GPU" in done.stdout
     assert statuses(tmp_path / "out", "peer") == {"torch": "skipped"}
-    assert len(statuses(tmp_path / "out", "primitives")) == 15
+    assert len(statuses(tmp_path / "out", "primitives")) >= 15
     result = json.loads((tmp_path / "out" / "gpu_day.json").read_text())
     assert result["environment"]["dry"] is True and result["ceilings"] == {}
     assert {case["status"] for case in result["cases"]} == {"passed", "skipped"}
