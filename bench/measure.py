@@ -53,7 +53,7 @@ def quartiles(values: tuple[float, ...]) -> tuple[float, float]:
 class Effort:
     """How long to measure: blocks of each candidate, and the seconds that one block should last.
 
-    Where all candidates together would take more than `row_seconds`, there are fewer rounds, but at least three.
+    Where all candidates together would take more than `row_seconds`, there are fewer rounds, but at least two.
     """
 
     rounds: int = 7
@@ -64,9 +64,9 @@ class Effort:
         """How many rounds of `seconds` each there will be.
 
         >>> [Effort(row_seconds=10).rounds_of(seconds) for seconds in (0.1, 2.0, 60.0)]
-        [7, 5, 3]
+        [7, 5, 2]
         """
-        return self.rounds if self.rounds * seconds <= self.row_seconds else max(3, int(self.row_seconds / seconds))
+        return self.rounds if self.rounds * seconds <= self.row_seconds else max(2, int(self.row_seconds / seconds))
 
 
 @dataclass(frozen=True)
@@ -91,8 +91,12 @@ class _Block:
 
 
 def _plan(call: Callable[[], object], effort: Effort) -> _Block:
+    start = time.perf_counter()
     call()
     calls, elapsed = 1, 0.0
+    first = time.perf_counter() - start
+    if first > 10 * effort.block_seconds:  # too long for one call more; what only the first one does is small beside it
+        elapsed = first
     while elapsed < SHORTEST_SAMPLE:
         start = time.perf_counter()
         for _ in range(calls):

@@ -109,6 +109,25 @@ def test_resuming_with_other_options_is_refused(trained, capsys, more, message):
     assert (trained / "last.npz").read_bytes() == before
 
 
+def test_weights_of_a_checkpoint_and_of_another_architecture(trained, photos, tmp_path, capsys):
+    """Both files of a run are weights to begin with; those of another network are refused with all that differs."""
+    for name in ("last.npz", "last-best.npz"):
+        output = tmp_path / name.partition(".")[0]
+        weights = ["--weights", str(trained / name)]
+        assert _train(photos, output, "--epochs", "1", "--lr", "0", "--overwrite", *weights) == 0
+        state = read_checkpoint(output / "last.npz").model
+        expected = read_checkpoint(trained / "last.npz").model if name == "last.npz" else fc.load(trained / name)
+        for key, value in expected.items():
+            np.testing.assert_array_equal(state[key], value)
+    capsys.readouterr()
+    refused = tmp_path / "refused"
+    assert _train(photos, refused, "--weights", str(trained / "last.npz"), model="linear_classifier") == 2
+    error = capsys.readouterr().err
+    assert "cannot load this state into LinearClassifier, which is unchanged; " in error
+    assert "missing key " in error and "unexpected key " in error
+    assert not refused.exists()
+
+
 def test_a_run_is_not_overwritten_by_accident(trained, photos, capsys):
     assert _train(photos, trained, "--epochs", "1") == 2
     assert "--resume" in capsys.readouterr().err

@@ -97,7 +97,7 @@ def test_going_on_bit_for_bit(tmp_path):
         *(fc.nn.Dropout(0.5), fc.nn.Flatten(), fc.nn.Linear(64, 3)),
     )
     alone = fc.Trainer(net, fc.optim.SGD(net.parameters(), lr=0.05, momentum=0.9))
-    with pytest.raises(ValueError, match="the run was on 2 ranks, this one is on 1"):
+    with pytest.raises(ValueError, match=r"the run was on 2 ranks, this one is on 1: .*; begin anew from the weights"):
         alone.load(tmp_path / "part.npz")
 
 
@@ -107,8 +107,8 @@ def command(data, output, *more):
     return list(map(str, ["train", "lenet5", "--data", data, *options]))
 
 
-def test_command_line(tmp_path):
-    """`mpiexec -n 2 python -m fastconv train` has the history of one process, says each thing once, and goes on."""
+def test_command_line(tmp_path, capsys):
+    """`mpiexec -n 2 python -m fastconv train` has one process's history, says things once, and goes on, on 2 ranks."""
     digits = tmp_path / "digits"
     digits.mkdir()
     rng = np.random.default_rng(0)
@@ -131,6 +131,9 @@ def test_command_line(tmp_path):
     one, two = (read_checkpoint(tmp_path / name / "last.npz").history for name in ("one", "two"))
     np.testing.assert_allclose([row["loss"] for row in two], [row["loss"] for row in one], rtol=1e-4)
     assert "going on after epoch 2" in on_two(tmp_path / "two", "--resume").stdout
+    capsys.readouterr()
+    assert main(command(digits, tmp_path / "two", "--resume")) == 2
+    assert "the run was on 2 ranks, this one is on 1" in capsys.readouterr().err
     broken = on_two(tmp_path / "broken", "--lr", "1e30", check=False)
     assert broken.returncode != 0 and "of 2 failed, which ends all ranks:" in broken.stderr
     assert "FloatingPointError" in broken.stderr

@@ -8,7 +8,20 @@ from typing import Any
 from ..models import get_model, model_info
 from ..nn.modules.module import Module
 
-__all__ = ["build", "image_size"]
+__all__ = ["build", "image_size", "read_weights"]
+
+
+def read_weights(path: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A network's state from a file of weights or a checkpoint, and the options of the run that wrote the latter."""
+    from ..serialization import load
+
+    state = load(path)
+    if "header" not in state:
+        return state, {}
+    from ..training import read_checkpoint
+
+    checkpoint = read_checkpoint(path)
+    return checkpoint.model, checkpoint.config
 
 
 def image_size(model: str, wanted: int | None) -> tuple[int, int]:

@@ -44,18 +44,13 @@ def load_network(name: str, weights: str | None, seed: int) -> tuple[Any, dict[s
     from fastconv import models
     from fastconv.nn.init import skip_init
 
-    from .networks import build
+    from .networks import build, read_weights
 
     info = models.model_info(name)
     if weights is None:
         fc.manual_seed(seed)
         return info.build().eval(), {}
-    state, trained = fc.load(weights), {}
-    if "header" in state:
-        from fastconv.training import read_checkpoint
-
-        checkpoint = read_checkpoint(weights)
-        state, trained = checkpoint.model, checkpoint.config
+    state, trained = read_weights(weights)
     with skip_init():
         if "classes" in trained:
             if trained["model"] != name:

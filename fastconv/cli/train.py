@@ -62,7 +62,7 @@ def add_parser(verbs: Any) -> None:
     parser.add_argument(
         "--model-option", action="append", type=assignment, metavar="NAME=VALUE", help="of the model's constructor"
     )
-    parser.add_argument("--weights", metavar="FILE", help="weights to begin with, .npz or .safetensors")
+    parser.add_argument("--weights", metavar="FILE", help="weights to begin with: .npz, .safetensors or a checkpoint")
     parser.add_argument(
         "--workers", type=natural, default=2, metavar="N", help="threads that prepare batches (default 2)"
     )
@@ -162,10 +162,9 @@ def prepare(options: dict[str, Any], arguments: argparse.Namespace, say: Any, gr
     from .. import data
     from ..nn import SyncBatchNorm
     from ..nn import functional as F
-    from ..serialization import load
     from ..training import Trainer
     from . import recipe
-    from .networks import build, image_size
+    from .networks import build, image_size, read_weights
     from .sources import open_source
 
     size = image_size(options["model"], options["image_size"])
@@ -184,7 +183,7 @@ def prepare(options: dict[str, Any], arguments: argparse.Namespace, say: Any, gr
     fc.manual_seed(options["seed"])
     model = build(options)
     if options["weights"] is not None:
-        model.load_state_dict(load(options["weights"]))
+        model.load_state_dict(read_weights(options["weights"])[0])
     if group.size > 1:
         model = SyncBatchNorm.convert_sync_batchnorm(model)
     if group.rank > 0:

@@ -43,5 +43,8 @@ def set_own_rng_state(state: dict[str, Any], group: Communicator) -> None:
     """Set what :func:`gather_rng_states` returned; ValueError where that was on another number of ranks."""
     states = state.get("ranks", [state])
     if len(states) != group.size:
-        raise ValueError(f"the run was on {len(states)} ranks, this one is on {group.size}")
+        raise ValueError(
+            f"the run was on {len(states)} ranks, this one is on {group.size}: going on bit for bit takes the random "
+            f"numbers of each of those {len(states)}; begin anew from the weights of the checkpoint instead"
+        )
     set_rng_state(states[group.rank])
