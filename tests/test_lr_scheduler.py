@@ -19,6 +19,14 @@ SCHEDULES = [
     ("CosineAnnealingLR", {"T_max": 4, "eta_min": 0.001}),
     ("CosineAnnealingLR", {"T_max": 1}),
     ("LambdaLR", {"lr_lambda": lambda epoch: 0.95**epoch + 0.1}),
+    ("MultiplicativeLR", {"lr_lambda": lambda epoch: 0.9 + 0.01 * epoch}),
+    ("PolynomialLR", {"total_iters": 9, "power": 1.7}),
+    ("PolynomialLR", {}),
+    ("CosineAnnealingWarmRestarts", {"T_0": 3}),
+    ("CosineAnnealingWarmRestarts", {"T_0": 2, "T_mult": 2, "eta_min": 0.001}),
+    ("OneCycleLR", {"max_lr": 0.5, "total_steps": 16}),
+    ("OneCycleLR", {"max_lr": [0.5, 0.1], "epochs": 4, "steps_per_epoch": 5, "anneal_strategy": "linear"}),
+    ("OneCycleLR", {"max_lr": 0.5, "total_steps": 15, "pct_start": 0.4, "three_phase": True, "div_factor": 10.0}),
 ]
 
 
@@ -212,3 +220,60 @@ def test_bad_optimizers_and_sequences():
             schedulers.SequentialLR(optimizer, parts, milestones)
     with pytest.raises(TypeError, match="metrics"):
         plateau.step()
+
+
+@pytest.mark.parametrize("name", ["SGD", "Adam"])
+def test_one_cycle_moves_the_momentum_as_torch(torch, name):
+    options = {"momentum": 0.9} if name == "SGD" else {}
+    ours = getattr(optim, name)([nn.Parameter(np.zeros(1, np.float32))], lr=0.1, **options)
+    theirs = getattr(torch.optim, name)([torch.nn.Parameter(torch.zeros(1))], lr=0.1, **options)
+    pair = ((optim.lr_scheduler, ours), (torch.optim.lr_scheduler, theirs))
+    a, b = (library.OneCycleLR(optimizer, 1.0, total_steps=7) for library, optimizer in pair)
+    for step in range(7):
+        for key in ("lr", "momentum", "betas"):
+            if key in theirs.param_groups[0]:
+                np.testing.assert_allclose(ours.param_groups[0][key], theirs.param_groups[0][key], rtol=1e-12)
+        if step < 6:
+            for optimizer, schedule in ((ours, a), (theirs, b)):
+                optimizer.step()
+                schedule.step()
+    with pytest.raises(ValueError, match="step must not be called more than total_steps=7 times"):
+        a.step()
+
+
+def test_warm_restarts_at_fractions_of_an_epoch_are_torchs(torch):
+    ours, theirs = _ours(), _theirs(torch)
+    a = optim.lr_scheduler.CosineAnnealingWarmRestarts(ours, 2, 2)
+    b = torch.optim.lr_scheduler.CosineAnnealingWarmRestarts(theirs, 2, 2)
+    theirs.step()
+    for epoch in (0.25, 1.75, 2.5, 5.75, 6.25, 20.5, 1.0):
+        a.step(epoch)
+        b.step(epoch)
+        np.testing.assert_allclose(_rates(ours), _rates(theirs), rtol=1e-12)
+        assert a.last_epoch == b.last_epoch
+    a.restart()
+    assert _rates(ours) == [0.1, 0.02] and a.last_epoch == 0
+
+
+CYCLES_REFUSED = [
+    (ValueError, "total_steps must be given", "OneCycleLR", (0.1,), {}),
+    (ValueError, "total_steps must be at least 1", "OneCycleLR", (0.1, 0), {}),
+    (ValueError, "max_lr must be a number, or one for each of 2 groups", "OneCycleLR", ([0.1], 5), {}),
+    (ValueError, "pct_start must be from 0 to 1", "OneCycleLR", (0.1, 5), {"pct_start": 1.5}),
+    (ValueError, "anneal_strategy must be one of", "OneCycleLR", (0.1, 5), {"anneal_strategy": "step"}),
+    (ValueError, "T_0 must be at least 1", "CosineAnnealingWarmRestarts", (0,), {}),
+    (ValueError, "T_mult must be at least 1", "CosineAnnealingWarmRestarts", (2, 0), {}),
+    (ValueError, "total_iters must be at least 1", "PolynomialLR", (0,), {}),
+    (ValueError, "lr_lambda must be", "MultiplicativeLR", (0.9,), {}),
+]
+
+
+@pytest.mark.parametrize(("error", "message", "name", "args", "options"), CYCLES_REFUSED)
+def test_cycles_refuse(error, message, name, args, options):
+    optimizer = _ours()
+    with pytest.raises(error, match=message):
+        getattr(optim.lr_scheduler, name)(optimizer, *args, **options)
+    assert _rates(optimizer) == [0.1, 0.02]
+    without = optim.Adagrad([nn.Parameter(np.zeros(1, np.float32))])
+    with pytest.raises(ValueError, match="cycle_momentum must be False"):
+        optim.lr_scheduler.OneCycleLR(without, 0.1, 5)

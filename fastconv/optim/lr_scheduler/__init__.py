@@ -16,6 +16,7 @@ Each value follows from the one before it, as in torch, so that schedules of one
 changed by hand stays changed. ``state_dict`` holds numbers, strings and lists alone, so that ``json`` can write it.
 """
 
+from .cycles import CosineAnnealingWarmRestarts, MultiplicativeLR, OneCycleLR, PolynomialLR
 from .factors import ConstantLR, CosineAnnealingLR, ExponentialLR, LambdaLR, LinearLR, MultiStepLR, StepLR
 from .plateau import ReduceLROnPlateau
 from .scheduler import LRScheduler
@@ -24,11 +25,15 @@ from .sequence import SequentialLR
 __all__ = [
     "ConstantLR",
     "CosineAnnealingLR",
+    "CosineAnnealingWarmRestarts",
     "ExponentialLR",
     "LRScheduler",
     "LambdaLR",
     "LinearLR",
     "MultiStepLR",
+    "MultiplicativeLR",
+    "OneCycleLR",
+    "PolynomialLR",
     "ReduceLROnPlateau",
     "SequentialLR",
     "StepLR",
