@@ -143,3 +143,36 @@ def test_targets_are_filled_in_place():
 def test_errors(call, error, words):
     with pytest.raises(error, match=words):
         call()
+
+
+@pytest.mark.parametrize("shape", [(4, 4), (3, 7), (8, 2, 3), (16, 2, 2)])
+def test_orthogonal(shape):
+    w = nn.init.orthogonal_(np.empty(shape, np.float32), 2.0, np.random.default_rng(3)).reshape(shape[0], -1)
+    product = w @ w.T if w.shape[0] <= w.shape[1] else w.T @ w
+    np.testing.assert_allclose(product, 4 * np.eye(len(product)), atol=1e-5)
+    again = nn.init.orthogonal_(np.empty(shape, np.float32), 2.0, np.random.default_rng(3)).reshape(w.shape)
+    np.testing.assert_array_equal(again, w)
+    assert abs(nn.init.orthogonal_(np.empty((200, 200)), generator=np.random.default_rng(4)).mean()) < 0.01
+
+
+@pytest.mark.parametrize("shape, groups", [((4, 4, 3), 1), ((6, 3, 3, 3), 1), ((3, 5, 2, 4), 1), ((6, 2, 3, 3, 3), 3)])
+def test_dirac_and_eye_are_torchs(torch, shape, groups):
+    expected = torch.nn.init.dirac_(torch.empty(shape), groups).numpy()
+    np.testing.assert_array_equal(nn.init.dirac_(np.full(shape, 7, np.float32), groups), expected)
+    expected = torch.nn.init.eye_(torch.empty(shape[:2])).numpy()
+    np.testing.assert_array_equal(nn.init.eye_(np.full(shape[:2], 7, np.float32)), expected)
+
+
+def test_structured_fillings_refuse_other_shapes():
+    for call, message in (
+        (lambda: nn.init.eye_(np.empty(3)), "two dimensions"),
+        (lambda: nn.init.dirac_(np.empty((3, 3))), "three to five dimensions"),
+        (lambda: nn.init.dirac_(np.empty((3, 3, 3)), 2), "groups must divide the 3 output channels"),
+        (lambda: nn.init.orthogonal_(np.empty(3)), "at least two dimensions"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            call()
+    w = np.full((2, 2), 7.0)
+    with nn.init.skip_init():
+        assert nn.init.orthogonal_(nn.init.eye_(w)) is w
+    assert (w == 7).all()

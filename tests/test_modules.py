@@ -346,3 +346,33 @@ def test_vjp_of_losses_frozen_layers_and_constants():
     with fc.no_grad():
         y, pullback = nn.ReLU().vjp(np.ones(2, np.float32))
     np.testing.assert_array_equal(pullback(y), np.ones(2, np.float32))
+
+
+def test_lookup_by_dotted_names():
+    net = nn.Sequential(nn.Linear(2, 3), nn.Sequential(nn.BatchNorm1d(3), nn.ReLU()))
+    assert net.get_submodule("") is net and net.get_submodule("1.1") is net[1][1]
+    assert net.get_parameter("1.0.weight") is net[1][0].weight
+    assert net.get_buffer("1.0.running_mean") is net[1][0].running_mean
+    for call, message in (
+        (lambda: net.get_submodule("1.5.x"), "has no module '1.5.x': nothing is named '5'"),
+        (lambda: net.get_parameter("0.scale"), "has no parameter '0.scale'"),
+        (lambda: net.get_parameter("1.0.running_mean"), "has no parameter"),
+        (lambda: net.get_buffer("2.weight"), "has no module '2'"),
+    ):
+        with pytest.raises(AttributeError, match=message):
+            call()
+
+
+def test_hooks_before_the_forward_change_its_inputs():
+    layer = nn.ReLU()
+    seen = []
+    first = layer.register_forward_pre_hook(lambda module, inputs: seen.append((module, inputs[0].tolist())))
+    second = layer.register_forward_pre_hook(lambda module, inputs: -inputs[0])
+    layer.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0].tolist()))
+    np.testing.assert_array_equal(layer(np.array([-1.0, 2.0])), [1, 0])
+    assert seen == [(layer, [-1.0, 2.0]), [1.0, -2.0]]
+    first.remove()
+    second.remove()
+    np.testing.assert_array_equal(layer(np.array([-1.0, 2.0])), [0, 2])
+    with pytest.raises(TypeError, match="hook must be callable"):
+        layer.register_forward_pre_hook(3)

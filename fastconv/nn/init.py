@@ -15,17 +15,20 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from fastconv.nn.modules.arguments import choice, is_floating, number
+from fastconv.nn.modules.arguments import choice, is_floating, number, size
 from fastconv.random import generator as default_generator
 from fastconv.tensor import Tensor
 
 __all__ = [
     "calculate_gain",
     "constant_",
+    "dirac_",
+    "eye_",
     "kaiming_normal_",
     "kaiming_uniform_",
     "normal_",
     "ones_",
+    "orthogonal_",
     "skip_init",
     "trunc_normal_",
     "uniform_",
@@ -355,3 +358,109 @@ def kaiming_normal_(
     (8, 3, 3, 3)
     """
     return normal_(tensor, 0.0, _kaiming_std(_array(tensor), a, mode, nonlinearity), generator)
+
+
+def eye_(tensor: Target) -> Target:
+    """Fill a matrix with the identity: 1 on the diagonal, 0 elsewhere.
+
+    Raises
+    ------
+    ValueError
+        Other than two dimensions, or the target is read-only.
+    TypeError
+        The target is not floating.
+
+    Examples
+    --------
+    >>> import numpy as np, fastconv.nn as nn
+    >>> nn.init.eye_(np.empty((2, 3), np.float32))
+    array([[1., 0., 0.],
+           [0., 1., 0.]], dtype=float32)
+    """
+    array = _array(tensor)
+    if array.ndim != 2:
+        raise ValueError(f"tensor must have two dimensions, got shape {array.shape}")
+    if not _skipping.get():
+        array[...] = np.eye(*array.shape, dtype=array.dtype)
+    return tensor
+
+
+def dirac_(tensor: Target, groups: int = 1) -> Target:
+    """Fill the weight of a convolution so that channels pass through it as they are.
+
+    Parameters
+    ----------
+    tensor : Parameter, Tensor or array
+        Shape (out, in / groups, ...) with one to three spatial dimensions.
+    groups : int
+        Groups, each with its own identity; divides the output channels.
+
+    Raises
+    ------
+    ValueError
+        Another number of dimensions, `groups` does not divide the output channels, or the target is read-only.
+    TypeError
+        The target is not floating, or `groups` is no int.
+
+    Examples
+    --------
+    >>> import numpy as np, fastconv.nn as nn
+    >>> nn.init.dirac_(np.empty((2, 2, 3), np.float32))
+    array([[[0., 1., 0.],
+            [0., 0., 0.]],
+    <BLANKLINE>
+           [[0., 0., 0.],
+            [0., 1., 0.]]], dtype=float32)
+    """
+    array = _array(tensor)
+    if not 3 <= array.ndim <= 5:
+        raise ValueError(f"tensor must have three to five dimensions, got shape {array.shape}")
+    if array.shape[0] % size("groups", groups, 1):
+        raise ValueError(f"groups must divide the {array.shape[0]} output channels, got {groups}")
+    if _skipping.get():
+        return tensor
+    array[...] = 0
+    middle, outputs = tuple(n // 2 for n in array.shape[2:]), array.shape[0] // groups
+    for group in range(groups):
+        for channel in range(min(outputs, array.shape[1])):
+            array[(group * outputs + channel, channel, *middle)] = 1
+    return tensor
+
+
+def orthogonal_(tensor: Target, gain: float = 1, generator: np.random.Generator | None = None) -> Target:
+    """Draw rows (or columns, where these are fewer) that are orthogonal and `gain` long (Saxe et al. 2014).
+
+    Parameters
+    ----------
+    tensor : Parameter, Tensor or array
+        At least two dimensions; all but the first are taken together.
+    gain : float
+    generator : numpy.random.Generator, optional
+
+    Raises
+    ------
+    ValueError
+        Fewer than two dimensions, or the target is read-only.
+    TypeError
+        The target is not floating.
+
+    Examples
+    --------
+    >>> import numpy as np, fastconv.nn as nn
+    >>> w = nn.init.orthogonal_(np.empty((2, 3, 3)))
+    >>> (w.reshape(2, 9) @ w.reshape(2, 9).T).round(6) + 0.0
+    array([[1., 0.],
+           [0., 1.]])
+    """
+    array = _array(tensor)
+    if array.ndim < 2:
+        raise ValueError(f"tensor must have at least two dimensions, got shape {array.shape}")
+    number("gain", gain)
+    if _skipping.get() or not array.size:
+        return tensor
+    rows, columns = array.shape[0], array.size // array.shape[0]
+    sample = default_generator(generator).standard_normal((max(rows, columns), min(rows, columns)))
+    q, r = np.linalg.qr(sample)
+    q *= np.where(np.diag(r) < 0, -1, 1)  # uniform among all such matrices
+    array[...] = (gain * (q if rows >= columns else q.T)).reshape(array.shape)
+    return tensor

@@ -74,13 +74,19 @@ class Module:
         set_attribute("_transient_buffers", set())
         set_attribute("_modules", {})
         set_attribute("_forward_hooks", {})
+        set_attribute("_forward_pre_hooks", {})
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Compute the output; every subclass defines its own."""
         raise NotImplementedError(f"{type(self).__name__} defines no forward")
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Run :meth:`forward`, then the forward hooks in the order of their registration."""
+        """Run :meth:`forward`, before it the pre-hooks and after it the hooks, in the order of their registration."""
+        if self._forward_pre_hooks:
+            for hook in tuple(self._forward_pre_hooks.values()):
+                inputs = hook(self, args)
+                if inputs is not None:
+                    args = inputs if isinstance(inputs, tuple) else (inputs,)
         if self._users_forward and not (holds_tensor(args) or holds_tensor(kwargs)):
             output = call_with_tensors(self.forward, args, kwargs)
         else:
@@ -213,6 +219,51 @@ class Module:
         >>> handle.remove()
         """
         return register_hook(self._forward_hooks, hook)
+
+    def register_forward_pre_hook(self, hook: Callable[[Module, tuple[Any, ...]], Any]) -> HookHandle:
+        """Call ``hook(module, inputs)`` before every forward; a result other than None replaces the inputs.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import fastconv.nn as nn
+        >>> layer = nn.ReLU()
+        >>> handle = layer.register_forward_pre_hook(lambda module, inputs: (-inputs[0],))
+        >>> layer(np.array([-1.0, 2.0], np.float32))
+        array([1., 0.], dtype=float32)
+        """
+        return register_hook(self._forward_pre_hooks, hook)
+
+    def get_submodule(self, target: str) -> Module:
+        """The module below this one with the dotted name `target`; "" is this one. AttributeError where none is.
+
+        Examples
+        --------
+        >>> import fastconv.nn as nn
+        >>> nn.Sequential(nn.Sequential(nn.ReLU())).get_submodule("0.0")
+        ReLU()
+        """
+        module = self
+        for name in filter(None, target.split(".")):
+            if name not in module._modules or module._modules[name] is None:
+                raise AttributeError(f"{type(self).__name__} has no module {target!r}: nothing is named {name!r}")
+            module = module._modules[name]
+        return module
+
+    def _get_entry(self, kind: str, word: str, target: str) -> Any:
+        path, _, name = target.rpartition(".")
+        value = getattr(self.get_submodule(path), kind).get(name)
+        if value is None:
+            raise AttributeError(f"{type(self).__name__} has no {word} {target!r}")
+        return value
+
+    def get_parameter(self, target: str) -> Parameter:
+        """The parameter with the dotted name `target`; AttributeError where there is none."""
+        return self._get_entry("_parameters", "parameter", target)
+
+    def get_buffer(self, target: str) -> Any:
+        """The buffer with the dotted name `target`; AttributeError where there is none."""
+        return self._get_entry("_buffers", "buffer", target)
 
     # ---- listings --------------------------------------------------------------------------------------------------
 
