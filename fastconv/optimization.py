@@ -238,7 +238,11 @@ def _recorded_calls(model: Module, inputs: list[np.ndarray]) -> tuple[list[Call]
         if arguments and isinstance(arguments[0], Tensor) and isinstance(output, Tensor):
             calls.append((module, arguments[0], output))
 
-    layers = [module for module in model.modules() if not module._modules and not module._forward_hooks]
+    layers = [
+        module
+        for module in model.modules()
+        if not (module._modules or module._forward_hooks or module._forward_pre_hooks)
+    ]
     handles = [module.register_forward_hook(note) for module in layers]
     try:
         with enable_grad(), keep_values() as values:

@@ -279,3 +279,13 @@ def test_bad_arguments():
         fc.optimize(models.LeNet5(), (1, 1, 28, 0))
     with pytest.raises(ValueError, match="channels"):
         fc.optimize(models.LeNet5(), (1, 3, 28, 28))
+
+
+def test_layers_with_hooks_before_their_forward_stay_as_they_are():
+    """A hook may change what the layer computes of: nothing is folded into it."""
+    net = settled(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4)))
+    net[1].register_forward_pre_hook(lambda module, inputs: 2 * inputs[0])
+    x = image(2, 3, 8, 8)
+    fast = fc.optimize(net, x.shape)
+    assert fast.folded == (("2", "3"),)
+    np.testing.assert_allclose(fast(x), net(x), rtol=1e-4, atol=1e-5)
