@@ -9,6 +9,13 @@
 #include "pool.h"
 
 namespace fastconv {
+
+int axis(Layout layout, int ndim, int i) {
+  if (layout == Layout::channels_first || ndim < 2) return ndim - 1 - i;
+  if (i == 0) return 1;
+  return i == ndim - 1 ? 0 : ndim - i;
+}
+
 namespace {
 
 using std::int64_t;
@@ -63,13 +70,6 @@ int number_of(DType t) {
     case DType::f16: return kNpyHalf;
     default: return bfloat16_number.load();
   }
-}
-
-// Axes from the fastest to the slowest: W H D C N, or C W H D N.
-int axis(Layout layout, int ndim, int i) {
-  if (layout == Layout::channels_first || ndim < 2) return ndim - 1 - i;
-  if (i == 0) return 1;
-  return i == ndim - 1 ? 0 : ndim - i;
 }
 
 bool dense_in(Layout layout, int ndim, const int64_t* shape, const int64_t* strides, int64_t item) {
@@ -285,6 +285,35 @@ Array take_elements(const char* name, py::handle object, const Array* like) {
   return a;
 }
 
+StridedArray take_strided(const char* name, py::handle object) {
+  auto* p = array_of(name, object);
+  StridedArray a;
+  a.dtype = dtype_of(name, p);
+  if (p->nd > kMaxDims) throw py::value_error(string(name) + " has too many dimensions");
+  const int64_t item = int64_t(item_size(a.dtype));
+  bool aligned = reinterpret_cast<std::uintptr_t>(p->data) % std::size_t(item) == 0;
+  for (int i = 0; i < p->nd; i++) aligned = aligned && p->strides[i] % item == 0;
+  a.ndim = p->nd;
+  for (int i = 0; i < p->nd; i++) {
+    a.shape[i] = p->dimensions[i];
+    a.strides[i] = p->strides[i] / item;
+  }
+  if (!aligned) return made_dense(name, (a.owner = py::reinterpret_borrow<py::object>(object), a), a.layout);
+  a.owner = py::reinterpret_borrow<py::object>(object);
+  a.data = p->data;
+  const int n = a.ndim;
+  if (n > 2 && a.shape[1] > 1 && a.strides[1] == 1 && a.strides[n - 1] >= a.shape[1]) a.layout = Layout::channels_last;
+  return a;
+}
+
+StridedArray made_dense(const char* name, const StridedArray& a, Layout layout) {
+  StridedArray out;
+  static_cast<Array&>(out) = a;
+  fill(out, name, a.owner, npy::array_proxy(a.owner.ptr()), false, &layout, int64_t(item_size(a.dtype)));
+  dense_strides(layout, out.ndim, out.shape, 1, out.strides);
+  return out;
+}
+
 Array take_indices(const char* name, py::handle object, const Array& like, std::size_t item) {
   auto* p = array_of(name, object);
   const auto* d = npy::array_descriptor1_proxy(p->descr);
@@ -340,6 +369,17 @@ Array new_dense(DType dtype, int ndim, const int64_t* shape) {
 
 Array new_like(const Array& a) {
   return new_batched(number_of(a.dtype), int64_t(item_size(a.dtype)), a.dtype, a.ndim, a.shape, a.layout, a.unbatched);
+}
+
+StridedArray new_strided(const StridedArray& like, const int64_t* shape) {
+  StridedArray y;
+  y.ndim = like.ndim;
+  y.dtype = like.dtype;
+  y.layout = like.layout;
+  std::memcpy(y.shape, shape, sizeof(int64_t) * std::size_t(y.ndim));
+  static_cast<Array&>(y) = new_like(y);
+  dense_strides(y.layout, y.ndim, y.shape, 1, y.strides);
+  return y;
 }
 
 int64_t take_int(const char* name, py::handle object) {

@@ -34,6 +34,8 @@ struct Array {
   explicit operator bool() const { return bool(owner); }
 };
 
+// Number i of the axes from the fastest to the slowest: W H D C N, or C W H D N.
+int axis(Layout layout, int ndim, int i);
 std::string shape_text(const std::int64_t* shape, int ndim);
 const char* dtype_name(DType dtype);
 
@@ -46,6 +48,14 @@ Array take_dense(const char* name, py::handle object);
 // Any rank, any dense order kept (for elementwise ops): data is the lowest address, size() elements in a row.
 // `like`: an array whose strides the result must have.
 Array take_elements(const char* name, py::handle object, const Array* like = nullptr);
+// Any rank, any strides: `layout` is the order that they come closest to, `strides` count elements. Copied where data is
+// not aligned.
+struct StridedArray : Array {
+  std::int64_t strides[kMaxDims] = {};
+};
+StridedArray take_strided(const char* name, py::handle object);
+// The array itself in dense memory of `layout`: a copy where it is not.
+StridedArray made_dense(const char* name, const StridedArray& a, Layout layout);
 // int64 array of exactly this shape and layout. `item`: bytes of one value, 1 for uint8 and 4 for int32 window taps.
 Array take_indices(const char* name, py::handle object, const Array& like, std::size_t item = 8);
 
@@ -60,6 +70,7 @@ Array new_window_indices(std::size_t item, int nd, std::int64_t n, std::int64_t 
                          Layout layout, bool unbatched);
 Array new_dense(DType dtype, int ndim, const std::int64_t* shape);
 Array new_like(const Array& a);                                        // same dtype, shape and strides
+StridedArray new_strided(const StridedArray& like, const int64_t* shape);  // dense, in the layout of `like`
 
 // Parameters. `space` arrays are the last nd of three, as in shapes.h (leading entries left untouched).
 std::int64_t take_int(const char* name, py::handle object);            // TypeError for bool, float, ...

@@ -94,6 +94,7 @@ PYBIND11_MODULE(FC_MODULE, m, pybind11::mod_gil_not_used()) {
   bind_pool(m);
   bind_norm(m);
   bind_elementwise(m);
+  bind_add(m);
 #ifdef FC_CUDA
   bind_cuda(m);
 #endif

@@ -69,6 +69,9 @@ using std::int64_t;
                                   void* y, Context&))                                                                  \
   X(local_response_norm_backward, (const NormShape&, const void* dy, const void* x, int64_t size, double alpha,        \
                                    double beta, double k, void* dx, Context&))                                         \
+  /* y = a + b, or a where b is null: rows of `length` elements, their starts `step` elements apart. y may be a */      \
+  X(add_rows, (DType, int64_t rows, int64_t length, const void* a, int64_t a_step, const void* b, int64_t b_step,      \
+               void* y, int64_t y_step, Context&))                                                                     \
   /* y may be x */                                                                                                     \
   X(activation_forward, (Activation, DType, int64_t n, const void* x, double a, double b, void* y, Context&))          \
   /* relu: ref is y; the others: ref is x */                                                                           \

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from .elements import concatenate
 from .tensor import Tensor
 from .tensor_arithmetic import Array, operand
 from .tensor_dimensions import flat_shape
@@ -35,7 +36,7 @@ def cat(tensors: Sequence[Any], dim: int = 0) -> Any:
     array([[0., 0., 1., 1.]])
     """
     arrays = [operand(t) for t in tensors]
-    y = np.concatenate(arrays, axis=dim)
+    y = concatenate(arrays, dim)
     if not any(isinstance(t, Tensor) for t in tensors):
         return y
     axis = dim % y.ndim

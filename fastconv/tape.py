@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, Union, cast
 
 import numpy as np
 
+from .elements import add
+
 if TYPE_CHECKING:
     from .tensor import Tensor
 
@@ -203,14 +205,6 @@ def _walk_back(root: Tensor, gradient: np.ndarray, retain_graph: bool) -> None:
                     gradients[key] = add(before, dx, into=key in sums)
                     sums.add(key)
         del received
-
-
-def add(a: np.ndarray, b: np.ndarray, into: bool = False) -> np.ndarray:
-    """a + b; `into`: in the memory of `a` where that can be."""
-    if into:
-        a += b
-        return a
-    return a + b
 
 
 def _finish_leaf(tensor: Tensor, dy: np.ndarray, handed_out: set[int]) -> None:

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from .elements import add
 from .tape import mode
 
 Array = np.ndarray
@@ -61,7 +62,7 @@ class Arithmetic:
     # Arithmetic. Numbers keep the Tensor's type; arrays promote as in NumPy.
 
     def __add__(self, other: Any) -> Any:
-        return self._op(self.data + operand(other), (self, lambda dy: dy), (other, lambda dy: dy))
+        return self._op(add(self.data, operand(other)), (self, lambda dy: dy), (other, lambda dy: dy))
 
     def __sub__(self, other: Any) -> Any:
         return self._op(self.data - operand(other), (self, lambda dy: dy), (other, lambda dy: -dy))

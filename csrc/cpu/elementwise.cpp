@@ -1,4 +1,4 @@
-// Activations, PReLU, and the sum over all but the channels.
+// Sums and copies of rows, activations, PReLU, and the sum over all but the channels.
 #include "groups.h"
 
 namespace fastconv::cpu::FC_ISA {
@@ -54,6 +54,40 @@ void backward(Activation kind, std::int64_t n, const T* dy, const T* ref, double
     case Activation::leaky_relu:
       return transform(n, dy, ref, dx, ctx, [=](Vec<A> g, Vec<A> x) { return select<A>(x > zero, g, g * slope); });
   }
+}
+
+// f(row, first element, end of the elements) for pieces of rows.
+template <class F> FC_INLINE void each_piece(std::int64_t rows, std::int64_t length, int threads, F&& f) {
+  if (length > kChunk) {
+    const std::int64_t pieces = ceil_div(length, kChunk);
+    parallel_for<KeepDenormals>(threads, rows * pieces, [&](std::int64_t task, int) {
+      const std::int64_t start = task % pieces * kChunk;
+      f(task / pieces, start, min_of(length, start + kChunk));
+    });
+    return;
+  }
+  const std::int64_t together = kChunk / max_of(length, 1);
+  parallel_for<KeepDenormals>(threads, ceil_div(rows, together), [&](std::int64_t task, int) {
+    for (std::int64_t row = task * together; row < min_of(rows, (task + 1) * together); row++) f(row, 0, length);
+  });
+}
+
+template <class T>
+void add(std::int64_t rows, std::int64_t length, const T* a, std::int64_t a_step, const T* b, std::int64_t b_step, T* y,
+         std::int64_t y_step, Context& ctx) {
+  constexpr int lanes = kLanes<Accumulator<T>>;
+  const double n = double(rows) * double(length);
+  const int threads = ctx.threads_for(n, (b ? 3 : 2) * n * sizeof(T));
+  if (!b)
+    return each_piece(rows, length, threads, [&](std::int64_t row, std::int64_t i, std::int64_t end) {
+      std::memcpy(y + row * y_step + i, a + row * a_step + i, std::size_t(end - i) * sizeof(T));
+    });
+  each_piece(rows, length, threads, [&](std::int64_t row, std::int64_t i, std::int64_t end) {
+    const T *p = a + row * a_step, *q = b + row * b_step;
+    T* to = y + row * y_step;
+    for (; i + lanes <= end; i += lanes) store(to + i, load(p + i) + load(q + i));
+    if (i < end) store_partial(to + i, load_partial(p + i, end - i) + load_partial(q + i, end - i), end - i);
+  });
 }
 
 template <class T> struct ChannelSum {
@@ -137,6 +171,15 @@ NormShape slope_groups(const NormShape& s, bool shared) {
 }
 
 }  // namespace
+
+void add_rows(DType dtype, std::int64_t rows, std::int64_t length, const void* a, std::int64_t a_step, const void* b,
+              std::int64_t b_step, void* y, std::int64_t y_step, Context& ctx) {
+  with_type(dtype, [&](auto tag) {
+    typedef decltype(tag) T;
+    add(rows, length, static_cast<const T*>(a), a_step, static_cast<const T*>(b), b_step, static_cast<T*>(y), y_step,
+        ctx);
+  });
+}
 
 void activation_forward(Activation kind, DType dtype, std::int64_t n, const void* x, double a, double b, void* y,
                         Context& ctx) {

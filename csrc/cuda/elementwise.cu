@@ -1,4 +1,4 @@
-// Activations and PReLU, forward and backward: one element a thread, in whatever order memory has.
+// Sums and copies of rows, activations and PReLU: one element a thread, in whatever order memory has.
 #include "channel_reduce.cuh"
 
 namespace fastconv::cuda {
@@ -7,6 +7,18 @@ namespace {
 // The value that storage type T holds for v.
 template <class T> FC_DEVICE Accumulator<T> stored(Accumulator<T> v) {
   return prim::to_accumulator(prim::from_accumulator<T>(v));
+}
+
+template <class T>
+__global__ void add_rows_kernel(int64_t n, int64_t length, const T* a, int64_t a_step, const T* b, int64_t b_step, T* y,
+                                int64_t y_step) {
+  const int64_t i = element();
+  if (i >= n) return;
+  const int64_t row = i / length, column = i % length;
+  const T value = a[row * a_step + column];
+  y[row * y_step + column] =
+      b ? prim::from_accumulator<T>(prim::to_accumulator(value) + prim::to_accumulator(b[row * b_step + column]))
+        : value;
 }
 
 // Comparisons with NaN are false: each form lets NaN through.
@@ -90,6 +102,16 @@ SlopeIndex slope_index(const NormShape& s, bool shared) {
 }
 
 }  // namespace
+
+void add_rows(DType dtype, int64_t rows, int64_t length, const void* a, int64_t a_step, const void* b, int64_t b_step,
+              void* y, int64_t y_step, Context& ctx) {
+  with_type(dtype, [&](auto tag) {
+    using T = decltype(tag);
+    const int64_t n = rows * length;
+    launch_elements(ctx, "add_rows", add_rows_kernel<T>, n, n, length, static_cast<const T*>(a), a_step,
+                    static_cast<const T*>(b), b_step, static_cast<T*>(y), y_step);
+  });
+}
 
 void activation_forward(Activation kind, DType dtype, int64_t n, const void* x, double a, double b, void* y,
                         Context& ctx) {

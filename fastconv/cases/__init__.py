@@ -10,7 +10,7 @@ Three groups: "edge" (sizes around tile edges, every option), "layers" (layers o
 
 from __future__ import annotations
 
-from . import activation, conv, norm, pool
+from . import activation, conv, joining, norm, pool
 from .case import DTYPES, GROUPS, Case, Comparison, Expected, available_dtypes
 
 __all__ = ["DTYPES", "GROUPS", "Case", "Comparison", "Expected", "all_cases", "available_dtypes"]
@@ -38,6 +38,7 @@ def all_cases(seed: int = 0, random_cases: int = 8) -> list[Case]:
     >>> cases[0].op
     'conv_forward'
     """
-    parts = (conv.cases(seed, random_cases), pool.cases(seed, random_cases), norm.cases(), activation.cases())
+    drawn = conv.cases(seed, random_cases), pool.cases(seed, random_cases)
+    parts = (*drawn, norm.cases(), activation.cases(), joining.cases())
     unique = {case.name: case for part in parts for case in part}
     return list(unique.values())

@@ -29,6 +29,7 @@ from .conv import (
     conv_transpose_backward_weight,
     conv_transpose_forward,
 )
+from .joining import add_forward, cat_forward
 from .linear import (
     linear_backward_bias,
     linear_backward_input,
@@ -63,10 +64,12 @@ __all__ = [
     "adaptive_avg_pool_forward",
     "adaptive_max_pool_backward",
     "adaptive_max_pool_forward",
+    "add_forward",
     "avg_pool_backward",
     "avg_pool_forward",
     "batch_norm_backward",
     "batch_norm_forward",
+    "cat_forward",
     "conv_backward_bias",
     "conv_backward_input",
     "conv_backward_weight",
