@@ -24,7 +24,7 @@ _ALIGNMENT = 64  # addresses keep their remainder
 class HostArrays:
     """The functions of `fastconv.cuda.kernels` for NumPy arrays.
 
-    Strides, alignment, overlaps and read-only flags of the arguments are those of their copies, and what a function writes
+    Strides, alignment, overlaps and read-only flags of the arguments are those of their copies; what a function writes
     to its arguments is written to the arrays that were given.
 
     Parameters
@@ -42,6 +42,9 @@ class HostArrays:
 
     def __init__(self, kernels: cuda.Kernels) -> None:
         self._kernels = kernels
+
+    def __dir__(self) -> list[str]:
+        return dir(self._kernels.module)
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):

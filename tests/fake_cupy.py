@@ -145,6 +145,9 @@ class _Gpu(types.ModuleType):
     def __getattr__(self, name: str) -> Any:
         return getattr(self._simulator, name)
 
+    def __dir__(self) -> list[str]:
+        return [*dir(self._simulator), "device_count", "driver_version", "runtime_version"]
+
     def isa(self) -> str:
         return "cuda"
 

@@ -113,7 +113,7 @@ def conv_kind(case: ConvCase) -> str:
 def conv(case: ConvCase, way: str, precision: str) -> Work:
     """A convolution or one of its gradients."""
     item = available_dtypes()[PRECISIONS[precision][0]].itemsize
-    sizes = {"x": case.x_shape, "w": case.w_shape, "dy": case.y_shape}
+    sizes: dict[str, tuple[int, ...]] = {"x": case.x_shape, "w": case.w_shape, "dy": case.y_shape}
     moved = item * sum(int(np.prod(shape)) for shape in sizes.values())
     if way == "forward":
         sizes.pop("dy")
