@@ -29,10 +29,12 @@ TREE = Path(__file__).resolve().parent.parent
 DAY, FAULTS = TREE / "bench" / "gpu_day.py", TREE / "tests" / "gpu_day_faults.py"
 
 
-def day(script, *arguments, **variables):
+def day(script, *arguments, cwd=TREE, **variables):
     command = [sys.executable, str(script), *map(str, arguments)]
     environment = {**os.environ, **variables}
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
+    if path := environment.get("PYTHONPATH"):
+        environment["PYTHONPATH"] = os.pathsep.join(str(Path(part).resolve()) for part in path.split(os.pathsep))
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment, cwd=cwd)
 
 
 def statuses(folder, name):
@@ -76,8 +78,10 @@ def test_whatever_happens_the_rest_goes_on(tmp_path):
     }
     assert ends["crash1"]["note"] == "crashed: signal 6 (SIGABRT)" and ends["hang2"]["note"] == "hung"
     assert ends["fail3"]["note"] == "RuntimeError: this one is wrong"
-    assert ends["lose5"]["status"] == "failed" and "the GPU is lost to this process" in done.stderr
-    assert ends["start"]["note"] == "the worker could not start: exit status 1"
+    assert (
+        ends["lose5"]["status"] == "failed" and "the GPU is lost to this process" in (tmp_path / "log.txt").read_text()
+    )
+    assert ends["start"]["note"] == "the worker could not start: exit status 1: no such thing"
     results = {name: end["status"] for name, end in Journal(tmp_path / "gpu_day.jsonl").stages().items()}
     assert results == {"faulty": "failed", "broken": "failed", "absent": "skipped", "sound": "passed"}
     text = (tmp_path / "README.md").read_text()
@@ -104,7 +108,8 @@ def test_a_later_call_tries_again_what_failed_and_nothing_else(tmp_path):
 
 
 def test_time_runs_out(tmp_path):
-    done = day(FAULTS, "--dry-run", "--results", tmp_path, "--stages", "endless", "--budget", 0.05)
+    arguments = ("--dry-run", "--stages", "endless", "--budget", 0.05, "--results", tmp_path.name)
+    done = day(FAULTS, *arguments, cwd=tmp_path.parent)
     assert done.returncode == 3, done.stdout + done.stderr
     first = statuses(tmp_path, "endless")
     assert 0 < len(first) < 40 and "endless: endless cases" in done.stdout

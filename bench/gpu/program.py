@@ -27,6 +27,7 @@ from .build import build
 from .journal import Journal
 from .stage import STAGES, Settings, Stage
 
+LOG = "log.txt"  # what the workers write to their standard error
 LONGEST_BUILD = 420  # seconds
 MOST_RESTARTS = 8  # of the worker of one stage
 NETWORKS = ("resnet50", "vgg16", "mobilenetv2")
@@ -100,6 +101,7 @@ class Day:
         """All stages, then the report; the exit status."""
         stages = [stage for stage in STAGES if stage.name in self.options.stages]
         self.folder = self.options.results or self.settings.tree / "bench" / "results" / _slug(_gpu_name())
+        self.folder = self.folder.resolve()  # workers have a working directory of their own
         self.folder.mkdir(parents=True, exist_ok=True)
         self.journal = Journal(self.folder / "gpu_day.jsonl")
         earlier = self.options.continue_from
@@ -169,7 +171,8 @@ class Day:
                 print(f"{stage.name}: {case[1]}: {how}", file=sys.stderr, flush=True)
                 self.journal.add("end", stage=case[0], key=case[1], status="failed", seconds=0, note=how)
             elif ended != 11:  # worker.LOST
-                how = f"the worker could not start: {'no answer' if ended is None else _exit(ended)}"
+                how = "no answer" if ended is None else _exit(ended)
+                how = f"the worker could not start: {how}: {self.last_words()}"
                 self.journal.add("end", stage=stage.name, key="start", status="failed", seconds=0, note=how)
                 break
             if time.monotonic() >= stop:
@@ -195,14 +198,22 @@ class Day:
             f"{seconds:.1f}",
         ]
         command += ["--batch", str(self.settings.batch), "--networks", ",".join(self.settings.networks), *self.dry()]
-        with subprocess.Popen(
-            command, env=self.environment(), cwd=self.settings.tree, start_new_session=True
-        ) as process:
+        with (
+            (self.folder / LOG).open("ab") as log,
+            subprocess.Popen(
+                command, env=self.environment(), cwd=self.settings.tree, stderr=log, start_new_session=True
+            ) as process,
+        ):
             try:
                 return self.watch(process, stage, stop)
             finally:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)  # with what it started
+
+    def last_words(self) -> str:
+        """The last line that a worker wrote to its log."""
+        lines = (self.folder / LOG).read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        return lines[-1] if lines else "it said nothing"
 
     def watch(self, process: subprocess.Popen[bytes], stage: Stage, stop: float) -> int | None:
         limit, size, since = stage.case_seconds + _GRACE, -1, time.monotonic()
@@ -219,7 +230,8 @@ class Day:
     def environment(self) -> dict[str, str]:
         """Of the workers: the tree's package where it was built there, and its tests."""
         tree = self.settings.tree
-        paths = [str(tree / "tests"), *filter(None, [os.environ.get("PYTHONPATH")])]
+        given = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
+        paths = [str(tree / "tests"), *(str(Path(path).resolve()) for path in given)]
         if any((tree / "fastconv").glob("_cpu*.so")):
             paths.insert(0, str(tree))
         # PYTHONSAFEPATH: not the working directory's package, where another one is installed.

@@ -121,7 +121,8 @@ def table(journal: Journal) -> str:
     lines = [f"# GPU day: {where.get('gpu', 'no GPU answered')}", ""]
     if dry:
         lines += ["**Dry run over the simulator: nothing here was run on a GPU, and nothing was timed.**", ""]
-    lines += [", ".join(f"{name} {value}" for name, value in where.items() if name not in ("gpu", "dry")), ""]
+    facts = ", ".join(f"{name} {value}" for name, value in where.items() if name not in ("gpu", "dry"))
+    lines += [facts, ""] if facts else []
     lines += ["| stage | result | passed | failed | skipped | s |", "|---|---|---:|---:|---:|---:|"]
     for stage in STAGES:
         if stage.name not in stages:
