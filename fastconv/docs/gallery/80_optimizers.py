@@ -2,9 +2,11 @@
 Optimisers on a surface
 =======================
 
-Four optimisers from one start on Beale's function. :func:`fastconv.visualize.descent_frames` and
-:func:`fastconv.visualize.save_gif` make a film of it.
+Four optimisers from one start on Beale's function, as a picture and as an animated GIF.
 """
+
+import tempfile
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 
@@ -20,9 +22,13 @@ paths = visualize.descend(visualize.beale, (1.0, 1.5), makers, steps=200)
 visualize.plot_descent(visualize.beale, paths, ax=plt.subplots(figsize=(6, 5))[1])
 
 # %%
-# The same as six pictures of the film.
+# A film of it, of which six pictures are shown.
 
 frames = visualize.descent_frames(visualize.beale, paths, every=40, pixels=(320, 260))
+with tempfile.TemporaryDirectory() as folder:
+    film = Path(folder, "descent.gif")
+    visualize.save_gif(frames, film, fps=5)
+    print(f"{len(frames)} frames in {film.stat().st_size:,} bytes")
 figure, axes = plt.subplots(2, 3, figsize=(10, 5.6), layout="constrained")
 for ax, frame, step in zip(axes.flat, frames, (*range(0, 200, 40), 200)):
     ax.imshow(frame)
