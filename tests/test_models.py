@@ -1,5 +1,7 @@
 """The catalogue, its command, and the models without a family: perceptron, linear classifier, MLP, Keras' network."""
 
+import functools
+import inspect
 import json
 
 import numpy as np
@@ -181,3 +183,31 @@ def test_command_for_all_models(capsys, monkeypatch):
     assert lines[2].split()[:5] == ["lenet5", "1x28x28", "61,706", "0.42", "M"] and len(lines) == 4
     assert main(["models", "--json"]) == 0
     assert [m["name"] for m in json.loads(capsys.readouterr().out)["models"]] == ["lenet5", "keras_mnist"]
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".safetensors"])
+def test_built_with_weights(tmp_path, suffix):
+    options = {"num_classes": 3, "width": 8}
+    net = models.resnet18(**options)
+    path = tmp_path / f"net{suffix}"
+    fc.save(net, path)
+    before = fc.get_rng_state()
+    for weights in (path, str(path), net.state_dict()):
+        for build in (models.resnet18, functools.partial(models.get_model, "resnet18")):
+            loaded = build(weights=weights, **options)
+            for key, value in net.state_dict().items():
+                np.testing.assert_array_equal(loaded.state_dict()[key], value)
+    assert fc.get_rng_state() == before  # nothing was drawn that weights replace
+    assert models.resnet18(weights=None, **options).fc.out_features == 3
+    with pytest.raises(ValueError, match=r"(?s)cannot load this state into ResNet.*'fc.weight' has shape"):
+        models.resnet18(weights=path, num_classes=4, width=8)
+    with pytest.raises(ValueError, match="nothing is downloaded"):
+        models.vgg16(weights="IMAGENET1K_V1")
+    with pytest.raises(TypeError, match="weights must be None, a file or a state_dict, got bool"):
+        models.vgg16(weights=True)
+
+
+def test_every_function_that_builds_takes_weights():
+    for name in models.list_models():
+        build = models.model_info(name).build
+        assert inspect.isclass(build) or inspect.signature(build).parameters["weights"].default is None, name

@@ -1,8 +1,9 @@
 """The networks of the field, from the perceptron on, each with its paper's options.
 
 Where torchvision has a model, its constructor has torchvision's name, and its ``state_dict`` torchvision's keys and
-shapes, so that published weights load: ``net.load_state_dict(fastconv.load("resnet50.safetensors"))``. A network whose
-weights are loaded next is built fastest inside :func:`fastconv.nn.init.skip_init`.
+shapes, so that published weights load: ``resnet50(weights="resnet50.safetensors")``. All functions that build a network
+take the keyword ``weights``: a file (.safetensors or .npz), or a ``state_dict``, also of torch tensors; nothing is
+downloaded.
 """
 
 from fastconv.models.alexnet import AlexNet, alexnet, alexnet_two_groups

@@ -6,6 +6,7 @@ from typing import Any
 
 import fastconv.nn as nn
 from fastconv.models.initialization import initialize, normal
+from fastconv.models.weights import takes_weights
 from fastconv.nn.modules.arguments import size
 
 __all__ = ["AlexNet", "alexnet", "alexnet_two_groups"]
@@ -127,6 +128,7 @@ def _paper_features(in_channels: int) -> nn.Sequential:
     )
 
 
+@takes_weights
 def alexnet(num_classes: int = 1000, in_channels: int = 3, dropout: float = 0.5) -> AlexNet:
     """AlexNet of 2014 (61,100,840 parameters), as torchvision.models.alexnet.
 
@@ -142,6 +144,7 @@ def alexnet(num_classes: int = 1000, in_channels: int = 3, dropout: float = 0.5)
     return AlexNet(num_classes, in_channels, dropout)
 
 
+@takes_weights
 def alexnet_two_groups(num_classes: int = 1000, in_channels: int = 3, dropout: float = 0.5) -> AlexNet:
     """AlexNet of 2012 (60,965,224 parameters): two groups, local response normalisation.
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import fastconv.nn as nn
 from fastconv.models.initialization import initialize, normal
+from fastconv.models.weights import takes_weights
 from fastconv.nn.modules.arguments import number, size
 
 __all__ = ["C3D", "c3d"]
@@ -94,6 +95,7 @@ class C3D(nn.Module):
         return self.classifier(x.reshape(x.shape[0], -1))
 
 
+@takes_weights
 def c3d(num_classes: int = 487, in_channels: int = 3, **options: Any) -> C3D:
     """C3D (79,991,015 parameters for the 487 classes of Sports-1M); `options` are those of :class:`C3D`.
 

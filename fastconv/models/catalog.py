@@ -139,7 +139,8 @@ def get_model(name: str, **options: Any) -> nn.Module:
     name : str
         One of `list_models`.
     **options
-        Of its constructor: ``num_classes``, ``in_channels`` and the paper's.
+        Of its constructor: ``num_classes``, ``in_channels``, ``weights`` (but for the linear models, LeNet-5, ZFNet
+        and Keras' network) and the paper's.
 
     Raises
     ------

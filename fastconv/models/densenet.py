@@ -11,6 +11,7 @@ import fastconv.nn as nn
 import fastconv.nn.functional as F
 from fastconv.joining import cat
 from fastconv.models.initialization import he_fan_in, initialize
+from fastconv.models.weights import takes_weights
 from fastconv.nn.modules.arguments import choice, number, size
 from fastconv.nn.modules.state import LoadResult
 
@@ -202,6 +203,7 @@ def _transition(channels: int, kept: int) -> nn.Sequential:
     )
 
 
+@takes_weights
 def densenet121(num_classes: int = 1000, in_channels: int = 3, *, growth_rate: int = 32, **options: Any) -> DenseNet:
     """DenseNet-121 (7,978,856 parameters), as torchvision.models.densenet121; `options` as :class:`DenseNet`'s.
 
@@ -217,6 +219,7 @@ def densenet121(num_classes: int = 1000, in_channels: int = 3, *, growth_rate: i
     return DenseNet(growth_rate, (6, 12, 24, 16), 2 * growth_rate, num_classes, in_channels, **options)
 
 
+@takes_weights
 def densenet169(num_classes: int = 1000, in_channels: int = 3, *, growth_rate: int = 32, **options: Any) -> DenseNet:
     """DenseNet-169 (14,149,480 parameters), as torchvision.models.densenet169; `options` as :class:`DenseNet`'s.
 
@@ -229,6 +232,7 @@ def densenet169(num_classes: int = 1000, in_channels: int = 3, *, growth_rate: i
     return DenseNet(growth_rate, (6, 12, 32, 32), 2 * growth_rate, num_classes, in_channels, **options)
 
 
+@takes_weights
 def densenet201(num_classes: int = 1000, in_channels: int = 3, *, growth_rate: int = 32, **options: Any) -> DenseNet:
     """DenseNet-201 (20,013,928 parameters), as torchvision.models.densenet201; `options` as :class:`DenseNet`'s.
 
@@ -241,6 +245,7 @@ def densenet201(num_classes: int = 1000, in_channels: int = 3, *, growth_rate: i
     return DenseNet(growth_rate, (6, 12, 48, 32), 2 * growth_rate, num_classes, in_channels, **options)
 
 
+@takes_weights
 def densenet161(num_classes: int = 1000, in_channels: int = 3, *, growth_rate: int = 48, **options: Any) -> DenseNet:
     """DenseNet-161 (28,681,000 parameters), as torchvision.models.densenet161; `options` as :class:`DenseNet`'s.
 

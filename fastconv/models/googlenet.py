@@ -10,6 +10,7 @@ import fastconv.nn as nn
 import fastconv.nn.functional as F
 from fastconv.joining import cat
 from fastconv.models.initialization import he_fan_in, initialize
+from fastconv.models.weights import takes_weights
 from fastconv.nn.modules.arguments import choice, number, size
 
 __all__ = ["GoogLeNet", "GoogLeNetOutputs", "Inception", "NaiveInception", "googlenet"]
@@ -337,6 +338,7 @@ def imagenet_to_half(x: Any) -> Any:
     return x * scale.reshape(3, 1, 1).astype(dtype) + shift.reshape(3, 1, 1).astype(dtype)
 
 
+@takes_weights
 def googlenet(num_classes: int = 1000, in_channels: int = 3, **options: Any) -> GoogLeNet:
     """GoogLeNet (6,624,904 parameters, 13,004,888 with its auxiliary classifiers), as torchvision.models.googlenet.
 

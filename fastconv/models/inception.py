@@ -11,6 +11,7 @@ import fastconv.nn.functional as F
 from fastconv.joining import cat
 from fastconv.models.googlenet import BasicConv2d, imagenet_to_half
 from fastconv.models.initialization import initialize
+from fastconv.models.weights import takes_weights
 from fastconv.nn.modules.arguments import number, size
 
 __all__ = ["InceptionOutputs", "InceptionV2", "InceptionV3", "inception_v2", "inception_v3"]
@@ -410,6 +411,7 @@ class InceptionV2(_InceptionNet):
         self._initialize()
 
 
+@takes_weights
 def inception_v3(num_classes: int = 1000, in_channels: int = 3, **options: Any) -> InceptionV3:
     """Inception v3 (27,161,264 parameters, 23,834,568 without the auxiliary classifier), as torchvision's.
 
@@ -427,6 +429,7 @@ def inception_v3(num_classes: int = 1000, in_channels: int = 3, **options: Any) 
     return InceptionV3(num_classes, in_channels, **options)
 
 
+@takes_weights
 def inception_v2(num_classes: int = 1000, in_channels: int = 3, **options: Any) -> InceptionV2:
     """Inception v2; `options` are those of :class:`InceptionV2`.
 

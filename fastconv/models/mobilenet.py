@@ -8,6 +8,7 @@ from typing import Any
 import fastconv.nn as nn
 from fastconv.models.initialization import he_fan_out, initialize, normal
 from fastconv.models.residual import Add
+from fastconv.models.weights import takes_weights
 from fastconv.nn.modules.arguments import number, size
 
 __all__ = [
@@ -317,6 +318,7 @@ def _rounded(channels: float, divisor: int) -> int:
     return nearest + divisor if nearest < 0.9 * channels else nearest
 
 
+@takes_weights
 def mobilenet_v1(num_classes: int = 1000, in_channels: int = 3, **options: Any) -> MobileNetV1:
     """MobileNet (4,231,976 parameters); `options` are those of :class:`MobileNetV1`.
 
@@ -329,6 +331,7 @@ def mobilenet_v1(num_classes: int = 1000, in_channels: int = 3, **options: Any) 
     return MobileNetV1(num_classes, in_channels, **options)
 
 
+@takes_weights
 def mobilenet_v2(num_classes: int = 1000, in_channels: int = 3, **options: Any) -> MobileNetV2:
     """MobileNet v2 (3,504,872 parameters), as torchvision.models.mobilenet_v2; `options` are those of its class.
 

@@ -8,6 +8,7 @@ from typing import Any
 import fastconv.nn as nn
 from fastconv.models.initialization import he_fan_out, initialize
 from fastconv.models.residual import Add
+from fastconv.models.weights import takes_weights
 from fastconv.nn.modules.arguments import choice, size
 
 __all__ = [
@@ -277,6 +278,7 @@ class ResNet(nn.Module):
         return self.fc(x.reshape(x.shape[0], -1))
 
 
+@takes_weights
 def resnet18(num_classes: int = 1000, in_channels: int = 3, **options: Any) -> ResNet:
     """ResNet-18 (11,689,512 parameters), as torchvision.models.resnet18; `options` are those of :class:`ResNet`.
 
@@ -289,6 +291,7 @@ def resnet18(num_classes: int = 1000, in_channels: int = 3, **options: Any) -> R
     return ResNet(BasicBlock, (2, 2, 2, 2), num_classes, in_channels, **options)
 
 
+@takes_weights
 def resnet34(num_classes: int = 1000, in_channels: int = 3, **options: Any) -> ResNet:
     """ResNet-34 (21,797,672 parameters), as torchvision.models.resnet34; `options` are those of :class:`ResNet`.
 
@@ -301,6 +304,7 @@ def resnet34(num_classes: int = 1000, in_channels: int = 3, **options: Any) -> R
     return ResNet(BasicBlock, (3, 4, 6, 3), num_classes, in_channels, **options)
 
 
+@takes_weights
 def resnet50(num_classes: int = 1000, in_channels: int = 3, **options: Any) -> ResNet:
     """ResNet-50 (25,557,032 parameters), as torchvision.models.resnet50; `options` are those of :class:`ResNet`.
 
@@ -315,6 +319,7 @@ def resnet50(num_classes: int = 1000, in_channels: int = 3, **options: Any) -> R
     return ResNet(Bottleneck, (3, 4, 6, 3), num_classes, in_channels, **options)
 
 
+@takes_weights
 def resnet101(num_classes: int = 1000, in_channels: int = 3, **options: Any) -> ResNet:
     """ResNet-101 (44,549,160 parameters), as torchvision.models.resnet101; `options` are those of :class:`ResNet`.
 
@@ -327,6 +332,7 @@ def resnet101(num_classes: int = 1000, in_channels: int = 3, **options: Any) -> 
     return ResNet(Bottleneck, (3, 4, 23, 3), num_classes, in_channels, **options)
 
 
+@takes_weights
 def resnet152(num_classes: int = 1000, in_channels: int = 3, **options: Any) -> ResNet:
     """ResNet-152 (60,192,808 parameters), as torchvision.models.resnet152; `options` are those of :class:`ResNet`.
 
@@ -339,6 +345,7 @@ def resnet152(num_classes: int = 1000, in_channels: int = 3, **options: Any) -> 
     return ResNet(Bottleneck, (3, 8, 36, 3), num_classes, in_channels, **options)
 
 
+@takes_weights
 def plain18(num_classes: int = 1000, in_channels: int = 3, **options: Any) -> ResNet:
     """ResNet-18 without its shortcuts; `options` are those of :class:`ResNet`.
 
@@ -351,6 +358,7 @@ def plain18(num_classes: int = 1000, in_channels: int = 3, **options: Any) -> Re
     return resnet18(num_classes, in_channels, shortcut=False, **options)
 
 
+@takes_weights
 def plain34(num_classes: int = 1000, in_channels: int = 3, **options: Any) -> ResNet:
     """ResNet-34 without its shortcuts: the paper's plain network; `options` are those of :class:`ResNet`.
 

@@ -10,6 +10,7 @@ import fastconv.nn as nn
 import fastconv.nn.functional as F
 from fastconv.joining import cat
 from fastconv.models.initialization import he_fan_in, initialize
+from fastconv.models.weights import takes_weights
 from fastconv.nn.modules.arguments import size
 
 __all__ = ["FCN", "UNet", "bilinear_kernel", "fcn8s", "unet"]
@@ -226,6 +227,7 @@ def bilinear_kernel(factor: int) -> np.ndarray:
     return np.outer(slope, slope)
 
 
+@takes_weights
 def unet(num_classes: int = 2, in_channels: int = 1, **options: Any) -> UNet:
     """U-Net; `options` are those of :class:`UNet`.
 
@@ -238,6 +240,7 @@ def unet(num_classes: int = 2, in_channels: int = 1, **options: Any) -> UNet:
     return UNet(num_classes, in_channels, **options)
 
 
+@takes_weights
 def fcn8s(num_classes: int = 21, in_channels: int = 3, **options: Any) -> FCN:
     """FCN-8s; `options` are those of :class:`FCN`.
 

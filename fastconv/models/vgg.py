@@ -7,6 +7,7 @@ from typing import Any
 
 import fastconv.nn as nn
 from fastconv.models.initialization import he_fan_out, initialize, normal
+from fastconv.models.weights import takes_weights
 from fastconv.nn.modules.arguments import size
 
 __all__ = [
@@ -132,6 +133,7 @@ class VGG(nn.Module):
         return self.classifier(x.reshape(x.shape[0], -1))
 
 
+@takes_weights
 def vgg11(num_classes: int = 1000, in_channels: int = 3, **options: Any) -> VGG:
     """VGG A with 11 layers (132,863,336 parameters), as torchvision.models.vgg11; `options` are those of :class:`VGG`.
 
@@ -144,6 +146,7 @@ def vgg11(num_classes: int = 1000, in_channels: int = 3, **options: Any) -> VGG:
     return VGG("A", num_classes, in_channels, **options)
 
 
+@takes_weights
 def vgg11_lrn(num_classes: int = 1000, in_channels: int = 3, **options: Any) -> VGG:
     """VGG A-LRN, with local response normalisation after the first layer; `options` are those of :class:`VGG`.
 
@@ -156,6 +159,7 @@ def vgg11_lrn(num_classes: int = 1000, in_channels: int = 3, **options: Any) -> 
     return VGG("A", num_classes, in_channels, local_response_norm=True, **options)
 
 
+@takes_weights
 def vgg13(num_classes: int = 1000, in_channels: int = 3, **options: Any) -> VGG:
     """VGG B with 13 layers (133,047,848 parameters), as torchvision.models.vgg13; `options` are those of :class:`VGG`.
 
@@ -170,6 +174,7 @@ def vgg13(num_classes: int = 1000, in_channels: int = 3, **options: Any) -> VGG:
     return VGG("B", num_classes, in_channels, **options)
 
 
+@takes_weights
 def vgg16_1x1(num_classes: int = 1000, in_channels: int = 3, **options: Any) -> VGG:
     """VGG C: 16 layers, three of them 1 x 1 (133,638,952 parameters); `options` are those of :class:`VGG`.
 
@@ -182,6 +187,7 @@ def vgg16_1x1(num_classes: int = 1000, in_channels: int = 3, **options: Any) -> 
     return VGG("C", num_classes, in_channels, **options)
 
 
+@takes_weights
 def vgg16(num_classes: int = 1000, in_channels: int = 3, **options: Any) -> VGG:
     """VGG D with 16 layers (138,357,544 parameters), as torchvision.models.vgg16; `options` are those of :class:`VGG`.
 
@@ -194,6 +200,7 @@ def vgg16(num_classes: int = 1000, in_channels: int = 3, **options: Any) -> VGG:
     return VGG("D", num_classes, in_channels, **options)
 
 
+@takes_weights
 def vgg19(num_classes: int = 1000, in_channels: int = 3, **options: Any) -> VGG:
     """VGG E with 19 layers (143,667,240 parameters), as torchvision.models.vgg19; `options` are those of :class:`VGG`.
 
@@ -206,6 +213,7 @@ def vgg19(num_classes: int = 1000, in_channels: int = 3, **options: Any) -> VGG:
     return VGG("E", num_classes, in_channels, **options)
 
 
+@takes_weights
 def vgg11_bn(num_classes: int = 1000, in_channels: int = 3, **options: Any) -> VGG:
     """:func:`vgg11` with batch normalisation (132,868,840 parameters), as torchvision.models.vgg11_bn.
 
@@ -218,6 +226,7 @@ def vgg11_bn(num_classes: int = 1000, in_channels: int = 3, **options: Any) -> V
     return vgg11(num_classes, in_channels, batch_norm=True, **options)
 
 
+@takes_weights
 def vgg13_bn(num_classes: int = 1000, in_channels: int = 3, **options: Any) -> VGG:
     """:func:`vgg13` with batch normalisation (133,053,736 parameters), as torchvision.models.vgg13_bn.
 
@@ -230,6 +239,7 @@ def vgg13_bn(num_classes: int = 1000, in_channels: int = 3, **options: Any) -> V
     return vgg13(num_classes, in_channels, batch_norm=True, **options)
 
 
+@takes_weights
 def vgg16_bn(num_classes: int = 1000, in_channels: int = 3, **options: Any) -> VGG:
     """:func:`vgg16` with batch normalisation (138,365,992 parameters), as torchvision.models.vgg16_bn.
 
@@ -242,6 +252,7 @@ def vgg16_bn(num_classes: int = 1000, in_channels: int = 3, **options: Any) -> V
     return vgg16(num_classes, in_channels, batch_norm=True, **options)
 
 
+@takes_weights
 def vgg19_bn(num_classes: int = 1000, in_channels: int = 3, **options: Any) -> VGG:
     """:func:`vgg19` with batch normalisation (143,678,248 parameters), as torchvision.models.vgg19_bn.
 

@@ -8,6 +8,7 @@ from typing import Any
 import fastconv.nn as nn
 from fastconv.models.initialization import initialize
 from fastconv.models.residual import Add
+from fastconv.models.weights import takes_weights
 from fastconv.nn.modules.arguments import size
 
 __all__ = ["WaveformNet", "m3", "m5", "m11", "m18", "m34_res"]
@@ -124,6 +125,7 @@ def _scaled(width: float, stages: Sequence[tuple[int, int]], first: int) -> tupl
     return [(max(1, round(c * width)), n) for c, n in stages], max(1, round(first * width))
 
 
+@takes_weights
 def m3(num_classes: int = 10, in_channels: int = 1, *, width: float = 1.0, **options: Any) -> WaveformNet:
     """M3: two convolutions of 256 filters (0.2 million parameters); `width` is a factor of all channels.
 
@@ -136,6 +138,7 @@ def m3(num_classes: int = 10, in_channels: int = 1, *, width: float = 1.0, **opt
     return WaveformNet(*_scaled(width, [(256, 1)], 256), num_classes, in_channels, pool_last=True, **options)
 
 
+@takes_weights
 def m5(num_classes: int = 10, in_channels: int = 1, *, width: float = 1.0, **options: Any) -> WaveformNet:
     """M5: four convolutions (0.5 million parameters); `width` is a factor of all channels.
 
@@ -149,6 +152,7 @@ def m5(num_classes: int = 10, in_channels: int = 1, *, width: float = 1.0, **opt
     return WaveformNet(*_scaled(width, stages, 128), num_classes, in_channels, pool_last=True, **options)
 
 
+@takes_weights
 def m11(num_classes: int = 10, in_channels: int = 1, *, width: float = 1.0, **options: Any) -> WaveformNet:
     """M11: ten convolutions (1.8 million parameters); `width` is a factor of all channels.
 
@@ -162,6 +166,7 @@ def m11(num_classes: int = 10, in_channels: int = 1, *, width: float = 1.0, **op
     return WaveformNet(*_scaled(width, stages, 64), num_classes, in_channels, **options)
 
 
+@takes_weights
 def m18(num_classes: int = 10, in_channels: int = 1, *, width: float = 1.0, **options: Any) -> WaveformNet:
     """M18: 17 convolutions (3.7 million parameters); `width` is a factor of all channels.
 
@@ -175,6 +180,7 @@ def m18(num_classes: int = 10, in_channels: int = 1, *, width: float = 1.0, **op
     return WaveformNet(*_scaled(width, stages, 64), num_classes, in_channels, **options)
 
 
+@takes_weights
 def m34_res(num_classes: int = 10, in_channels: int = 1, *, width: float = 1.0, **options: Any) -> WaveformNet:
     """M34-res: 16 residual blocks (4 million parameters); `width` is a factor of all channels.
 
