@@ -230,3 +230,21 @@ def test_bad_options(options, error, word):
 def test_an_empty_data_set():
     with pytest.raises(ValueError, match="at least one sample"):
         data.DataLoader(data.TensorDataset(X[:0]))
+
+
+def test_random_split():
+    samples = data.TensorDataset(np.arange(11.0), np.arange(11))
+    for lengths, sizes in (([8, 3], [8, 3]), ([0.5, 0.25, 0.25], [6, 3, 2]), ([1.0], [11]), ([0, 11], [0, 11])):
+        parts = data.random_split(samples, lengths, np.random.default_rng(5))
+        assert [len(part) for part in parts] == sizes
+        assert sorted(int(part[i][1]) for part in parts for i in range(len(part))) == list(range(11))
+    again = data.random_split(samples, [1.0], np.random.default_rng(5))[0]
+    assert [int(again[i][1]) for i in range(11)] != list(range(11))
+    np.testing.assert_array_equal(again.indices, data.random_split(samples, [11], np.random.default_rng(5))[0].indices)
+    fc.manual_seed(3)
+    first = data.random_split(samples, [11])[0].indices
+    fc.manual_seed(3)
+    np.testing.assert_array_equal(data.random_split(samples, [11])[0].indices, first)
+    for lengths in ([5, 5], [12, -1], [0.5, 0.6], [], [5.5, 5.5]):
+        with pytest.raises(ValueError, match="lengths must be counts that sum to 11 or shares that sum to 1"):
+            data.random_split(samples, lengths)

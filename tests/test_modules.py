@@ -376,3 +376,29 @@ def test_hooks_before_the_forward_change_its_inputs():
     np.testing.assert_array_equal(layer(np.array([-1.0, 2.0])), [0, 2])
     with pytest.raises(TypeError, match="hook must be callable"):
         layer.register_forward_pre_hook(3)
+
+
+def test_lists_and_dictionaries_of_parameters(torch):
+    arrays = [np.ones(2, np.float32), np.zeros((3, 1), np.float32)]
+    ours, theirs = nn.ParameterList(arrays), torch.nn.ParameterList(map(torch.tensor, arrays))
+    assert list(ours.state_dict()) == list(theirs.state_dict())
+    ours.append(fc.tensor([5.0])).extend([np.full(1, 7.0)])
+    assert len(ours) == 4 and ours[-1].data[0] == 7 and isinstance(ours[2], nn.Parameter)
+    assert len(ours[1:3]) == 2 and [p.shape for p in ours][:2] == [(2,), (3, 1)]
+    ours[-2] = np.full(2, 9.0)
+    assert ours[2].data[0] == 9 and len(list(ours.parameters())) == 4
+    for index in (4, -5):
+        with pytest.raises(IndexError, match="out of range for 4 parameters"):
+            ours[index]
+    named = nn.ParameterDict({"a": arrays[0]})
+    named.update({"b": nn.Parameter(arrays[1])})
+    assert list(named) == ["a", "b"] and "a" in named and len(named) == 2 and named["b"].shape == (3, 1)
+    net = nn.Sequential(ours, named)
+    assert list(net.state_dict()) == ["0.0", "0.1", "0.2", "0.3", "1.a", "1.b"]
+    del named["a"]
+    assert list(named.keys()) == ["b"] and [n for n, _ in named.items()] == ["b"] and len(list(named.values())) == 1
+    for values, error in (([3], TypeError), ([np.ones(2, int)], TypeError)):
+        with pytest.raises(error):
+            nn.ParameterList(values)
+    with pytest.raises(ValueError, match="dot"):
+        nn.ParameterDict({"a.b": arrays[0]})

@@ -7,7 +7,7 @@
 
 from . import transforms
 from .cifar import load_cifar, read_cifar
-from .dataset import Dataset, Subset, TensorDataset, TrainTest, batches
+from .dataset import Dataset, Subset, TensorDataset, TrainTest, batches, random_split
 from .digits import load_digits
 from .idx import load_idx, read_idx
 from .image_folder import ImageFiles, ImageFolder, read_image
@@ -26,6 +26,7 @@ __all__ = [
     "load_cifar",
     "load_digits",
     "load_idx",
+    "random_split",
     "read_cifar",
     "read_idx",
     "read_image",

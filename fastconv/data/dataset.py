@@ -8,7 +8,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-__all__ = ["Dataset", "Subset", "TensorDataset", "TrainTest", "batches"]
+from ..random import generator as default_generator
+
+__all__ = ["Dataset", "Subset", "TensorDataset", "TrainTest", "batches", "random_split"]
 
 
 class Dataset:
@@ -128,6 +130,49 @@ class Subset(Dataset):
 
     def __getitem__(self, index: int) -> Any:
         return self.dataset[int(self.indices[index])]
+
+
+def random_split(dataset: Any, lengths: Sequence[float], generator: np.random.Generator | None = None) -> list[Subset]:
+    """Divide a data set at random. As torch.utils.data.random_split.
+
+    Parameters
+    ----------
+    dataset : Dataset
+    lengths : sequence of int, or of float
+        How many samples each part gets, all of them together; or shares that sum to 1, where the first parts get what
+        rounding leaves.
+    generator : numpy.random.Generator, optional
+        Default: the generator that :func:`fastconv.manual_seed` seeds.
+
+    Returns
+    -------
+    list of Subset
+
+    Raises
+    ------
+    ValueError
+        Lengths that are negative, or do not sum to the number of samples or to 1.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastconv.data import TensorDataset, random_split
+    >>> parts = random_split(TensorDataset(np.zeros((10, 2)), np.arange(10)), [0.75, 0.25], np.random.default_rng(0))
+    >>> [len(part) for part in parts]
+    [8, 2]
+    """
+    count, parts = len(dataset), list(lengths)
+    if parts and all(0 <= part <= 1 for part in parts) and abs(sum(parts) - 1) < 1e-9:
+        sizes = [int(part * count) for part in parts]
+        for i in range(count - sum(sizes)):
+            sizes[i % len(sizes)] += 1
+    else:
+        sizes = [operator.index(part) if isinstance(part, int | np.integer) else -1 for part in parts]
+        if any(part < 0 for part in sizes) or sum(sizes) != count:
+            raise ValueError(f"lengths must be counts that sum to {count} or shares that sum to 1, got {parts}")
+    order = default_generator(generator).permutation(count)
+    ends = np.cumsum(sizes)
+    return [Subset(dataset, order[end - part : end].tolist()) for end, part in zip(ends, sizes)]
 
 
 class TrainTest(NamedTuple):

@@ -140,6 +140,10 @@ from fastconv.nn.modules.padding import (
     ZeroPad2d,
     ZeroPad3d,
 )
+from fastconv.nn.modules.parameter_container import (
+    ParameterDict,
+    ParameterList,
+)
 from fastconv.nn.modules.pooling import (
     AvgPool1d,
     AvgPool2d,
@@ -270,6 +274,8 @@ __all__ = [
     "PReLU",
     "PairwiseDistance",
     "Parameter",
+    "ParameterDict",
+    "ParameterList",
     "PixelShuffle",
     "PixelUnshuffle",
     "PoissonNLLLoss",
