@@ -333,6 +333,7 @@ def _networks(argv: Sequence[str]) -> int:
     )
     parser.add_argument("--quick", action="store_true", help="three rounds in place of seven")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all measurements")
+    parser.add_argument("--memory", action="store_true", help="also the peak memory of training steps (Linux)")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="write a bar chart (PNG, needs matplotlib)")
     options = parser.parse_args(argv)
     unknown = [name for name in options.names if name not in networks.NETWORKS]
@@ -345,7 +346,7 @@ def _networks(argv: Sequence[str]) -> int:
     threads = options.threads or sorted({1, fc.get_num_threads()})
     effort = _QUICK if options.quick else Effort(row_seconds=10)
     chosen = networks.MODES if options.mode == "all" else (options.mode,)
-    plan = networks.Plan(options.batch, threads, chosen, effort)
+    plan = networks.Plan(options.batch, threads, chosen, effort, options.memory)
     found, start = [], time.monotonic()
     with contextlib.ExitStack() as restore:
         restore.callback(set_threads, fc.get_num_threads(), torch)

@@ -21,7 +21,7 @@ _INFERENCE = (
     ("ONNX Runtime", ("onnxruntime",)),
     ("OpenVINO", ("openvino",)),
 )
-_TRAINING = (("fastconv", ("fastconv",)), ("torch", ("torch nchw", "torch nhwc")))
+_TRAINING = (("fastconv", ("fastconv", "fastconv nhwc")), ("torch", ("torch nchw", "torch nhwc")))
 
 
 def _fastest(row: Row, ways: Iterable[str]) -> float | None:
@@ -30,6 +30,12 @@ def _fastest(row: Row, ways: Iterable[str]) -> float | None:
 
 def _milliseconds(seconds: float | None) -> str:
     return "-" if seconds is None else number(1e3 * seconds)
+
+
+def _megabytes(row: Row, ways: Iterable[str]) -> str:
+    """Peak memory of the fastest of these ways."""
+    peaks = [(row["seconds"][way], size) for way, size in row.get("memory", {}).items() if way in ways]
+    return f"{min(peaks)[1] / 1e6:.0f}" if peaks else "-"
 
 
 def _times(ratio: float | None) -> str:
@@ -73,14 +79,18 @@ def table(report: dict[str, Any]) -> str:
         text += [*lines(["inference", *(title for title, _ in shown), "x", 'x "high"'], body), ""]
     training = [row for row in rows if row["mode"] == "training"]
     if training:
+        sized = _TRAINING if any(row.get("memory") for row in training) else ()
         body = [
             [f"{row['network']}, batch {row['batch']}, {_count(row['threads'])}"]
             + [_milliseconds(_fastest(row, ways)) for _, ways in _TRAINING]
             + [_times(row["ratio"])]
+            + [_megabytes(row, ways) for _, ways in sized]
             for row in training
         ]
-        body.append(["geometric mean", *("" for _ in _TRAINING), _times(_mean(training, "ratio"))])
-        text += [*lines(["training step", *(title for title, _ in _TRAINING), "x"], body), ""]
+        mean = _times(_mean(training, "ratio"))
+        body.append(["geometric mean", *("" for _ in _TRAINING), mean, *("" for _ in sized)])
+        titles = [title for title, _ in _TRAINING]
+        text += [*lines(["training step", *titles, "x", *(f"MB, {title}" for title, _ in sized)], body), ""]
     for row in rows:
         if row["mode"] == "denormal":
             ways = {way: _milliseconds(seconds) for way, seconds in row["seconds"].items()}

@@ -2,7 +2,8 @@
 
 Inference   fastconv in both layouts and optimized, also with float32 precision "high"; torch contiguous, channels-last
             and through jit.optimize_for_inference; ONNX Runtime and OpenVINO
-Training    forward, cross entropy, backward, SGD with momentum; torch contiguous and channels-last
+Training    forward, cross entropy, backward, SGD with momentum; both libraries contiguous and channels-last; with
+            --memory also how far each way's resident memory rises, in a process of its own
 Denormal    inference with the weights and statistics that a new MobileNetV2 starts with, which make activations ever
             smaller, and images so dark that these are denormal numbers; beside it the images as they are
 
@@ -16,7 +17,7 @@ from __future__ import annotations
 import copy
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,7 @@ import fastconv as fc
 import fastconv.nn.functional as F
 from fastconv import models, optim
 
-from . import onnx_peers, torch_networks
+from . import memory, onnx_peers, torch_networks
 from .measure import Effort, interleaved
 from .run import set_threads
 
@@ -63,7 +64,10 @@ HIGH = "fastconv high"
 
 @dataclass(frozen=True)
 class NetworkRow:
-    """Seconds of each way for one network; `difference` of the outputs from torch's, as a share of the largest."""
+    """Seconds of each way for one network; `difference` of the outputs from torch's, as a share of the largest.
+
+    `memory` is the peak of a training step in bytes, where it was measured.
+    """
 
     network: str
     mode: str
@@ -72,6 +76,7 @@ class NetworkRow:
     seconds: dict[str, float]
     spread: dict[str, float]
     difference: float | None
+    memory: dict[str, int] = field(default_factory=dict)
 
     def best(self, ours: bool) -> float | None:
         """Seconds of the fastest way of fastconv (not at reduced precision) or of the others."""
@@ -97,7 +102,10 @@ class NetworkRow:
         ways = "  ".join(f"{way} {1e3 * s:.1f} ms ±{100 * self.spread[way]:.0f} %" for way, s in self.seconds.items())
         ratio = "" if self.ratio is None else f"  {self.ratio:.2f}x"
         high = "" if self.ratio_high is None else f", high {self.ratio_high:.2f}x"
-        return f"{self.network:<12} {self.mode:<9} batch {self.batch}, {self.threads} threads  {ways}{ratio}{high}"
+        peaks = "".join(f"  {way} {size / 1e6:.0f} MB" for way, size in self.memory.items())
+        return (
+            f"{self.network:<12} {self.mode:<9} batch {self.batch}, {self.threads} threads  {ways}{ratio}{high}{peaks}"
+        )
 
 
 @dataclass(frozen=True)
@@ -108,6 +116,7 @@ class Plan:
     threads: Sequence[int]
     modes: Sequence[str]
     effort: Effort
+    memory: bool = False  # also that of training steps
 
 
 def run(names: Sequence[str], plan: Plan, torch: Any = None, others: Mapping[str, Any] = {}) -> Iterator[NetworkRow]:
@@ -152,6 +161,9 @@ def run(names: Sequence[str], plan: Plan, torch: Any = None, others: Mapping[str
                     {way: timing.seconds for way, timing in timings.items()},
                     {way: timing.spread for way, timing in timings.items()},
                     difference,
+                    {way: memory.peak(way, name, batch, threads) for way in calls}
+                    if mode == "training" and plan.memory
+                    else {},
                 )
 
 
@@ -214,10 +226,15 @@ def _without_gradients(torch: Any, model: Any, argument: Any) -> Callable[[], An
     return call
 
 
+def channels_last(x: np.ndarray) -> np.ndarray:
+    """`x` with channels-last strides."""
+    return np.moveaxis(np.ascontiguousarray(np.moveaxis(x, 1, -1)), -1, 1)
+
+
 def _inference(ours: Any, theirs: Any, x: np.ndarray, torch: Any) -> dict[str, Callable[[], Any]]:
     ours.eval()
     fast = fc.optimize(ours, (1, *x.shape[1:]))
-    x_last = np.moveaxis(np.ascontiguousarray(np.moveaxis(x, 1, -1)), -1, 1)
+    x_last = channels_last(x)
     calls: dict[str, Callable[[], Any]] = {
         "fastconv": lambda: ours(x),
         "fastconv nhwc": lambda: ours(x_last),
@@ -257,37 +274,51 @@ def _denormal(
     }
 
 
-def _training(ours: Any, theirs: Any, x: np.ndarray, torch: Any) -> dict[str, Callable[[], Any]]:
+# A small step, so that hundreds of them on one batch leave the weights where they are.
+_OPTIONS: dict[str, Any] = {"lr": 1e-6, "momentum": 0.9}
+
+
+def _outputs(result: Any) -> tuple[Any, ...]:
+    return result if isinstance(result, tuple) else (result,)
+
+
+def own_step(model: Any, x: np.ndarray) -> Callable[[], None]:
+    """A training step of our network on `x`."""
     labels = np.arange(len(x)) % 1000
-
-    def outputs(result: Any) -> tuple[Any, ...]:
-        return result if isinstance(result, tuple) else (result,)
-
-    # A small step, so that hundreds of them on one batch leave the weights where they are.
-    options: dict[str, Any] = {"lr": 1e-6, "momentum": 0.9}
-    ours.train()
-    own = optim.SGD(ours.parameters(), **options)
+    optimizer = optim.SGD(model.parameters(), **_OPTIONS)
 
     def step() -> None:
-        own.zero_grad()
-        sum(F.cross_entropy(y, labels) for y in outputs(ours(fc.tensor(x)))).backward()
-        own.step()
+        optimizer.zero_grad()
+        sum(F.cross_entropy(y, labels) for y in _outputs(model(fc.tensor(x)))).backward()
+        optimizer.step()
 
-    calls: dict[str, Callable[[], Any]] = {"fastconv": step}
+    return step
+
+
+def their_step(torch: Any, model: Any, x: np.ndarray, memory_format: Any) -> Callable[[], None]:
+    """The same of torch's, which has that format, as `x` will."""
+    tensor = torch.from_numpy(x).to(memory_format=memory_format)
+    target = torch.from_numpy(np.arange(len(x)) % 1000)
+    optimizer = torch.optim.SGD(model.parameters(), **_OPTIONS)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        sum(torch.nn.functional.cross_entropy(y, target) for y in _outputs(model(tensor))).backward()
+        optimizer.step()
+
+    return step
+
+
+def _training(ours: Any, theirs: Any, x: np.ndarray, torch: Any) -> dict[str, Callable[[], Any]]:
+    ours.train()
+    calls: dict[str, Callable[[], Any]] = {
+        "fastconv": own_step(ours, x),
+        "fastconv nhwc": own_step(ours, channels_last(x)),
+    }
     if torch is None:
         return calls
-
-    def peer(memory_format: Any) -> Callable[[], None]:
-        model = copy.deepcopy(theirs).train().to(memory_format=memory_format)
-        tensor = torch.from_numpy(x).to(memory_format=memory_format)
-        target = torch.from_numpy(labels)
-        optimizer = torch.optim.SGD(model.parameters(), **options)
-
-        def step() -> None:
-            optimizer.zero_grad()
-            sum(torch.nn.functional.cross_entropy(y, target) for y in outputs(model(tensor))).backward()
-            optimizer.step()
-
-        return step
-
-    return calls | {"torch nchw": peer(torch.contiguous_format), "torch nhwc": peer(torch.channels_last)}
+    formats = {"torch nchw": torch.contiguous_format, "torch nhwc": torch.channels_last}
+    return calls | {
+        way: their_step(torch, copy.deepcopy(theirs).train().to(memory_format=memory_format), x, memory_format)
+        for way, memory_format in formats.items()
+    }

@@ -75,7 +75,8 @@ def test_all_modes_against_all(torch, peer, tmp_path, monkeypatch):
         assert row["ratio_high"] == pytest.approx(best / seconds["fastconv high"])
     assert list(denormal["seconds"]) == ["fastconv", "fastconv normal", "torch", "torch normal"]
     assert denormal["ratio"] == denormal["seconds"]["fastconv normal"] / denormal["seconds"]["fastconv"]
-    assert list(training["seconds"]) == ["fastconv", "torch nchw", "torch nhwc"]
+    assert list(training["seconds"]) == ["fastconv", "fastconv nhwc", "torch nchw", "torch nhwc"]
+    assert training["memory"] == {}
     assert denormal["batch"] == 1 and training["batch"] == 2
     assert all(row["difference"] < 1e-5 for row in (*inference, denormal, training))
     assert peer.asked == [(True, 1, 1), (True, 2, 1)]
@@ -99,6 +100,25 @@ def test_table_and_bars(torch, peer, tmp_path, capsys):
     assert float(cells[6]) == pytest.approx(row["ratio"], rel=0.01)
     assert float(cells[2]) == pytest.approx(1e3 * row["seconds"]["fastconv optimized"], rel=0.01)
     assert "| geometric mean, batch 2, 2 threads |" in text and "| training step | fastconv | torch | x |" in text
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_memory_of_training_steps(torch, tmp_path, capsys):
+    """In processes of their own, which train the real ResNet-18."""
+    file = tmp_path / "networks.json"
+    options = ["--against", "torch", "--mode", "training", "--batch", "1", "--threads", "1", "--quick", "--memory"]
+    assert cli.main(["networks", *options, "--json", str(file)]) == 0
+    (row,) = json.loads(file.read_text())["rows"]
+    assert list(row["memory"]) == list(row["seconds"])
+    # Three copies of 11.7 million parameters, activations, and whatever the libraries keep.
+    assert all(140e6 < size < 600e6 for size in row["memory"].values())
+    capsys.readouterr()
+    assert cli.main(["table", str(file)]) == 0
+    out = capsys.readouterr().out
+    best = min(("fastconv", "fastconv nhwc"), key=row["seconds"].get)
+    assert "MB, fastconv | MB, torch |" in out and f"| {row['memory'][best] / 1e6:.0f} |" in out
+    with pytest.raises(RuntimeError, match=r"of fastconv failed: [\s\S]*no_such_network"):
+        networks.memory.peak("fastconv", "no_such_network", 1, 1)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
