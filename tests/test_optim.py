@@ -1,6 +1,7 @@
 """Optimisers against torch.optim, and their refusals."""
 
 import copy
+import threading
 
 import numpy as np
 import pytest
@@ -79,14 +80,16 @@ def test_float32_and_16_bits(torch, name, options):
 
 
 @pytest.mark.parametrize("name, options", OPTIONS, ids=str)
-def test_blocks_change_no_bit(monkeypatch, name, options):
+def test_blocks_and_threads_change_no_bit(monkeypatch, name, options):
     """Large parameters go through the cache in blocks; ones that are not contiguous in one piece."""
+    monkeypatch.setattr(optim.optimizer, "_WORTH_A_THREAD", 1)
     rng = np.random.default_rng(6)
     arrays = [rng.normal(size=(4, 23)).astype(np.float32), np.asfortranarray(rng.normal(size=(5, 7)))]
     gradients = [[rng.normal(size=a.shape).astype(a.dtype) for a in arrays] for _ in range(4)]
 
-    def run(block):
+    def run(block, threads):
         monkeypatch.setattr(optim.optimizer, "_BLOCK", block)
+        monkeypatch.setattr(optim.threads, "_thread_count", lambda: threads)
         parameters = [nn.Parameter(a.copy(order="K")) for a in arrays]
         optimizer = getattr(optim, name)(parameters, **options)
         for step in gradients:
@@ -95,14 +98,32 @@ def test_blocks_change_no_bit(monkeypatch, name, options):
             optimizer.step()
         return [p.data for p in parameters], optimizer.state_dict()["state"]
 
-    (whole, state), (parts, other) = run(1 << 16), run(16)
-    for a, b in zip(whole, parts, strict=True):
-        np.testing.assert_array_equal(a, b)
-    assert state.keys() == other.keys()
-    for number, entry in state.items():
-        assert entry.keys() == other[number].keys()
-        for moment, value in entry.items():
-            np.testing.assert_array_equal(value, other[number][moment])
+    whole, state = run(1 << 16, 1)
+    for parts, other in (run(16, 1), run(16, 3)):
+        for a, b in zip(whole, parts, strict=True):
+            np.testing.assert_array_equal(a, b)
+        assert state.keys() == other.keys()
+        for number, entry in state.items():
+            assert entry.keys() == other[number].keys()
+            for moment, value in entry.items():
+                np.testing.assert_array_equal(value, other[number][moment])
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_threads_raise_what_numpy_shall_raise(monkeypatch, threads):
+    monkeypatch.setattr(optim.optimizer, "_BLOCK", 16)
+    monkeypatch.setattr(optim.optimizer, "_WORTH_A_THREAD", 1)
+    monkeypatch.setattr(optim.threads, "_thread_count", lambda: threads)
+    parameter = nn.Parameter(np.full(4000, 3e38, np.float32))
+    parameter.grad = np.full(4000, -3e38, np.float32)
+    optimizer = optim.SGD([parameter], lr=1.0)
+    before = threading.active_count()
+    with np.errstate(over="raise"), pytest.raises(FloatingPointError):
+        optimizer.step()
+    assert threading.active_count() == before
+    with np.errstate(over="ignore"):
+        optimizer.step()
+    assert np.isinf(parameter.data).all()
 
 
 def test_updates_are_in_place_and_skip_what_has_no_gradient():
