@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import fastconv as fc
-from checks import assert_exact, assert_same_bits, integers
+from checks import assert_exact, assert_same_bits, bfloat16, integers
 from direct import Conv, backward_input, backward_weight, forward
 from fastconv import backend, reference
 from hostile import VALID
@@ -93,6 +93,42 @@ def test_tiles_sum_in_one_order(simulator):
         simulator.set_conv_tile(tile)
         results.append(simulator.conv_forward(x, w, None, *c.options))
     assert_same_bits(*results)
+
+
+MATRIX_CASES = (
+    Conv("pixels", (3, 64, 9, 7), (72, 64, 1, 1), (1, 1), ((0, 0), (0, 0)), (1, 1)),
+    Conv("strides", (3, 16, 11, 9), (40, 16, 3, 3), (2, 2), ((1, 1), (1, 1)), (1, 1)),
+    Conv("groups", (3, 32, 8, 8), (48, 16, 3, 3), (1, 1), ((2, 2), (2, 2)), (2, 2), 2),
+)
+
+
+def channels_last(rng: np.random.Generator, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    """Normal values; channels are neighbours in memory."""
+    values = rng.standard_normal((shape[0], *shape[2:], shape[1])).astype(dtype)
+    return np.moveaxis(values, -1, 1)
+
+
+@pytest.mark.parametrize("tile", ("small", "large"))
+@pytest.mark.parametrize("c", MATRIX_CASES, ids=str)
+@pytest.mark.parametrize("dtype", (np.float16, bfloat16), ids=("float16", "bfloat16"))
+def test_tensor_cores_read_without_bank_conflicts_and_for_any_batch(simulator, c, tile, dtype):
+    rng = np.random.default_rng(9)
+    x, dy = channels_last(rng, c.x_shape, dtype), channels_last(rng, c.y_shape, dtype)
+    w = rng.standard_normal(c.w_shape).astype(dtype)
+    calls = (
+        (x, lambda x: simulator.conv_forward(x, w, None, *c.options)),
+        (dy, lambda dy: simulator.conv_backward_input(dy, w, (len(dy), *c.x_shape[1:]), *c.options)),
+    )
+    for images, convolve in calls:
+        simulator.set_conv_tile(tile)
+        simulator.reset_counters()
+        together = convolve(images)
+        counts = simulator.counters()
+        assert counts["matrix_loads"] > 0 and counts["matrix_products"] > 0
+        assert counts["bank_conflicts"] == 0
+        simulator.set_conv_tile("by_shape")
+        for i in range(len(images)):
+            assert_same_bits(convolve(images[i : i + 1])[0], together[i])
 
 
 def test_counters(simulator):
