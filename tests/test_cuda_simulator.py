@@ -5,6 +5,8 @@ The results must not depend on the order of threads, on the tile of a convolutio
 
 from __future__ import annotations
 
+import mmap
+import sys
 from typing import Any
 
 import numpy as np
@@ -129,6 +131,27 @@ def test_tensor_cores_read_without_bank_conflicts_and_for_any_batch(simulator, c
         simulator.set_conv_tile("by_shape")
         for i in range(len(images)):
             assert_same_bits(convolve(images[i : i + 1])[0], together[i])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs memory that is reserved once it is written")
+@pytest.mark.parametrize(
+    ("dtype", "channels", "side"), [(np.float32, 1, 46342), (np.float16, 8, 16386)], ids=("scalar", "tensor cores")
+)
+def test_offsets_beyond_32_bits(simulator, dtype, channels, side):
+    step = side - 1
+    values = side * side * channels
+    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | getattr(mmap, "MAP_NORESERVE", 0x4000)
+    memory = mmap.mmap(-1, values * np.dtype(dtype).itemsize, flags=flags)
+    x = np.moveaxis(np.frombuffer(memory, dtype).reshape(1, side, side, channels), -1, 1)
+    assert x.size > 2**31
+    rng = np.random.default_rng(10)
+    corners = integers(rng, (1, channels, 2, 2), dtype)
+    x[:, :, ::step, ::step] = corners  # a filter of one tap meets these four pixels alone
+    w, dy = integers(rng, (8, channels, 1, 1), dtype), integers(rng, (1, 8, 2, 2), dtype)
+    c = Conv("near", corners.shape, w.shape, (1, 1), ((0, 0), (0, 0)), (1, 1))
+    options = ((step, step), *c.options[1:])
+    assert_exact(simulator.conv_forward(x, w, None, *options), forward(c, corners, w), dtype)
+    assert_exact(simulator.conv_backward_weight(dy, x, w.shape, *options), backward_weight(c, dy, corners), dtype)
 
 
 def test_counters(simulator):
