@@ -216,10 +216,10 @@ def use_backend(name: str) -> Iterator[ModuleType]:
             set_backend(previous[1])
 
 
-def accept_device_arrays(name: str) -> None:
-    """Let `ops` compute CuPy arrays beside the host's; `name` is the argument that the error message speaks of."""
+def accept_device_arrays(name: str, *kind: str) -> None:
+    """Let `ops` compute CuPy arrays beside the host's; `name` and `kind` are what the error message says of them."""
     global ops
-    device = kernels(name)
+    device = kernels(name, *kind)
     if not isinstance(ops, ByDevice):
         ops = ByDevice(ops, device)
 

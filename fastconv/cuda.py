@@ -141,9 +141,8 @@ class Kernels:
     Raises
     ------
     ValueError
-        In every function: arrays of different devices, and what the backend functions refuse anyway.
-    TypeError
-        In every function: NumPy and CuPy arrays in one call.
+        In every function: arrays of different devices, NumPy and CuPy arrays in one call among them, and what the
+        backend functions refuse anyway.
     """
 
     def __init__(self, native: Any, library: Any) -> None:
@@ -217,7 +216,7 @@ class Kernels:
             raise ValueError(f"{name}: all arrays must be on one device, got arrays on devices {devices}")
         for a in everything:
             if isinstance(a, np.ndarray) and (a.ndim > 1 or a.dtype.kind not in "iu"):  # a row of sizes may be one
-                raise TypeError(f"{name}: all arrays must be CuPy arrays where one of them is, got a numpy.ndarray")
+                raise ValueError(f"{name}: all arrays must be CuPy arrays where one of them is, got a numpy.ndarray")
         views = {id(a): self._view(a) for a in arrays}
         for a in read_only:
             views[id(a)].flags.writeable = False
@@ -259,12 +258,12 @@ _kernels: Kernels | None = None
 _lock = threading.Lock()
 
 
-def kernels(name: str = "array") -> Kernels:
+def kernels(name: str = "array", kind: str = " is a CuPy array, which") -> Kernels:
     """The backend functions for CuPy arrays.
 
     Parameters
     ----------
-    name : str
+    name, kind : str
         What the error message calls the array that needs them.
 
     Raises
@@ -284,8 +283,7 @@ def kernels(name: str = "array") -> Kernels:
             reasons = missing()
             if reasons:
                 raise NotImplementedError(
-                    f"{name} is a CuPy array, which cannot be computed here: {'; '.join(reasons)}. "
-                    "Or copy it to the host first: cupy.asnumpy(x)"
+                    f"{name}{kind} cannot be computed here: {'; '.join(reasons)}. Or stay on the host: cupy.asnumpy(x)"
                 )
             _kernels = Kernels(_native(), import_module("cupy"))
         return _kernels

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple, ParamSpec, Protocol, TypeVar, cast
 
 import numpy as np
 
+from .devices import array_module, guard, one_device
 from .interop import like, to_array
 from .tape import mode
 from .tensor import Parameter, Tensor, record
@@ -76,12 +77,32 @@ def differentiable(
     return attach
 
 
-def _arrays_of(spec: Spec, values: list[Any]) -> None:
-    """Replace each array argument in `values` by the NumPy array that it stands for."""
+def _arrays_of(function: Any, values: list[Any]) -> bool:
+    """Replace each array argument in `values` by the array that it stands for; whether these are CuPy's."""
+    spec, on_device = function.spec, False
     for i in spec.arrays:
         value = values[i]
         if type(value) is not np.ndarray and value is not None:
-            values[i] = value.data if isinstance(value, Tensor) else to_array(value, spec.names[i])
+            value = value.data if isinstance(value, Tensor) else value
+            if type(value) is not np.ndarray:
+                value = to_array(value, spec.names[i])
+                on_device |= type(value) is not np.ndarray
+            values[i] = value
+    if on_device:
+        one_device(function.__name__, ((spec.names[i], values[i]) for i in spec.arrays))
+    return on_device
+
+
+def _run(rule: Callable[..., Any], wanted: tuple[bool, ...], values: list[Any], of: Any) -> Any:
+    """Output and pullback, both computed on the GPU of the array `of`."""
+    with guard(of):
+        output, pullback = rule(wanted, *values)
+
+    def guarded(dy: Any) -> Any:
+        with guard(dy):
+            return pullback(dy)
+
+    return output, guarded
 
 
 def apply(function: Any, *arguments: Any) -> Any:
@@ -90,28 +111,35 @@ def apply(function: Any, *arguments: Any) -> Any:
     A call is one of Tensors where its first argument is a Tensor or any other array argument is a Tensor that is no
     Parameter; then the result is a Tensor. Otherwise the result is an array of the first argument's library.
     """
-    spec = function.spec
+    spec: Spec = function.spec
     values = list(arguments)
     first = values[spec.arrays[0]]
     if isinstance(first, Tensor) or any(
         isinstance(values[i], Tensor) and not isinstance(values[i], Parameter) for i in spec.arrays
     ):
-        return _apply_to_tensors(spec, values)
-    _arrays_of(spec, values)
-    output = spec.rule((False,) * len(spec.wrt), *values)[0]
+        return _apply_to_tensors(function, values)
+    nothing = (False,) * len(spec.wrt)
+    if _arrays_of(function, values):
+        output = _run(spec.rule, nothing, values, values[spec.arrays[0]])[0]
+    else:
+        output = spec.rule(nothing, *values)[0]
     if spec.inplace is not None and values[spec.inplace]:
         return first
     return output if type(first) is np.ndarray else like(output, first)
 
 
-def _apply_to_tensors(spec: Spec, values: list[Any]) -> Any:
+def _apply_to_tensors(function: Any, values: list[Any]) -> Any:
+    spec: Spec = function.spec
     tensors = [values[i] if isinstance(values[i], Tensor) and values[i].requires_grad else None for i in spec.wrt]
     wanted = tuple(mode.enabled and tensor is not None for tensor in tensors)
-    _arrays_of(spec, values)
+    on_device = _arrays_of(function, values)
     if spec.inplace is not None:
         values[spec.inplace] = False  # a recorded value must stay what it was
     rule = spec.rule if mode.substitute is None else mode.substitute(spec)
-    output, pullback = rule(wanted, *values)
+    if on_device:
+        output, pullback = _run(rule, wanted, values, values[spec.arrays[0]])
+    else:
+        output, pullback = rule(wanted, *values)
     y, *indices = output if isinstance(output, tuple) else (output,)
     result = record(y, tensors, pullback) if any(wanted) else Tensor(y)
     return (result, *map(Tensor, indices)) if indices else result
@@ -156,7 +184,7 @@ def _make_vjp(function: Any) -> Callable[..., tuple[Any, Callable[[Any], tuple]]
         spec = function.spec
         values = _bind(function, args, kwargs)
         first = values[spec.arrays[0]]
-        _arrays_of(spec, values)
+        on_device = _arrays_of(function, values)
         if spec.inplace is not None:
             values[spec.inplace] = False
         given = [spec.names[i] for i in spec.wrt if values[i] is not None and _is_floating(values[i])]
@@ -165,13 +193,16 @@ def _make_vjp(function: Any) -> Callable[..., tuple[Any, Callable[[Any], tuple]]
             if name not in given:
                 raise ValueError(f"wrt must name arrays given among {', '.join(given)}; got {name!r}")
         wanted = tuple(spec.names[i] in wanted_names for i in spec.wrt)
-        output, rule_pullback = spec.rule(wanted, *values)
+        if on_device:
+            output, rule_pullback = _run(spec.rule, wanted, values, values[spec.arrays[0]])
+        else:
+            output, rule_pullback = spec.rule(wanted, *values)
         y = output[0] if isinstance(output, tuple) else output
         shape, dtype = y.shape, y.dtype
         owner = first.data if isinstance(first, Tensor) else first
 
         def pullback(dy: Any) -> tuple:
-            gradients = rule_pullback(_gradient_of(dy, shape, dtype))
+            gradients = rule_pullback(_gradient_of(dy, shape, dtype, y))
             return tuple(like(g, owner) for g, is_wanted in zip(gradients, wanted) if is_wanted)
 
         return like(output, owner), pullback
@@ -186,14 +217,16 @@ def _make_vjp(function: Any) -> Callable[..., tuple[Any, Callable[[Any], tuple]]
     return vjp
 
 
-def _gradient_of(dy: Any, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+def _gradient_of(dy: Any, shape: tuple[int, ...], dtype: np.dtype, y: Any) -> np.ndarray:
     """`dy` as an array, checked against the output that it is the gradient of."""
     if isinstance(dy, Tensor):
         dy = dy.data
     elif isinstance(dy, np.generic) or (shape == () and isinstance(dy, int | float)):
-        dy = np.asarray(dy, None if isinstance(dy, np.generic) else dtype)
+        dy = array_module(y).asarray(dy, None if isinstance(dy, np.generic) else dtype)
     elif type(dy) is not np.ndarray:
         dy = to_array(dy, "dy")
+    if type(dy) is not type(y):
+        one_device("pullback", (("dy", dy), ("the output", y)))
     if dy.shape != shape:
         raise ValueError(f"dy must have the output's shape {shape}, got {dy.shape}")
     if dy.dtype != dtype:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,8 @@ from .cuda import is_device_array
 
 # Device types of dlpack.h that ordinary processor code may read: kDLCPU, and kDLCUDAHost (pinned host memory).
 _HOST_DEVICES = (1, 3)
+# kDLCUDA and kDLCUDAManaged.
+_GPUS = (2, 13)
 
 
 def _library(array: Any) -> Any:
@@ -53,9 +56,8 @@ def to_numpy(array: Any, name: str) -> np.ndarray:
     device = array.__dlpack_device__()[0] if hasattr(array, "__dlpack_device__") else 1
     if device not in _HOST_DEVICES:
         raise NotImplementedError(
-            f"{name} is a {type(array).__module__}.{type(array).__qualname__} in GPU memory: on GPUs only the "
-            "functions of fastconv.nn.functional and their .vjp compute, with CuPy arrays (made by cupy.from_dlpack(x) "
-            "without a copy); or copy it to the host first (cupy.asnumpy(x), x.cpu())"
+            f"{name} must be in the host's memory, got a {type(array).__module__}.{type(array).__qualname__} "
+            "elsewhere: copy it to the host first (cupy.asnumpy(x), x.cpu())"
         )
     try:
         if _is_bfloat16(array):  # NumPy's from_dlpack knows no bfloat16: carry the bits as int16
@@ -68,18 +70,49 @@ def to_numpy(array: Any, name: str) -> np.ndarray:
 
 
 def to_array(array: Any, name: str) -> Any:
-    """`array` as a NumPy array over the same memory; CuPy's stay as they are, and the backend is ready for them.
+    """`array` over the same memory: NumPy, or CuPy where it is on a GPU and the backend is ready for it.
 
     Parameters, Raises
     ------------------
     As `to_numpy`; NotImplementedError where CuPy arrays cannot be computed here, which says what is missing.
     """
-    if is_device_array(array):
-        from .backend import accept_device_arrays
-
-        accept_device_arrays(name)
+    if type(array) is np.ndarray:
         return array
-    return to_numpy(array, name)
+    if not is_device_array(array):
+        if not _is_on_gpu(array):
+            return to_numpy(array, name)
+        _accept(name, f" is a {type(array).__module__}.{type(array).__qualname__} in GPU memory, which")
+        return _to_cupy(array, name)
+    _accept(name)
+    return array
+
+
+def _accept(name: str, *kind: str) -> None:
+    from .backend import accept_device_arrays
+
+    accept_device_arrays(name, *kind)
+
+
+def _is_on_gpu(array: Any) -> bool:
+    if hasattr(array, "__dlpack_device__"):
+        return array.__dlpack_device__()[0] in _GPUS
+    # torch's tensors have the attribute everywhere, and raise where they are elsewhere.
+    return hasattr(type(array), "__cuda_array_interface__") and not hasattr(array, "__dlpack__")
+
+
+def _to_cupy(array: Any, name: str) -> Any:
+    """A CuPy array over the memory of another library's, ordered after what that library still computes there."""
+    library = import_module("cupy")
+    try:
+        if not hasattr(array, "__dlpack__"):
+            return library.asarray(array)
+        if _is_bfloat16(array):  # carry the bits as int16, as on the host
+            import ml_dtypes
+
+            return library.from_dlpack(array.view(_library(array).int16)).view(ml_dtypes.bfloat16)
+        return library.from_dlpack(array)
+    except (BufferError, RuntimeError) as error:
+        raise ValueError(f"{name} could not be taken into CuPy: {error}") from error
 
 
 def like(result: Any, owner: Any) -> Any:

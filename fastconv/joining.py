@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from .devices import one_device
 from .elements import concatenate
 from .tensor import Tensor
 from .tensor_arithmetic import Array, operand
@@ -36,6 +37,7 @@ def cat(tensors: Sequence[Any], dim: int = 0) -> Any:
     array([[0., 0., 1., 1.]])
     """
     arrays = [operand(t) for t in tensors]
+    one_device("cat", ((f"tensors[{i}]", array) for i, array in enumerate(arrays)))
     y = concatenate(arrays, dim)
     if not any(isinstance(t, Tensor) for t in tensors):
         return y
@@ -67,7 +69,9 @@ def stack(tensors: Sequence[Any], dim: int = 0) -> Any:
     >>> fc.stack([np.zeros(2), np.ones(2)]).shape
     (2, 2)
     """
-    y = np.stack([operand(t) for t in tensors], axis=dim)
+    arrays = [operand(t) for t in tensors]
+    one_device("stack", ((f"tensors[{i}]", array) for i, array in enumerate(arrays)))
+    y = np.stack(arrays, axis=dim)
     if not any(isinstance(t, Tensor) for t in tensors):
         return y
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from .devices import array_module, is_array
 from .nn.modules.activation import Hardtanh, LeakyReLU
 from .nn.modules.arguments import is_floating, size
 from .nn.modules.calling import convert_leaves
@@ -19,6 +20,7 @@ from .nn.modules.linear import Linear
 from .nn.modules.module import Module
 from .nn.modules.normalization import BatchNorm
 from .nn.modules.shape import Identity
+from .nn.modules.summary import place_of
 from .tape import enable_grad, keep_values, parents_of, topological_order
 from .tensor import Parameter, Tensor
 
@@ -70,10 +72,10 @@ class Optimized(Module):
         """The network's outputs for `inputs`, in the memory layout of the first."""
         if self.folded is None:
             self.prepare(*(tuple(np.shape(x)) for x in inputs))
-        first = inputs[0] if inputs else None
-        if type(first) is not np.ndarray:
+        first: Any = inputs[0] if inputs else None
+        if not is_array(first):
             return self.model(*inputs)
-        output = self.model(*(_channels_last(x) if type(x) is np.ndarray else x for x in inputs))
+        output = self.model(*(_channels_last(x) if is_array(x) else x for x in inputs))
         if _is_channels_last(first):
             return output
         return convert_leaves(_contiguous, output)
@@ -90,6 +92,8 @@ class Optimized(Module):
         with self._lock:
             if self.folded is not None:
                 return
+            place = place_of(self.model)
+            self.model.cpu()  # what can be folded is found out there
             whole = [tuple(shape) for shape in shapes]
             single = [(min(shape[0], 1), *shape[1:]) if shape else shape for shape in whole]
             try:
@@ -98,6 +102,8 @@ class Optimized(Module):
                 if single == whole:
                     raise
                 self.folded, self.inplace = _rewrite(self.model, whole)  # the first dimension is no batch
+            finally:
+                self.model.to(place)
 
     def __getstate__(self) -> dict[str, Any]:
         return {key: value for key, value in self.__dict__.items() if key != "_lock"}
@@ -177,12 +183,12 @@ def _is_channels_last(x: np.ndarray) -> bool:
 
 
 def _contiguous(y: Any) -> Any:
-    return np.ascontiguousarray(y) if type(y) is np.ndarray and y.ndim > 2 else y
+    return array_module(y).ascontiguousarray(y) if is_array(y) and y.ndim > 2 else y
 
 
 def _channels_last(x: np.ndarray) -> np.ndarray:
     """`x` with channels-last strides, copied where it has others; arrays without spatial dimensions as they are."""
-    return np.moveaxis(np.ascontiguousarray(np.moveaxis(x, 1, -1)), -1, 1) if x.ndim > 2 else x
+    return np.moveaxis(array_module(x).ascontiguousarray(np.moveaxis(x, 1, -1)), -1, 1) if x.ndim > 2 else x
 
 
 # ---- rewriting ---------------------------------------------------------------------------------------------------

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, Union, cast
 
 import numpy as np
 
+from .cuda import is_device_array
+from .devices import guard
 from .elements import add
 
 if TYPE_CHECKING:
@@ -123,9 +125,14 @@ class Node:
 
 def _owner(array: np.ndarray) -> np.ndarray:
     """The array whose memory `array` is a view of."""
-    while isinstance(array.base, np.ndarray):
+    while isinstance(array.base, np.ndarray) or (array.base is not None and is_device_array(array)):
         array = array.base
     return array
+
+
+def _is_own(array: np.ndarray) -> bool:
+    """Whether a gradient may be written to: not the view that repeats one element, which CuPy does not mark."""
+    return array.base is None if is_device_array(array) else array.flags.writeable
 
 
 def topological_order(root: Tensor) -> list[Vertex]:
@@ -165,7 +172,8 @@ def run_backward(root: Tensor, gradient: np.ndarray, retain_graph: bool) -> None
     """Add to ``grad`` of every leaf behind `root` its part of `gradient`; frees the record unless `retain_graph`."""
     outer, mode.after_backward = mode.after_backward, []
     try:
-        _walk_back(root, gradient, retain_graph)
+        with guard(gradient):
+            _walk_back(root, gradient, retain_graph)
         for callback in mode.after_backward:
             callback()
     finally:
@@ -210,7 +218,7 @@ def _walk_back(root: Tensor, gradient: np.ndarray, retain_graph: bool) -> None:
 def _finish_leaf(tensor: Tensor, dy: np.ndarray, handed_out: set[int]) -> None:
     if tensor.grad is not None:
         dy = add(tensor.grad, dy)
-    elif id(_owner(dy)) in handed_out or not dy.flags.writeable:
+    elif id(_owner(dy)) in handed_out or not _is_own(dy):
         dy = dy.copy()
     handed_out.add(id(_owner(dy)))
     tensor.grad = dy

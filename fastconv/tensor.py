@@ -12,8 +12,10 @@ from typing import Any, cast
 
 import numpy as np
 
+from .cuda import is_device_array
+from .devices import array_module, as_array, destination, device_of, guard, one_device, to_device, to_host
 from .hooks import HookHandle, register_hook
-from .interop import to_numpy
+from .interop import to_array
 from .tape import Node, Pullback, mode, run_backward
 from .tensor_arithmetic import Array, fit, is_floating, operand
 from .tensor_dimensions import Dimensions, dimension
@@ -50,9 +52,9 @@ class Tensor(Dimensions):
 
     Attributes
     ----------
-    data : numpy.ndarray
-        The values.
-    grad : numpy.ndarray or None
+    data : numpy.ndarray or cupy.ndarray
+        The values; what is computed from them is computed there.
+    grad : numpy.ndarray, cupy.ndarray or None
         Sum of the gradients of all ``backward`` calls since it was None; shape and type of `data`.
     requires_grad : bool
 
@@ -76,7 +78,7 @@ class Tensor(Dimensions):
     _op = staticmethod(_op)
 
     def __init__(self, data: Any, requires_grad: bool = False) -> None:
-        self.data: Array = np.asarray(data)
+        self.data: Array = as_array(data)
         if requires_grad and not is_floating(self.data.dtype):
             raise TypeError(f"only floating-point tensors can require a gradient, got dtype {self.data.dtype}")
         self.requires_grad = bool(requires_grad)
@@ -94,6 +96,40 @@ class Tensor(Dimensions):
     is_leaf = property(lambda self: self._node is None, doc="True unless the value was computed on the tape.")
     T = property(lambda self: self.permute(*range(self.ndim)[::-1]), doc="All dimensions reversed.")
 
+    device = property(lambda self: device_of(self.data), doc='``"cpu"``, or ``"cuda:N"`` on a GPU.')
+
+    def to(self, *args: Any, device: Any = None, dtype: Any = None) -> Tensor:
+        """The Tensor on another device, in another type, or both, on the tape; itself where nothing changes.
+
+        Takes a device (``"cpu"``, ``"cuda"``, ``"cuda:1"``), a dtype, both in this order, or another Tensor, whose
+        device and dtype are meant. As torch.Tensor.to.
+
+        Examples
+        --------
+        >>> import fastconv as fc
+        >>> fc.tensor([1.5]).to("cpu", "float64").dtype
+        dtype('float64')
+        """
+        place, kind = destination(args, device, dtype)
+        source = self.data
+        data = source if place is None else to_device(source, place)
+        if kind is not None:
+            data = data.astype(kind, copy=False)
+        if data is source:
+            return self
+        here = device_of(source)
+        if self.requires_grad and is_floating(data.dtype):
+            return self._op(data, (self, lambda dy: to_device(dy, here)))
+        return Tensor(data)
+
+    def cpu(self) -> Tensor:
+        """The Tensor in the host's memory; itself where it is there."""
+        return self.to("cpu")
+
+    def cuda(self, device: Any = None) -> Tensor:
+        """The Tensor on GPU `device`, by default CuPy's current one."""
+        return self.to("cuda" if device is None else device)
+
     def dim(self) -> int:
         """Number of dimensions."""
         return self.data.ndim
@@ -107,10 +143,13 @@ class Tensor(Dimensions):
         return self.data.size
 
     def numpy(self) -> Array:
-        """The values as a NumPy array: the same memory, outside the tape."""
+        """The values as a NumPy array: the same memory, outside the tape. On a GPU a TypeError, as in torch."""
+        if type(self.data) is not np.ndarray and is_device_array(self.data):
+            raise TypeError(f"a Tensor on {self.device} has no NumPy array: copy it to the host first, with .cpu()")
         return self.data
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
+        self.numpy()
         array = self.data if dtype is None else self.data.astype(dtype, copy=False)
         return array.copy() if copy and array is self.data else array
 
@@ -133,7 +172,7 @@ class Tensor(Dimensions):
 
     def contiguous(self) -> Tensor:
         """A Tensor whose values are contiguous in memory, as torch's programs ask for before `view`."""
-        return self._op(np.ascontiguousarray(self.data), (self, lambda dy: dy))
+        return self._op(array_module(self.data).ascontiguousarray(self.data), (self, lambda dy: dy))
 
     def clone(self) -> Tensor:
         """A copy, on the tape."""
@@ -155,8 +194,9 @@ class Tensor(Dimensions):
         return format(self.item() if spec and self.data.size == 1 else str(self), spec)
 
     def __repr__(self) -> str:
-        values = np.array2string(self.data, separator=", ", prefix="tensor(")
-        return f"tensor({values}, dtype={self.dtype}{', requires_grad=True' if self.requires_grad else ''})"
+        values = np.array2string(to_host(self.data), separator=", ", prefix="tensor(")
+        place = "" if self.device == "cpu" else f", device={self.device!r}"
+        return f"tensor({values}, dtype={self.dtype}{place}{', requires_grad=True' if self.requires_grad else ''})"
 
     def __iter__(self) -> Iterator[Tensor]:
         return (self[i] for i in range(len(self.data)))
@@ -185,8 +225,13 @@ class Tensor(Dimensions):
                 raise ValueError(
                     f"gradient must be given for a Tensor that is no scalar; this one has shape {self.shape}"
                 )
-            gradient = np.ones_like(self.data)
-        gradient = np.asarray(operand(gradient), self.dtype)
+            with guard(self.data):
+                gradient = np.ones_like(self.data)
+        gradient = operand(gradient)
+        if hasattr(gradient, "shape"):
+            one_device("backward", (("gradient", gradient), ("the Tensor", self.data)))
+        with guard(self.data):
+            gradient = array_module(self.data).asarray(gradient, self.dtype)
         if gradient.shape != self.shape:
             raise ValueError(f"gradient must have the Tensor's shape {self.shape}, got {gradient.shape}")
         run_backward(self, gradient, retain_graph)
@@ -311,12 +356,14 @@ def tensor(data: Any, dtype: Any = None, requires_grad: bool = False) -> Tensor:
     """
     if isinstance(data, Tensor):
         array = data.data
-    elif isinstance(data, np.ndarray | np.generic) or not hasattr(data, "__dlpack__"):
+    elif isinstance(data, np.ndarray | np.generic) or not (
+        hasattr(data, "__dlpack__") or hasattr(data, "__cuda_array_interface__")
+    ):
         array = np.asarray(data)
         if array.dtype == np.float64 and not isinstance(data, np.ndarray | np.generic):
             array = array.astype(np.float32)
     else:
-        array = to_numpy(data, "data")
+        array = to_array(data, "data")
     if array.dtype.kind not in "biuf" and not is_floating(array.dtype):
         raise TypeError(f"data must be an array of numbers, got dtype {array.dtype}")
     return Tensor(array if dtype is None else array.astype(dtype, copy=False), requires_grad)

@@ -7,6 +7,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from .cuda import is_device_array
+from .devices import array_module, device_of
 from .elements import add
 from .tape import mode
 
@@ -30,6 +32,17 @@ def operand(x: Any) -> Any:
     return x.item() if isinstance(x, np.generic) else x
 
 
+def beside(data: Array, x: Any) -> Any:
+    """`operand(x)`, which must be on the device of `data`."""
+    x = operand(x)
+    if type(x) is not type(data) and hasattr(x, "shape") and is_device_array(x) != is_device_array(data):
+        raise ValueError(
+            f"both operands must be on one device, got arrays on {device_of(data)} and {device_of(x)}: "
+            'move one with .to("cuda") or .to("cpu")'
+        )
+    return x
+
+
 def fit(gradient: Array, shape: tuple[int, ...], dtype: np.dtype) -> Array:
     """Undo broadcasting: sum `gradient` to `shape`, in `dtype`."""
     if gradient.shape != shape:
@@ -41,7 +54,7 @@ def fit(gradient: Array, shape: tuple[int, ...], dtype: np.dtype) -> Array:
 
 def power_slope(a: Any, n: Any) -> Any:
     """Derivative of a**n by a; 0 for n = 0, also at a = 0, where the formula has 0 * inf."""
-    if not isinstance(n, np.ndarray):
+    if not hasattr(n, "shape"):
         return n * a ** (n - 1) if n else np.zeros_like(a)
     return np.where(n == 0, 0, n * a ** np.where(n == 0, 1, n - 1))
 
@@ -62,33 +75,33 @@ class Arithmetic:
     # Arithmetic. Numbers keep the Tensor's type; arrays promote as in NumPy.
 
     def __add__(self, other: Any) -> Any:
-        return self._op(add(self.data, operand(other)), (self, lambda dy: dy), (other, lambda dy: dy))
+        return self._op(add(self.data, beside(self.data, other)), (self, lambda dy: dy), (other, lambda dy: dy))
 
     def __sub__(self, other: Any) -> Any:
-        return self._op(self.data - operand(other), (self, lambda dy: dy), (other, lambda dy: -dy))
+        return self._op(self.data - beside(self.data, other), (self, lambda dy: dy), (other, lambda dy: -dy))
 
     def __rsub__(self, other: Any) -> Any:
-        return self._op(operand(other) - self.data, (self, lambda dy: -dy))
+        return self._op(beside(self.data, other) - self.data, (self, lambda dy: -dy))
 
     def __mul__(self, other: Any) -> Any:
-        a, b = self.data, operand(other)
+        a, b = self.data, beside(self.data, other)
         return self._op(a * b, (self, lambda dy: dy * b), (other, lambda dy: dy * a))
 
     def __truediv__(self, other: Any) -> Any:
-        a, b = self.data, operand(other)
+        a, b = self.data, beside(self.data, other)
         return self._op(a / b, (self, lambda dy: dy / b), (other, lambda dy: -dy * a / (b * b)))
 
     def __rtruediv__(self, other: Any) -> Any:
-        a, b = operand(other), self.data
+        a, b = beside(self.data, other), self.data
         return self._op(a / b, (self, lambda dy: -dy * a / (b * b)))
 
     def __pow__(self, exponent: Any) -> Any:
-        a, n = self.data, operand(exponent)
+        a, n = self.data, beside(self.data, exponent)
         y = a**n
         return self._op(y, (self, lambda dy: dy * power_slope(a, n)), (exponent, lambda dy: dy * y * np.log(a)))
 
     def __rpow__(self, base: Any) -> Any:
-        a = operand(base)
+        a = beside(self.data, base)
         y = a**self.data
         return self._op(y, (self, lambda dy: dy * y * np.log(a)))
 
@@ -100,7 +113,8 @@ class Arithmetic:
 
     def _product(self, left: Any, right: Any) -> Any:
         a, b = operand(left), operand(right)
-        y = np.matmul(a, b)
+        beside(a, b)
+        y = a @ b
         rows = a.reshape(1, -1) if a.ndim == 1 else a
         columns = b.reshape(-1, 1) if b.ndim == 1 else b
         full = y.shape  # becomes the shape that the result has where both operands are matrices
@@ -110,11 +124,11 @@ class Arithmetic:
             full = (*full, 1)
 
         def left_gradient(dy: Array) -> Array:
-            product = np.matmul(dy.reshape(full), columns.swapaxes(-1, -2))
+            product = dy.reshape(full) @ columns.swapaxes(-1, -2)
             return fit(product, rows.shape, rows.dtype).reshape(a.shape)
 
         def right_gradient(dy: Array) -> Array:
-            product = np.matmul(rows.swapaxes(-1, -2), dy.reshape(full))
+            product = rows.swapaxes(-1, -2) @ dy.reshape(full)
             return fit(product, columns.shape, columns.dtype).reshape(b.shape)
 
         return self._op(y, (left, left_gradient), (right, right_gradient))
@@ -129,7 +143,7 @@ class Arithmetic:
     def _assign(self, value: Any) -> Any:
         """In-place operators write only where nothing is recorded (`p -= lr * p.grad` under `no_grad`)."""
         if not mode.enabled:
-            self.data[...] = operand(value)
+            self.data[...] = beside(self.data, value)
             return self
         if self.requires_grad and self._node is None:
             raise ValueError("a leaf Tensor that requires grad can be changed in place only under fastconv.no_grad()")
@@ -148,22 +162,22 @@ class Arithmetic:
         return self._assign(self / other)
 
     def __eq__(self, other: object) -> Any:
-        return self.data == operand(other)
+        return self.data == beside(self.data, other)
 
     def __ne__(self, other: object) -> Any:
-        return self.data != operand(other)
+        return self.data != beside(self.data, other)
 
     def __lt__(self, other: Any) -> Array:
-        return self.data < operand(other)
+        return self.data < beside(self.data, other)
 
     def __le__(self, other: Any) -> Array:
-        return self.data <= operand(other)
+        return self.data <= beside(self.data, other)
 
     def __gt__(self, other: Any) -> Array:
-        return self.data > operand(other)
+        return self.data > beside(self.data, other)
 
     def __ge__(self, other: Any) -> Array:
-        return self.data >= operand(other)
+        return self.data >= beside(self.data, other)
 
     def exp(self) -> Any:
         """e to the power of each element."""
@@ -192,7 +206,7 @@ class Arithmetic:
     def clamp(self, min: Any = None, max: Any = None) -> Any:
         """Limit to [min, max]; the gradient passes where the value lies inside, limits included."""
         low, high = operand(min), operand(max)
-        inside = np.ones(self.shape, bool) if low is None else self.data >= low
+        inside = array_module(self.data).ones(self.shape, bool) if low is None else self.data >= low
         inside = inside if high is None else inside & (self.data <= high)
         return self._op(np.clip(self.data, low, high), (self, lambda dy: dy * inside))
 

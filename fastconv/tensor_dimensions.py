@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from .devices import array_module
 from .tensor_arithmetic import Arithmetic, Array, operand, wide
 
 
@@ -101,9 +102,8 @@ class Dimensions(Arithmetic):
         if dim is not None:
             indices = locate(x, axis=axes[0], keepdims=True)
             y = np.take_along_axis(x, indices, axes[0])
-            chosen = np.zeros(x.shape, bool)
-            np.put_along_axis(chosen, indices, True, axes[0])
-            share = chosen.astype(wide(x))
+            positions = array_module(x).arange(x.shape[axes[0]])
+            share = (positions.reshape(-1, *(1,) * (x.ndim - 1 - axes[0])) == indices).astype(wide(x))
         else:
             y = reduce(x, axis=axes, keepdims=True)
             chosen = (x == y) | ((x != x) & (y != y))  # ties share the gradient, as in torch
@@ -142,7 +142,7 @@ class Dimensions(Arithmetic):
     def permute(self, *dims: Any) -> Any:
         """The dimensions in another order."""
         order = tuple(dimension(d, self.ndim, "dims") for d in as_sizes(dims))
-        return self._op(self.data.transpose(order), (self, lambda dy: dy.transpose(np.argsort(order))))
+        return self._op(self.data.transpose(order), (self, lambda dy: dy.transpose(np.argsort(order).tolist())))
 
     def transpose(self, dim0: int, dim1: int) -> Any:
         """Two dimensions exchanged, as in torch."""
@@ -192,11 +192,12 @@ class Dimensions(Arithmetic):
         shape = self.shape
 
         def scatter(dy: Array) -> Array:
-            dx = np.zeros(shape, dy.dtype)
+            library = array_module(dy)
+            dx = library.zeros(shape, dy.dtype)
             if basic:
                 dx[key] = dy
             else:
-                np.add.at(dx, key, dy)  # an index may occur more than once
+                library.add.at(dx, key, dy)  # an index may occur more than once
             return dx
 
         return self._op(self.data[key], (self, scatter))

@@ -12,6 +12,7 @@ Two ways to run the suite, both from the root of a checkout:
 The shapes of the benchmark are ``checks.shapes``, in the wheel ``fastconv.bench.shapes``, in a tree ``bench.shapes``.
 """
 
+import gc
 import importlib.machinery
 import os
 import re
@@ -43,7 +44,11 @@ def _prefer_installed() -> None:
 
 _prefer_installed()
 
+import fake_cupy  # noqa: E402
+
 import fastconv as fc  # noqa: E402
+import fastconv.backend  # noqa: E402
+import fastconv.cuda  # noqa: E402
 
 # Same examples in every run: a failure seen in CI is a failure seen at home.
 hypothesis.settings.register_profile(
@@ -98,6 +103,24 @@ def cpu_backend(request):
     """As ``kernel_backend``, without the simulator of CUDA kernels: for the algorithms of the processor's kernels."""
     with fc.use_backend(request.param) as module:
         yield module
+
+
+@pytest.fixture
+def cupy(monkeypatch):
+    """The stand-in for CuPy over the simulator, with everything in place as on a machine with a GPU."""
+    if "cuda:simt" not in BACKENDS:
+        pytest.skip("the simulator is not built")
+    fake = fake_cupy.module()
+    native = fastconv.backend.simulator()
+    monkeypatch.setitem(sys.modules, "cupy", fake)
+    monkeypatch.setattr(fastconv.cuda, "_kernels", fastconv.cuda.Kernels(native, fake))
+    monkeypatch.setattr(fastconv.backend, "ops", fastconv.backend.ops)
+    gc.collect()
+    alive = fake_cupy.Memory.alive
+    yield fake
+    native.set_array_library(None)
+    gc.collect()
+    assert fake_cupy.Memory.alive == alive, "the module keeps memory of arrays that are gone"
 
 
 @pytest.fixture(scope="session")

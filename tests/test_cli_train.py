@@ -292,3 +292,15 @@ def test_every_default_is_an_option():
     assert all(names.get(name, name) in parsed for name in recipe.DEFAULTS)
     assert isinstance(data.transforms.Compose(recipe.augmentation("flip, zoom", (8, 8))), data.transforms.Compose)
     assert len(recipe.augmentation("flip, zoom", (8, 8))) == 2 and recipe.augmentation("", (8, 8)) == []
+
+
+def test_device(cupy, photos, tmp_path, capsys):
+    constant = ("--schedule", "constant")
+    assert _train(photos, tmp_path / "gpu", "--epochs", "1", "--device", "cuda:1", *constant) == 0
+    with fc.use_backend("cuda:simt"):
+        assert _train(photos, tmp_path / "host", "--epochs", "1", *constant) == 0
+    runs = [read_checkpoint(tmp_path / name / "last.npz") for name in ("gpu", "host")]
+    assert runs[0].history[0]["loss"] == pytest.approx(runs[1].history[0]["loss"], rel=1e-5)
+    assert _train(photos, tmp_path / "gpu", "--epochs", "2", "--resume") == 0  # goes on on the host
+    assert _train(photos, tmp_path / "none", "--epochs", "1", "--device", "tpu") != 0
+    assert 'device must be "cpu", "cuda"' in capsys.readouterr().err

@@ -69,6 +69,9 @@ def add_parser(verbs: Any) -> None:
     parser.add_argument(
         "--patience", type=positive, metavar="N", help="epochs without improvement that end the training"
     )
+    parser.add_argument(
+        "--device", metavar="NAME", help="cpu, cuda or cuda:N, where the network computes (default cpu)"
+    )
     parser.add_argument("--output", metavar="DIR", help="(default runs/MODEL)")
     parser.add_argument("--resume", action="store_true", help="go on from the output directory's last.npz")
     parser.add_argument("--overwrite", action="store_true", help="begin anew where the output directory holds a run")
@@ -188,6 +191,8 @@ def prepare(options: dict[str, Any], arguments: argparse.Namespace, say: Any, gr
         model = SyncBatchNorm.convert_sync_batchnorm(model)
     if group.rank > 0:
         fc.manual_seed(options["seed"] + group.rank)  # other masks of dropout than rank 0
+    if arguments.device not in (None, "cpu") and group.size > 1:
+        raise ValueError(f"--device must be cpu where several processes train, got {arguments.device}")
     shard = (group.rank, group.size)
     count = len(source.train)
     train = data.DataLoader(
@@ -220,6 +225,7 @@ def prepare(options: dict[str, Any], arguments: argparse.Namespace, say: Any, gr
         max_grad_norm=options["clip_norm"],
         patience=arguments.patience,
         config=options,
+        device=arguments.device,
         progress=not arguments.json,
         process_group=group,
     )

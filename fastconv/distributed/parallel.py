@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ..devices import device_of
 from ..hooks import HookHandle
 from ..nn.modules.arguments import number
 from ..nn.modules.calling import convert_leaves, holds_tensor
@@ -51,6 +52,8 @@ class DataParallel(Module):
     ------
     TypeError
         `module` is no Module.
+    NotImplementedError
+        Parameters on a GPU, with several ranks.
     ValueError
         The ranks have different networks (names, shapes or dtypes of their parameters and buffers), or
         `bucket_cap_mb` is not positive.
@@ -103,6 +106,7 @@ class DataParallel(Module):
         self._hooked: list[tuple[int, np.dtype]] = []
         self._handles: list[HookHandle] = []
         if self.process_group.size > 1:
+            self._check_device()
             self._check_same_network()
             self._broadcast([*(p.data for p in module.parameters()), *module.buffers()])
 
@@ -151,6 +155,7 @@ class DataParallel(Module):
 
     def _prepare(self) -> None:
         """Hooks on the parameters that are trained now: freezing and ``to`` may have changed them."""
+        self._check_device()
         self._pass = None  # of a pass that ended with an exception
         trained = [parameter for parameter in self.module.parameters() if parameter.requires_grad]
         hooked = [(id(parameter), parameter.data.dtype) for parameter in trained]
@@ -182,6 +187,14 @@ class DataParallel(Module):
         self._pass = None
 
     # ---- parameters and buffers ------------------------------------------------------------------------------------
+
+    def _check_device(self) -> None:
+        places = {device_of(parameter.data) for parameter in self.module.parameters()} - {"cpu"}
+        if places:
+            raise NotImplementedError(
+                f"module must be in the host's memory, got parameters on {', '.join(sorted(places))}: several "
+                "processes train on processors only"
+            )
 
     def _check_same_network(self) -> None:
         entries = (*self.module.named_parameters(), *self.module.named_buffers())

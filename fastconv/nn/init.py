@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from fastconv.devices import is_array, is_writable, write
 from fastconv.nn.modules.arguments import choice, is_floating, number, size
 from fastconv.random import generator as default_generator
 from fastconv.tensor import Tensor
@@ -48,10 +49,10 @@ _NONLINEARITIES = (*_LINEAR, "tanh", "relu", "leaky_relu", "selu")
 
 def _array(tensor: Any) -> np.ndarray:
     array = tensor.data if isinstance(tensor, Tensor) else tensor
-    if not isinstance(array, np.ndarray) or not is_floating(array.dtype):
-        kind = array.dtype if isinstance(array, np.ndarray) else type(array).__name__
+    if not is_array(array) or not is_floating(array.dtype):
+        kind = array.dtype if is_array(array) else type(array).__name__
         raise TypeError(f"tensor must be a floating Parameter, Tensor or array, got {kind}")
-    if not array.flags.writeable:
+    if not is_writable(array):
         raise ValueError("tensor must be writable, got a read-only array")
     return array
 
@@ -156,7 +157,7 @@ def uniform_(tensor: Target, a: float = 0.0, b: float = 1.0, generator: np.rando
     sample = default_generator(generator).random(array.shape, dtype=_sampling_dtype(array))
     sample *= b - a
     sample += a
-    array[...] = sample
+    write(array, sample)
     return tensor
 
 
@@ -187,7 +188,7 @@ def normal_(
     sample = default_generator(generator).standard_normal(array.shape, dtype=_sampling_dtype(array))
     sample *= std
     sample += mean
-    array[...] = sample
+    write(array, sample)
     return tensor
 
 
@@ -237,7 +238,7 @@ def trunc_normal_(
         sample[outside] = again
         outside = outside[(again < low) | (again > high)]
     # Rounding of the scaled value may step over the end by one unit in the last place.
-    array[...] = np.clip(sample * std + mean, a, b).reshape(array.shape)
+    write(array, np.clip(sample * std + mean, a, b).reshape(array.shape))
     return tensor
 
 

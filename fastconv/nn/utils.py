@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from fastconv.devices import array_module, as_array, is_writable
 from fastconv.nn.modules.arguments import number
 from fastconv.tensor import Tensor
 
@@ -69,12 +70,13 @@ def clip_grad_norm_(
     if not number("norm_type", norm_type) > 0:
         raise ValueError(f"norm_type must be positive, got {norm_type}")
     clipped = _with_gradients(parameters)
-    sizes = [np.abs(np.asarray(gradient, np.float64)) for _, gradient in clipped]
+    sizes = [np.abs(as_array(gradient, np.float64)) for _, gradient in clipped]
     if math.isinf(norm_type):
-        total = float(np.max([size.max(initial=0) for size in sizes], initial=0))
+        total = float(np.max([float(size.max()) for size in sizes if size.size], initial=0))
     else:
         with np.errstate(over="ignore"):
-            total = float(np.sum([(size**norm_type).sum() for size in sizes]) ** (1 / norm_type))
+            sums = [(size**norm_type).sum() for size in sizes]
+            total = float(array_module(sums[0]).stack(sums).sum() ** (1 / norm_type)) if sums else 0.0
     if error_if_nonfinite and not math.isfinite(total):
         raise ValueError(f"the gradients' norm must be finite, got {total}")
     # torch's constant keeps the quotient finite for gradients that are all zero.
@@ -119,7 +121,7 @@ def clip_grad_value_(parameters: Tensor | Iterable[Tensor], clip_value: float) -
 
 def _write(entry: Tensor, gradient: Any) -> None:
     """Into the gradient's own memory, which others may look at; a read-only gradient is replaced."""
-    if entry.grad is not None and entry.grad.flags.writeable:
+    if entry.grad is not None and is_writable(entry.grad):
         entry.grad[...] = gradient
     else:
-        entry.grad = np.asarray(gradient)
+        entry.grad = as_array(gradient)

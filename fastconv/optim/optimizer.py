@@ -11,6 +11,8 @@ from typing import Any, cast
 
 import numpy as np
 
+from ..cuda import is_device_array
+from ..devices import as_array, device_of, guard, is_array, is_writable, one_device, to_device
 from ..nn.modules.state import host_array
 from ..tensor import Parameter, Tensor
 from .threads import run_together
@@ -143,11 +145,37 @@ class Optimizer:
         for parameter, _ in pairs:
             if np.shape(parameter.grad) != parameter.data.shape:
                 raise ValueError(f"grad must have shape {parameter.data.shape}, got {np.shape(parameter.grad)}")
-            if not parameter.data.flags.writeable:
+            if not is_writable(parameter.data):
                 raise ValueError(f"parameter of shape {parameter.data.shape} is read-only")
-        tasks = [task for parameter, group in pairs for task in self._tasks(parameter, group)]
-        run_together(tasks, sum(parameter.data.size for parameter, _ in pairs) // _WORTH_A_THREAD)
+            if is_device_array(parameter.data) != is_device_array(parameter.grad):
+                one_device("step", (("a parameter", parameter.data), ("its grad", parameter.grad)))
+        here = [pair for pair in pairs if type(pair[0].data) is type(pair[0].grad) is np.ndarray]
+        for parameter, group in pairs:
+            if type(parameter.data) is not np.ndarray or type(parameter.grad) is not np.ndarray:
+                self._step_on_device(parameter, group)
+        tasks = [task for parameter, group in here for task in self._tasks(parameter, group)]
+        run_together(tasks, sum(parameter.data.size for parameter, _ in here) // _WORTH_A_THREAD)
         return loss
+
+    def _step_on_device(self, parameter: Tensor, group: dict[str, Any]) -> None:
+        """A step by CuPy, on the GPU of the parameter; of the arrays as they are, no blocks."""
+        data = parameter.data
+        with guard(data):
+            wide = data.astype(np.float32) if data.dtype.itemsize == 2 else data
+            gradient = as_array(parameter.grad, wide.dtype)
+            state = self._state_beside(parameter)
+            self._update(wide, -gradient if group["maximize"] else gradient, state, group)
+            if wide is not data:
+                data[...] = wide
+
+    def _state_beside(self, parameter: Tensor) -> dict[str, Any]:
+        """The moments of `parameter`, moved to where it is: it may have left them behind."""
+        state = self.state.setdefault(parameter, {})
+        place = device_of(parameter.data)
+        for name, value in state.items():
+            if is_array(value) and device_of(value) != place:
+                state[name] = to_device(value, place)
+        return state
 
     def _keeps_state(self, group: Mapping[str, Any]) -> bool:
         """Whether a step with these options leaves moments."""
@@ -159,7 +187,7 @@ class Optimizer:
         Blocks depend on nothing but their own elements, so they may be computed in any order and by any thread.
         """
         data, gradient = parameter.data, parameter.grad
-        state = self.state.setdefault(parameter, {})
+        state = self._state_beside(parameter)
         moments = {name: value for name, value in state.items() if isinstance(value, np.ndarray)}
         first_step = self._keeps_state(group) and not moments  # it makes the moments, for the whole parameter
         arrays = (data, gradient, *moments.values())
@@ -255,7 +283,7 @@ class Optimizer:
         array = np.array(host_array(value), kind)
         if array.shape != parameter.data.shape:
             raise ValueError(f"moment {name!r} has shape {array.shape}, its parameter {parameter.data.shape}")
-        return array
+        return to_device(array, device_of(parameter.data))
 
     def __repr__(self) -> str:
         lines = [f"{type(self).__name__} ("]

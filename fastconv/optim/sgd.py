@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ..devices import as_array
 from .optimizer import Optimizer, check_range
 
 __all__ = ["SGD"]
@@ -99,7 +100,7 @@ class SGD(Optimizer):
         if group["momentum"]:
             velocity = state.get("momentum_buffer")
             if velocity is None:  # the first gradient enters whole, as in torch
-                velocity = state["momentum_buffer"] = np.array(gradient)
+                velocity = state["momentum_buffer"] = as_array(gradient).copy()
             else:
                 velocity *= group["momentum"]
                 velocity += (1 - group["dampening"]) * gradient

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from ..devices import is_array
 from ..serialization import load, save
 
 __all__ = ["Checkpoint", "read_checkpoint", "write_checkpoint"]
@@ -84,7 +85,7 @@ def write_checkpoint(path: str | os.PathLike[str], checkpoint: Checkpoint) -> No
     for number, entries in checkpoint.optimizer["state"].items():
         states[str(number)] = {}
         for name, value in entries.items():
-            if isinstance(value, np.ndarray):
+            if is_array(value):
                 arrays[f"optimizer.{number}.{name}"] = value
             else:
                 states[str(number)][name] = value

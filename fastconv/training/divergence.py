@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from ..devices import as_array, is_array
 from ..distributed import SingleProcess, world
 from ..nn.modules.calling import convert_leaves, plain
 from ..nn.modules.module import Module
@@ -23,7 +24,7 @@ def is_finite(value: Any) -> bool:
 
     def look(leaf: Any) -> Any:
         array = plain(leaf)
-        if isinstance(array, np.ndarray) and (array.dtype.kind == "f" or array.dtype.name == "bfloat16"):
+        if is_array(array) and (array.dtype.kind == "f" or array.dtype.name == "bfloat16"):
             found.append(bool(np.isfinite(array).all()))
         return leaf
 
@@ -66,7 +67,7 @@ def origin(model: Module, images: Any, rng: dict[str, Any]) -> str:
     set_rng_state(rng)
     try:
         with no_grad(), np.errstate(all="ignore"):
-            model(Tensor(np.asarray(plain(images))))
+            model(Tensor(as_array(plain(images))))
     finally:
         set_rng_state(after)
         for handle in handles:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ..devices import as_array
 from ..distributed import Communicator
 from ..tensor import Tensor
 
@@ -29,10 +30,10 @@ class Meter:
             return
         self.count += count
         self._loss += loss * count
-        labels = np.asarray(target)
+        labels = as_array(target)
         if labels.dtype.kind in "iu" and output.ndim == labels.ndim + 1:
             # Outputs (N, C, ...) against classes (N, ...): also that of each pixel.
-            self._right += int((output.numpy().argmax(axis=1) == labels).sum())
+            self._right += int((output.data.argmax(axis=1) == labels).sum())
             self._targets += labels.size
 
     def reduce(self, group: Communicator) -> None:

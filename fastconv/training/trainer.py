@@ -13,10 +13,12 @@ from typing import Any
 
 import numpy as np
 
+from ..devices import guard, to_device, to_host
 from ..distributed import Communicator, DataParallel, SingleProcess
 from ..nn import functional as F
 from ..nn.modules.arguments import choice, number, size
 from ..nn.modules.module import Module
+from ..nn.modules.summary import place_of
 from ..nn.utils import clip_grad_norm_
 from ..optim import Optimizer
 from ..optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
@@ -66,6 +68,9 @@ class Trainer:
     config : mapping, keyword only, optional
         Numbers and strings that describe the run. They stand in the checkpoint, and a run with others cannot go on
         from it.
+    device : str, keyword only, optional
+        Moves the model there (``"cuda"``, ``"cuda:1"``, ``"cpu"``); by default it stays where it is. Batches are moved
+        to the model, so that loaders of NumPy arrays train it on a GPU.
     progress : bool, keyword only
         Whether to show a progress bar on standard error, where that is a terminal.
     log : callable or None, keyword only
@@ -115,6 +120,7 @@ class Trainer:
         patience: int | None = None,
         monitor: str | None = None,
         config: Mapping[str, Any] | None = None,
+        device: Any = None,
         progress: bool = True,
         log: Callable[[str], None] | None = print,
         process_group: Communicator | None = None,
@@ -129,6 +135,8 @@ class Trainer:
             raise ValueError("schedule_batches needs a scheduler that counts batches, not one that watches a value")
         if max_grad_norm is not None and not number("max_grad_norm", max_grad_norm) > 0:
             raise ValueError(f"max_grad_norm must be positive, got {max_grad_norm}")
+        if device is not None:
+            model.to(device=device)
         self.model, self.optimizer, self.loss, self.scheduler = model, optimizer, loss, scheduler
         self.schedule_batches, self.max_grad_norm = schedule_batches, max_grad_norm
         self.auxiliary_weight = number("auxiliary_weight", auxiliary_weight)
@@ -208,7 +216,7 @@ class Trainer:
             steps = progress_bar(batches, _length(train), label, self.progress, meter.describe)
             for step, batch in enumerate(steps):
                 try:
-                    images, target = _pair(batch)
+                    images, target = self._moved(batch)
                     self._step(images, target, meter, step)
                 except Exception as error:
                     error.add_note(f"in step {step + 1} of epoch {self.epoch + 1}")
@@ -245,8 +253,9 @@ class Trainer:
         if not isinstance(output, tuple):
             return self.loss(output, target)
         loss, *others = (self.loss(part, target) for part in output if part is not None)
-        for other in others:
-            loss = loss + self.auxiliary_weight * other
+        with guard(loss.data):
+            for other in others:
+                loss = loss + self.auxiliary_weight * other
         return loss
 
     def _finish(self, row: dict[str, Any], train: Iterable[Any], epochs: int) -> None:
@@ -278,7 +287,7 @@ class Trainer:
         meter = Meter()
         with self._evaluation(), _closing(iter(batches)) as items:
             for batch in progress_bar(items, _length(batches), "evaluation", self.progress, meter.describe):
-                images, target = _pair(batch)
+                images, target = self._moved(batch)
                 output = self.model(tensor(images))
                 meter.add(float(self._loss(output, target).item()), _main(output), target, len(images))
         meter.reduce(self.process_group)
@@ -292,7 +301,7 @@ class Trainer:
         with self._evaluation(), _closing(iter(batches)) as items:
             for batch in progress_bar(items, _length(batches), "prediction", self.progress):
                 images = batch[0] if isinstance(batch, tuple | list) else batch
-                outputs.append(_main(self.model(tensor(images))).numpy())
+                outputs.append(to_host(_main(self.model(tensor(self._moved((images, images))[0]))).data))
         if not outputs:
             raise ValueError("batches must hold at least one, got none")
         return np.concatenate(outputs)
@@ -306,6 +315,14 @@ class Trainer:
                 yield
         finally:
             self.model.train(before)
+
+    def _moved(self, batch: Any) -> tuple[Any, Any]:
+        """Input and target on the device of the model."""
+        images, target = _pair(batch)
+        place = place_of(self.model)
+        if place == "cpu":
+            return images, target
+        return tuple(to_device(tensor(x).data, place) for x in (images, target))  # type: ignore[return-value]
 
     # ---- checkpoints -----------------------------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ import numpy as np
 from numpy import ndarray
 
 from ... import backend
+from ...devices import is_writable
 from ...differentiable import A, Array, apply, differentiable
 from .parameters import check_floating, compute_dtype
 
@@ -88,7 +89,7 @@ def write(y: ndarray, x: ndarray, inplace: Any) -> ndarray:
     """`y`, or `x` overwritten with it."""
     if not inplace:
         return y
-    if not x.flags.writeable:
+    if not is_writable(x):
         raise ValueError("input must be writable for inplace=True, got a read-only array")
     np.copyto(x, y)
     return x

@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 from numpy import ndarray
 
+from ...devices import array_module, as_array
 from ...differentiable import A, Array, apply, differentiable
 from .exponential import shifted_exponentials
 from .parameters import check_floating, check_same_dtype, compute_dtype
-from .reduction import check_reduction, reduce
+from .reduction import check_reduction, may_read, reduce
 
 
 def _class_weight(weight: ndarray | None, x: ndarray, dim: int) -> ndarray:
@@ -16,28 +17,34 @@ def _class_weight(weight: ndarray | None, x: ndarray, dim: int) -> ndarray:
     classes = x.shape[dim]
     shape = (classes, *(1,) * (x.ndim - 1 - dim))
     if weight is None:
-        return np.ones(shape, compute_dtype(x))
+        return array_module(x).ones(shape, compute_dtype(x))
     check_same_dtype(weight, "weight", x, "input")
     if weight.shape != (classes,):
         raise ValueError(f"weight must have one entry for each of {classes} classes, got shape {weight.shape}")
     return weight.astype(compute_dtype(x), copy=False).reshape(shape)
 
 
-def _one_hot(target: ndarray, x: ndarray, dim: int, ignore_index: int) -> tuple[ndarray, ndarray]:
-    """Which class is each target's (shape of `x`, bool), and which targets count (1 in place of the classes, bool)."""
+def _one_hot(target: ndarray, x: ndarray, dim: int, ignore_index: int) -> tuple[ndarray, ndarray, ndarray]:
+    """Which class is each target's (shape of `x`), which targets count (1 in place of the classes), which are wrong."""
     expected = (*x.shape[:dim], *x.shape[dim + 1 :])
     if target.shape != expected:
         raise ValueError(f"target must have shape {expected} for an input of shape {x.shape}, got {target.shape}")
     classes = x.shape[dim]
     counted = target != ignore_index
-    if (((target < 0) | (target >= classes)) & counted).any():
-        wrong = target[((target < 0) | (target >= classes)) & counted].flat[0]
+    wrong = ((target < 0) | (target >= classes)) & counted
+    if may_read(target) and wrong.any():
         raise ValueError(
-            f"target must hold classes from 0 to {classes - 1} or ignore_index {ignore_index}, got {wrong}"
+            f"target must hold classes from 0 to {classes - 1} or ignore_index {ignore_index}, "
+            f"got {target[wrong].flat[0]}"
         )
-    labels = np.arange(classes).reshape(classes, *(1,) * (x.ndim - 1 - dim))
+    labels = array_module(x).arange(classes).reshape(classes, *(1,) * (x.ndim - 1 - dim))
     counted = np.expand_dims(counted, dim)
-    return (np.expand_dims(target, dim) == labels) & counted, counted
+    return (np.expand_dims(target, dim) == labels) & counted, counted, wrong
+
+
+def _marked(loss: ndarray, wrong: ndarray) -> ndarray:
+    """`loss`, NaN where a GPU found a target that is `wrong`."""
+    return loss if may_read(loss) else np.where(wrong, np.nan, loss).astype(loss.dtype, copy=False)
 
 
 def _weighted_sum(factors: ndarray, x: ndarray, dim: int) -> ndarray:
@@ -59,13 +66,13 @@ def _nll_rule(wanted, x, target, weight, ignore_index, reduction):
     dim = _check_scores(x)
     if target.dtype.kind not in "iu":
         raise TypeError(f"target must hold integers, the classes; got dtype {target.dtype}")
-    hot, _ = _one_hot(target, x, dim, ignore_index)
+    hot, _, wrong = _one_hot(target, x, dim, ignore_index)
     factors = hot * _class_weight(weight, x, dim)
-    loss = -_weighted_sum(factors, x, dim)
+    loss = _marked(-_weighted_sum(factors, x, dim), wrong)
     y, spread = reduce(loss, reduction, factors.sum(), x.dtype)
 
     def pullback(dy):
-        return (np.asarray(-factors * np.expand_dims(spread(dy), dim if reduction == "none" else ()), x.dtype),)
+        return (as_array(-factors * np.expand_dims(spread(dy), dim if reduction == "none" else ()), x.dtype),)
 
     return y, pullback
 
@@ -81,7 +88,7 @@ def _cross_entropy_rule(wanted, x, target, weight, ignore_index, reduction, labe
     weights = _class_weight(weight, x, dim)
     smooth = label_smoothing / classes
     if target.dtype.kind in "iu":
-        hot, counted = _one_hot(target, x, dim, ignore_index)
+        hot, counted, wrong = _one_hot(target, x, dim, ignore_index)
         factors = ((1 - label_smoothing) * hot + smooth * counted).astype(weights.dtype) * weights
         count = (hot * weights).sum()
     else:
@@ -91,10 +98,11 @@ def _cross_entropy_rule(wanted, x, target, weight, ignore_index, reduction, labe
         if ignore_index >= 0:
             raise ValueError(f"ignore_index must be left out where target holds probabilities, got {ignore_index}")
         factors = (target.astype(weights.dtype, copy=False) * (1 - label_smoothing) + smooth) * weights
-        count = x.size // classes
+        count, wrong = x.size // classes, None
     shifted, exponentials, total = shifted_exponentials(x.astype(weights.dtype, copy=False), dim)
     log_probabilities = shifted - np.log(total)
     loss = -_weighted_sum(factors, log_probabilities, dim)
+    loss = loss if wrong is None else _marked(loss, wrong)
     y, spread = reduce(loss, reduction, count, x.dtype)
 
     def pullback(dy):
@@ -102,9 +110,9 @@ def _cross_entropy_rule(wanted, x, target, weight, ignore_index, reduction, labe
         dx = dtarget = None
         if wanted[0]:
             share = factors.sum(axis=dim, keepdims=True)
-            dx = np.asarray(g * (exponentials / total * share - factors), x.dtype)
+            dx = as_array(g * (exponentials / total * share - factors), x.dtype)
         if wanted[1]:
-            dtarget = np.asarray(g * (label_smoothing - 1) * weights * log_probabilities, x.dtype)
+            dtarget = as_array(g * (label_smoothing - 1) * weights * log_probabilities, x.dtype)
         return dx, dtarget
 
     return y, pullback

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy import ndarray
 
+from ...devices import array_module, is_writable
 from ...differentiable import A, apply, differentiable
 from ...random import generator
 from .activation import write
@@ -26,12 +27,14 @@ def _dropout_rule(nd: int) -> Callable[..., Any]:
         random = generator(rng)
         if nd and x.ndim not in (nd + 1, nd + 2):
             raise ValueError(f"input must have {nd + 1} or {nd + 2} dimensions, got shape {x.shape}")
-        if inplace and not x.flags.writeable:
+        if inplace and not is_writable(x):
             raise ValueError("input must be writable for inplace=True, got a read-only array")
         if not training or p == 0:
             return x, lambda dy: (dy.copy(),)
         shape = x.shape if nd == 0 else (*x.shape[:-nd], *(1,) * nd)
-        kept = random.random(shape, np.float32) >= p if p < 1 else np.zeros(shape, bool)
+        # Made on the host, also for a GPU: one seed gives one mask.
+        drawn = random.random(shape, np.float32) >= p if p < 1 else np.zeros(shape, bool)
+        kept = array_module(x).asarray(drawn)
         y = _scaled(x, kept, p, x if inplace else np.empty_like(x))
         return y, lambda dy: (_scaled(dy, kept, p, np.empty_like(dy)),)
 
@@ -45,7 +48,8 @@ def _alpha_dropout_rule(wanted, x, p, training, inplace, rng):
     random = generator(rng)
     if not training or p == 0:
         return x, lambda dy: (dy.copy(),)
-    kept = random.random(x.shape, np.float32) >= p if p < 1 else np.zeros(x.shape, bool)
+    drawn = random.random(x.shape, np.float32) >= p if p < 1 else np.zeros(x.shape, bool)
+    kept = array_module(x).asarray(drawn)
     scale = (1 - p + (1 - p) * p * _SELU_LIMIT**2) ** -0.5 if p < 1 else 0.0
     dropped = scale * _SELU_LIMIT * (1 - p) if p < 1 else 0.0
     y = np.where(kept, scale * x - scale * _SELU_LIMIT * p, dropped).astype(x.dtype)
@@ -54,8 +58,9 @@ def _alpha_dropout_rule(wanted, x, p, training, inplace, rng):
 
 def _scaled(x: ndarray, kept: ndarray, p: float, out: ndarray) -> ndarray:
     """x / (1 - p) where `kept`, 0 elsewhere (also where x is NaN), in the memory layout of `out`."""
-    np.multiply(x, np.asarray(1 / (1 - p) if p < 1 else 0, x.dtype), out=out)
-    np.copyto(out, np.zeros((), x.dtype), where=~kept)
+    library = array_module(x)
+    np.multiply(x, library.asarray(1 / (1 - p) if p < 1 else 0, x.dtype), out=out)
+    np.copyto(out, library.zeros((), x.dtype), where=~kept)
     return out
 
 

@@ -7,17 +7,19 @@ from typing import Any
 import numpy as np
 from numpy import ndarray
 
+from ...devices import array_module
 from ...differentiable import A, Array, apply, differentiable
 from ...interop import like, to_array
 from ...tensor import Tensor
 from .embedding_loss import check_norm, distance
 from .parameters import check_floating, compute_dtype, integers
+from .reduction import may_read
 
 
 def _check_classes(x: ndarray, count: int | None, name: str) -> None:
     if x.dtype.kind not in "iu":
         raise TypeError(f"{name} must hold integers, got dtype {x.dtype}")
-    if x.size and (x.min() < 0 or (count is not None and x.max() >= count)):
+    if may_read(x) and x.size and (x.min() < 0 or (count is not None and x.max() >= count)):
         wrong = int(x.min()) if x.min() < 0 else int(x.max())
         limit = "at least 0" if count is None else f"from 0 to {count - 1}"
         raise ValueError(f"{name} must hold numbers {limit}, got {wrong}")
@@ -30,7 +32,7 @@ def _shorten(weight: ndarray, rows: ndarray, max_norm: float, norm_type: float) 
     check_norm(norm_type)
     rows = np.unique(rows)
     used = weight[rows].astype(compute_dtype(weight), copy=False)
-    norm, _ = distance(used, np.zeros((), used.dtype), norm_type, 0.0)
+    norm, _ = distance(used, array_module(used).zeros((), used.dtype), norm_type, 0.0)
     # torch's denominator, which keeps the result just below the limit.
     weight[rows] = np.where(norm > max_norm, used * (max_norm / (norm + 1e-7)), used).astype(weight.dtype)
 
@@ -52,15 +54,19 @@ def _embedding_rule(wanted, x, weight, padding_idx, max_norm, norm_type, scale_g
 
     def pullback(dy):
         rows = x.reshape(-1)
-        dw = np.zeros(weight.shape, compute_dtype(weight))
-        np.add.at(dw, rows, dy.reshape(-1, weight.shape[1]).astype(dw.dtype, copy=False))
+        library = array_module(weight)
+        dw = library.zeros(weight.shape, compute_dtype(weight))
+        library.add.at(dw, rows, dy.reshape(-1, weight.shape[1]).astype(dw.dtype, copy=False))
         if scale_grad_by_freq:
             dw /= np.maximum(np.bincount(rows, minlength=len(weight)), 1)[:, None].astype(dw.dtype)
         if padding_idx is not None:
             dw[padding_idx] = 0
         return (dw.astype(weight.dtype, copy=False),)
 
-    return weight[x], pullback
+    y = weight[x]
+    if not may_read(x):
+        y = np.where(((x < 0) | (x >= len(weight)))[..., None], np.nan, y).astype(y.dtype, copy=False)
+    return y, pullback
 
 
 @differentiable(_embedding_rule, wrt=("weight",), buffers=("input",))
@@ -150,5 +156,5 @@ def one_hot(tensor: Any, num_classes: int = -1) -> Any:
         if not x.size:
             raise ValueError("num_classes must be given for an empty array")
         count = int(x.max()) + 1
-    y = (x[..., None] == np.arange(count)).astype(np.int64)
+    y = (x[..., None] == array_module(x).arange(count)).astype(np.int64)
     return Tensor(y) if isinstance(tensor, Tensor) else like(y, tensor)

@@ -7,9 +7,10 @@ import math
 import numpy as np
 from numpy import ndarray
 
+from ...devices import as_array
 from ...differentiable import A, Array, apply, differentiable
 from ...tensor_arithmetic import fit
-from .parameters import check_dim, check_floating, check_same_dtype, compute_dtype
+from .parameters import check_dim, check_floating, check_same_dtype, compute_dtype, largest
 from .reduction import check_reduction, reduce
 
 # torch adds this to the squared norms in cosine_embedding_loss.
@@ -34,11 +35,11 @@ def distance(a: ndarray, b: ndarray, p: float, eps: float) -> tuple[ndarray, nda
     """The p-norm of a - b + eps over the last dimension (kept, with size 1), and its slope in a."""
     d = a - b + eps
     size = np.abs(d)
-    peak = size.max(axis=-1, keepdims=True, initial=0)
+    peak = largest(size, -1, 0)
     with np.errstate(divide="ignore", invalid="ignore"):
         if math.isinf(p):
-            largest = size == peak
-            share = largest / largest.sum(axis=-1, keepdims=True)
+            at_peak = size == peak
+            share = at_peak / at_peak.sum(axis=-1, keepdims=True)
             return peak, np.where(peak == 0, 0, np.sign(d) * share)
         # Relative to the largest, so that no power overflows.
         y = np.where(peak == 0, 0, peak * ((size / peak) ** p).sum(axis=-1, keepdims=True) ** (1 / p))
@@ -62,7 +63,7 @@ def _pairwise_distance_rule(wanted, x1, x2, p, eps, keepdim):
         d = dy.reshape(y.shape) * slope
         return tuple(fit(g, x.shape, x.dtype) if w else None for g, x, w in zip((d, -d), (x1, x2), wanted))
 
-    return np.asarray(value, x1.dtype), pullback
+    return as_array(value, x1.dtype), pullback
 
 
 def _cosine_similarity_rule(wanted, x1, x2, dim, eps):
@@ -82,7 +83,7 @@ def _cosine_similarity_rule(wanted, x1, x2, dim, eps):
         ]
         return tuple(fit(dy * s, x.shape, x.dtype) if w else None for s, x, w in zip(slopes, (x1, x2), wanted))
 
-    return np.asarray(np.squeeze(y, axis), x1.dtype), pullback
+    return as_array(np.squeeze(y, axis), x1.dtype), pullback
 
 
 def _check_target(target: ndarray, x: ndarray, shape: tuple[int, ...], name: str) -> ndarray:
@@ -104,7 +105,7 @@ def _margin_ranking_rule(wanted, x1, x2, target, margin, reduction):
     y, spread = reduce(excess, reduction, x1.size, x1.dtype)
 
     def pullback(dy):
-        d = np.asarray(-spread(dy) * t * (excess > 0), x1.dtype)
+        d = as_array(-spread(dy) * t * (excess > 0), x1.dtype)
         return d if wanted[0] else None, -d if wanted[1] else None
 
     return y, pullback
@@ -120,13 +121,13 @@ def _cosine_embedding_rule(wanted, x1, x2, target, margin, reduction):
     scale = np.sqrt(squares[0] * squares[1])
     cosine = (a * b).sum(axis=-1) / scale
     loss = np.where(t == 1, 1 - cosine, np.where(t == -1, np.maximum(cosine - margin, 0), 0))
-    y, spread = reduce(np.asarray(loss, a.dtype), reduction, target.size, x1.dtype)
+    y, spread = reduce(as_array(loss, a.dtype), reduction, target.size, x1.dtype)
 
     def pullback(dy):
         slope = spread(dy) * np.where(t == 1, -1, np.where((t == -1) & (cosine > margin), 1, 0))
         pairs = ((a, b, squares[0]), (b, a, squares[1]))
         return tuple(
-            np.asarray(slope[..., None] * (other / scale[..., None] - (cosine / square)[..., None] * x), x1.dtype)
+            as_array(slope[..., None] * (other / scale[..., None] - (cosine / square)[..., None] * x), x1.dtype)
             if w
             else None
             for (x, other, square), w in zip(pairs, wanted)

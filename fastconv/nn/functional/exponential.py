@@ -8,13 +8,13 @@ import numpy as np
 from numpy import ndarray
 
 from ...differentiable import A, apply, differentiable
-from .parameters import check_dim, check_floating, compute_dtype
+from .parameters import check_dim, check_floating, compute_dtype, largest
 
 
 def shifted_exponentials(x: ndarray, dim: int) -> tuple[ndarray, ndarray, ndarray]:
     """x - max, its exponentials, and their sum: softmax without overflow. 0-d arrays are not taken."""
     with np.errstate(invalid="ignore"):  # a slice of infinities gives NaN
-        shifted = x - x.max(axis=dim, keepdims=True, initial=-np.inf)
+        shifted = x - largest(x, dim, -np.inf)
         exponentials = np.exp(shifted)
     return shifted, exponentials, exponentials.sum(axis=dim, keepdims=True)
 

@@ -11,6 +11,7 @@ import numpy as np
 from numpy import ndarray
 
 from ... import backend
+from ...devices import array_module
 from ...differentiable import A, apply, differentiable
 from .parameters import check_floating, compute_dtype, in_layout, integers
 
@@ -97,10 +98,11 @@ def _along(x: ndarray, axis: int, taps: _Taps) -> ndarray:
     """The weighted sums along `axis`, tap by tap."""
     shape = [1] * x.ndim
     shape[axis] = len(taps.sources)
+    library = array_module(x)
     parts = (
-        x.take(sources, axis)
+        x.take(library.asarray(sources), axis)
         if (weights == 1).all()
-        else x.take(sources, axis) * weights.astype(x.dtype).reshape(shape)
+        else x.take(library.asarray(sources), axis) * library.asarray(weights.astype(x.dtype).reshape(shape))
         for sources, weights in zip(taps.sources.T, taps.weights.T)
     )
     y = next(parts)

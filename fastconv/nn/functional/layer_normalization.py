@@ -9,6 +9,7 @@ import numpy as np
 from numpy import ndarray
 
 from ... import backend
+from ...devices import array_module
 from ...differentiable import A, Array, apply, differentiable
 from .embedding_loss import check_norm, distance
 from .parameters import check_dim, check_floating, compute_dtype, in_layout, integers
@@ -17,13 +18,13 @@ from .parameters import check_dim, check_floating, compute_dtype, in_layout, int
 def _unit_rows(x: ndarray, rows: int, eps: float) -> tuple[ndarray, Callable[[ndarray], ndarray]]:
     """`x`, seen as `rows` rows, each with mean 0 and variance 1, and the map from its gradient to that of `x`."""
     ops = backend.ops
-    flat = np.ascontiguousarray(x).reshape(1, rows, x.size // rows if rows else 0)
+    flat = array_module(x).ascontiguousarray(x).reshape(1, rows, x.size // rows if rows else 0)
     if flat.shape[2] < 2:
         return x - x, lambda dy: np.zeros_like(dy)
     y, mean, invstd = ops.instance_norm_forward(flat, None, None, None, None, True, 0.0, eps)
 
     def pullback(dy: ndarray) -> ndarray:
-        gradient = np.ascontiguousarray(dy).reshape(flat.shape)
+        gradient = array_module(dy).ascontiguousarray(dy).reshape(flat.shape)
         return ops.instance_norm_backward(gradient, flat, None, mean, invstd, True)[0].reshape(x.shape)
 
     return y.reshape(x.shape), pullback
@@ -98,12 +99,13 @@ def _normalize_rule(wanted, x, p, dim, eps):
     axis = check_dim(dim, x.ndim)
     if not x.ndim:
         raise ValueError("input must have at least one dimension, got shape ()")
-    last = np.ascontiguousarray(np.moveaxis(x.astype(compute_dtype(x), copy=False), axis, -1))  # one order of sums
-    norm, slope = distance(last, np.zeros((), last.dtype), p, 0.0)
+    library = array_module(x)
+    last = library.ascontiguousarray(np.moveaxis(x.astype(compute_dtype(x), copy=False), axis, -1))  # one order of sums
+    norm, slope = distance(last, library.zeros((), last.dtype), p, 0.0)
     divisor = np.maximum(norm, eps)
 
     def back(values: ndarray) -> ndarray:
-        return in_layout(np.ascontiguousarray(np.moveaxis(values, -1, axis)).astype(x.dtype, copy=False), x)
+        return in_layout(library.ascontiguousarray(np.moveaxis(values, -1, axis)).astype(x.dtype, copy=False), x)
 
     def pullback(dy):
         dy = np.moveaxis(dy.astype(last.dtype, copy=False), axis, -1)

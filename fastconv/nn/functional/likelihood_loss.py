@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 
+from ...devices import array_module, as_array
 from ...differentiable import A, Array, apply, differentiable
-from ...interop import to_numpy
+from ...interop import to_array
 from ...tensor import Tensor
 from ...tensor_arithmetic import fit
 from .parameters import check_same_dtype
-from .reduction import check_reduction, pair, reduce
+from .reduction import check_reduction, may_read, pair, reduce
 
 
 def _gaussian_nll_rule(wanted, x, target, var, full, eps, reduction):
@@ -28,9 +29,9 @@ def _gaussian_nll_rule(wanted, x, target, var, full, eps, reduction):
         raise ValueError(
             f"var must have the input's shape {x.shape}, sizes of 1, or lack the last dimension; got {var.shape}"
         )
-    if (v < 0).any():
+    if may_read(v) and (v < 0).any():
         raise ValueError("var must not be negative")
-    v = np.maximum(v, eps)
+    v = np.where(v < 0, np.nan, np.maximum(v, eps)).astype(a.dtype, copy=False)
     d = a - b
     loss = 0.5 * (np.log(v) + d * d / v)
     if full:
@@ -39,7 +40,7 @@ def _gaussian_nll_rule(wanted, x, target, var, full, eps, reduction):
 
     def pullback(dy):
         g = spread(dy)
-        dx = np.asarray(g * d / v, x.dtype)
+        dx = as_array(g * d / v, x.dtype)
         # As in torch the limit eps does not stop the gradient of the variance.
         dv = fit(g * 0.5 * (1 - d * d / v) / v, v.shape, var.dtype).reshape(var.shape) if wanted[2] else None
         return dx if wanted[0] else None, -dx if wanted[1] else None, dv
@@ -62,9 +63,9 @@ def _poisson_nll_rule(wanted, x, target, log_input, full, eps, reduction):
     def pullback(dy):
         g = spread(dy)
         with np.errstate(divide="ignore", invalid="ignore"):
-            dx = np.asarray(g * (rate - t if log_input else 1 - t / (a + eps)), x.dtype) if wanted[0] else None
+            dx = as_array(g * (rate - t if log_input else 1 - t / (a + eps)), x.dtype) if wanted[0] else None
             slope = -log_rate + (np.where(t > 1, np.log(t) + 0.5 / t, 0) if full else 0)
-        return dx, np.asarray(g * slope, x.dtype) if wanted[1] else None
+        return dx, as_array(g * slope, x.dtype) if wanted[1] else None
 
     return y, pullback
 
@@ -106,8 +107,8 @@ def gaussian_nll_loss(
     array([0., 2.])
     """
     if isinstance(var, int | float):
-        given: Any = input
-        var = np.full((), var, given.dtype if isinstance(given, Tensor) else to_numpy(given, "input").dtype)
+        given: Any = input.data if isinstance(input, Tensor) else to_array(input, "input")
+        var = array_module(given).full((), var, given.dtype)
     return apply(gaussian_nll_loss, input, target, var, full, eps, reduction)
 
 

@@ -52,7 +52,7 @@ def _bilinear_rule(wanted, x1, x2, w, b):
     a1 = x1.reshape(-1, size1).astype(wide, copy=False)
     a2 = x2.reshape(-1, size2).astype(wide, copy=False)
     kernel = w.astype(wide, copy=False)
-    y = np.matmul(np.tensordot(a1, kernel, (1, 1)), a2[:, :, None])[..., 0]
+    y = (np.tensordot(a1, kernel, (1, 1)) @ a2[:, :, None])[..., 0]
     if b is not None:
         y = y + b
 
@@ -60,10 +60,10 @@ def _bilinear_rule(wanted, x1, x2, w, b):
         g = dy.reshape(-1, outputs).astype(wide, copy=False)
         dx1 = dx2 = dw = db = None
         if wanted[0]:
-            dx1 = np.matmul(np.tensordot(g, kernel, (1, 0)), a2[:, :, None])[..., 0]
+            dx1 = (np.tensordot(g, kernel, (1, 0)) @ a2[:, :, None])[..., 0]
             dx1 = dx1.reshape(x1.shape).astype(x1.dtype, copy=False)
         if wanted[1]:
-            dx2 = np.matmul(a1[:, None, :], np.tensordot(g, kernel, (1, 0)))[:, 0]
+            dx2 = (a1[:, None, :] @ np.tensordot(g, kernel, (1, 0)))[:, 0]
             dx2 = dx2.reshape(x2.shape).astype(x1.dtype, copy=False)
         if wanted[2]:
             dw = np.tensordot(g[:, :, None] * a1[:, None, :], a2, (0, 0)).astype(x1.dtype, copy=False)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 from numpy import ndarray
 
+from ...devices import array_module, as_array
 from ...differentiable import A, Array, apply, differentiable
 from .activation import log1p_exp, logistic
 from .parameters import check_floating, check_same_dtype, compute_dtype
-from .reduction import check_reduction, element_weight, pair, reduce
+from .reduction import check_reduction, element_weight, may_read, pair, reduce
 
 
 def _scores(x: ndarray, target: ndarray) -> tuple[ndarray, ndarray]:
@@ -21,21 +22,28 @@ def _scores(x: ndarray, target: ndarray) -> tuple[ndarray, ndarray]:
     if target.shape != x.shape[:-1]:
         raise ValueError(f"target must have shape {x.shape[:-1]} for an input of shape {x.shape}, got {target.shape}")
     classes = x.shape[-1]
-    wrong = target[(target < 0) | (target >= classes)]
-    if wrong.size:
-        raise ValueError(f"target must hold classes from 0 to {classes - 1}, got {wrong.flat[0]}")
+    wrong = (target < 0) | (target >= classes)
+    if may_read(wrong) and wrong.any():
+        raise ValueError(f"target must hold classes from 0 to {classes - 1}, got {target[wrong].flat[0]}")
     scores = x.reshape(-1, classes).astype(compute_dtype(x), copy=False)
-    return scores, target.reshape(-1, 1) == np.arange(classes)
+    if not may_read(wrong):
+        scores = np.where(wrong.reshape(-1, 1), np.nan, scores).astype(scores.dtype, copy=False)
+    return scores, target.reshape(-1, 1) == array_module(x).arange(classes)
+
+
+def _of_class(values: ndarray, hot: ndarray) -> ndarray:
+    """The entry (N, 1) of each row of `values` that is `hot`."""
+    return np.where(hot, values, 0).sum(axis=1, keepdims=True, dtype=values.dtype)
 
 
 def _class_weight(weight: ndarray | None, x: ndarray, hot: ndarray) -> ndarray:
     """The factor (N, 1) of each sample: that of its class."""
     if weight is None:
-        return np.ones((len(hot), 1), compute_dtype(x))
+        return array_module(x).ones((len(hot), 1), compute_dtype(x))
     check_same_dtype(weight, "weight", x, "input")
     if weight.shape != hot.shape[1:]:
         raise ValueError(f"weight must have one entry for each of {hot.shape[1]} classes, got shape {weight.shape}")
-    return np.broadcast_to(weight, hot.shape)[hot].reshape(-1, 1).astype(compute_dtype(x))
+    return _of_class(weight, hot).astype(compute_dtype(x))
 
 
 def _multi_margin_rule(wanted, x, target, p, margin, weight, reduction):
@@ -44,14 +52,14 @@ def _multi_margin_rule(wanted, x, target, p, margin, weight, reduction):
         raise ValueError(f"p must be 1 or 2, got {p!r}")
     scores, hot = _scores(x, target)
     factor = _class_weight(weight, x, hot) / hot.shape[1]
-    excess = np.where(hot, 0, np.maximum(margin - scores[hot][:, None] + scores, 0))
+    excess = np.where(hot, 0, np.maximum(margin - _of_class(scores, hot) + scores, 0))
     loss = (factor * (excess if p == 1 else excess * excess)).sum(axis=1)
     y, spread = reduce(loss.reshape(target.shape), reduction, target.size, x.dtype)
 
     def pullback(dy):
         slope = factor * (excess > 0 if p == 1 else 2 * excess)
         slope -= np.where(hot, slope.sum(axis=1, keepdims=True), 0)
-        return (np.asarray((spread(dy).reshape(-1, 1) * slope).reshape(x.shape), x.dtype),)
+        return (as_array((spread(dy).reshape(-1, 1) * slope).reshape(x.shape), x.dtype),)
 
     return y, pullback
 
@@ -68,7 +76,7 @@ def _one_vs_all_rule(wanted, x, target, p, margin, reduction):
 
     def pullback(dy):
         slope = -sign * (excess > 0 if p == 1 else 2 * excess)
-        return (np.asarray((spread(dy).reshape(-1, 1) * slope).reshape(x.shape), x.dtype),)
+        return (as_array((spread(dy).reshape(-1, 1) * slope).reshape(x.shape), x.dtype),)
 
     return y, pullback
 
@@ -79,7 +87,7 @@ def _soft_margin_rule(wanted, x, target, reduction):
     y, spread = reduce(log1p_exp(-t * a), reduction, x.size, x.dtype)
 
     def pullback(dy):
-        return (np.asarray(-spread(dy) * t * logistic(-t * a), x.dtype),)
+        return (as_array(-spread(dy) * t * logistic(-t * a), x.dtype),)
 
     return y, pullback
 
@@ -94,31 +102,35 @@ def _labels(x: ndarray, target: ndarray) -> tuple[ndarray, ndarray, ndarray]:
     if target.shape != x.shape:
         raise ValueError(f"target must have the input's shape {x.shape}, got {target.shape}")
     classes = x.shape[-1]
-    wrong = target[(target < -1) | (target >= classes)]
-    if wrong.size:
-        raise ValueError(f"target must hold classes from 0 to {classes - 1}, or -1 after the last; got {wrong.flat[0]}")
-    labels = target.reshape(-1, classes)
-    return x.reshape(-1, classes).astype(compute_dtype(x), copy=False), labels, np.cumsum(labels == -1, axis=1) == 0
+    wrong = (target < -1) | (target >= classes)
+    if may_read(wrong) and wrong.any():
+        raise ValueError(
+            f"target must hold classes from 0 to {classes - 1}, or -1 after the last; got {target[wrong].flat[0]}"
+        )
+    labels, scores = target.reshape(-1, classes), x.reshape(-1, classes).astype(compute_dtype(x), copy=False)
+    if not may_read(wrong):
+        scores = np.where(wrong.reshape(-1, classes), np.nan, scores).astype(scores.dtype, copy=False)
+        labels = np.where(wrong.reshape(-1, classes), 0, labels)
+    return scores, labels, np.cumsum(labels == -1, axis=1) == 0
 
 
 def _multilabel_margin_rule(wanted, x, target, reduction):
     check_reduction(reduction)
     scores, labels, counted = _labels(x, target)
     classes = scores.shape[1]
-    rows = np.arange(len(scores))[:, None]
-    chosen = np.where(counted, labels, 0)
-    others = np.ones(scores.shape, bool)
-    others[np.broadcast_to(rows, labels.shape)[counted], labels[counted]] = False
-    # (N, label, other class)
-    excess = np.maximum(1 - scores[rows, chosen][:, :, None] + scores[:, None, :], 0)
+    # (N, label, class)
+    chosen = (labels[:, :, None] == array_module(x).arange(classes)) & counted[:, :, None]
+    others = ~chosen.any(axis=1)
+    of_label = np.take_along_axis(scores, np.where(counted, labels, 0), 1)
+    excess = np.maximum(1 - of_label[:, :, None] + scores[:, None, :], 0)
     excess *= counted[:, :, None] & others[:, None, :]
     y, spread = reduce(excess.sum(axis=(1, 2)).reshape(x.shape[:-1]) / classes, reduction, len(scores), x.dtype)
 
     def pullback(dy):
         active = (excess > 0).astype(scores.dtype)
         slope = active.sum(axis=1)
-        np.subtract.at(slope, (np.broadcast_to(rows, chosen.shape), chosen), active.sum(axis=2))
-        return (np.asarray((spread(dy).reshape(-1, 1) * slope / classes).reshape(x.shape), x.dtype),)
+        slope -= (chosen * active.sum(axis=2, keepdims=True)).sum(axis=1)
+        return (as_array((spread(dy).reshape(-1, 1) * slope / classes).reshape(x.shape), x.dtype),)
 
     return y, pullback
 
@@ -129,15 +141,15 @@ def _multilabel_soft_margin_rule(wanted, x, target, weight, reduction):
     if not x.ndim or x.shape[-1] == 0:
         raise ValueError(f"input must have shape (*, C) with at least one class, got {x.shape}")
     w = element_weight(weight, x)
-    share = np.asarray(1 / x.shape[-1] if w is None else w / x.shape[-1], a.dtype)
+    share = 1 / x.shape[-1] if w is None else w / x.shape[-1]
     log_no = log1p_exp(-a)  # -log(sigmoid(x))
     loss = (share * (log_no + (1 - t) * a)).sum(axis=-1)
-    y, spread = reduce(np.asarray(loss), reduction, loss.size, x.dtype)
+    y, spread = reduce(as_array(loss), reduction, loss.size, x.dtype)
 
     def pullback(dy):
         g = np.expand_dims(spread(dy), -1 if reduction == "none" else ()) * share
-        dx = np.asarray(g * (1 - t - logistic(-a)), x.dtype) if wanted[0] else None
-        return dx, np.asarray(-g * a, x.dtype) if wanted[1] else None
+        dx = as_array(g * (1 - t - logistic(-a)), x.dtype) if wanted[0] else None
+        return dx, as_array(-g * a, x.dtype) if wanted[1] else None
 
     return y, pullback
 

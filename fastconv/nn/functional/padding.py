@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy import ndarray
 
+from ...devices import array_module
 from ...differentiable import A, apply, differentiable
 from .parameters import check_floating, compute_dtype, in_layout, integers
 
@@ -59,7 +60,7 @@ def _pad_constant(x: ndarray, pads: list[tuple[int, int, int]], value: float) ->
         shape[axis] += before + after
         inner[axis] = slice(max(-before, 0), x.shape[axis] - max(-after, 0))
         outer[axis] = slice(max(before, 0), shape[axis] - max(after, 0))
-    y = np.full(shape, value, x.dtype)
+    y = array_module(x).full(shape, value, x.dtype)
     y[tuple(outer)] = x[tuple(inner)]
     return y
 
@@ -67,7 +68,7 @@ def _pad_constant(x: ndarray, pads: list[tuple[int, int, int]], value: float) ->
 def _gather_back(dy: ndarray, n: int, axis: int, before: int, after: int, mode: str) -> ndarray:
     """Add each position of the padded dimension to the one that it repeats."""
     sources = _sources(n, before, after, mode)
-    dx = np.zeros((*dy.shape[:axis], n, *dy.shape[axis + 1 :]), dy.dtype)
+    dx = array_module(dy).zeros((*dy.shape[:axis], n, *dy.shape[axis + 1 :]), dy.dtype)
     first, last = max(before, 0), len(sources) - max(after, 0)
     dx[_along(axis, slice(max(-before, 0), n - max(-after, 0)))] = dy[_along(axis, slice(first, last))]
     for i in (*range(first), *range(last, len(sources))):
@@ -87,7 +88,7 @@ def _pad_rule(wanted, x, pad, mode, value):
     else:
         y = x.copy()
         for axis, before, after in pads:
-            y = y.take(_sources(x.shape[axis], before, after, mode), axis)
+            y = y.take(array_module(x).asarray(_sources(x.shape[axis], before, after, mode)), axis)
 
     def pullback(dy):
         if mode == "constant":

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from ...devices import array_module
+
 _SUPPORTED = "float32, float64, float16 or bfloat16"
 
 
@@ -52,8 +54,16 @@ def compute_dtype(x: np.ndarray) -> np.dtype:
     return np.dtype(np.float32) if x.dtype.itemsize == 2 else x.dtype
 
 
+def largest(x: np.ndarray, axis: int, empty: float) -> np.ndarray:
+    """The maximum over `axis`, kept with size 1; `empty` where there are no elements."""
+    if x.shape[axis]:
+        return x.max(axis=axis, keepdims=True)
+    axis %= x.ndim
+    return array_module(x).full((*x.shape[:axis], 1, *x.shape[axis + 1 :]), empty, x.dtype)
+
+
 def in_layout(y: np.ndarray, x: np.ndarray) -> np.ndarray:
     """`y` in memory as `x` is: channels last where the strides of `x` say so."""
     if x.ndim < 3 or y.ndim != x.ndim or x.flags.c_contiguous or not np.moveaxis(x, 1, -1).flags.c_contiguous:
         return y
-    return np.moveaxis(np.ascontiguousarray(np.moveaxis(y, 1, -1)), -1, 1)
+    return np.moveaxis(array_module(y).ascontiguousarray(np.moveaxis(y, 1, -1)), -1, 1)

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from ...devices import array_module
 from ...differentiable import A, apply, differentiable
 from ...random import generator
 from .activation import write
@@ -52,7 +53,7 @@ def _rrelu_rule(wanted, x, lower, upper, training, inplace, rng):
     random = generator(rng)
     wide = compute_dtype(x)
     slopes = random.uniform(lower, upper, x.shape) if training else np.full(x.shape, (lower + upper) / 2)
-    slopes = np.where(x <= 0, slopes, 1).astype(wide)
+    slopes = np.where(x <= 0, array_module(x).asarray(slopes), 1).astype(wide)
     y = (x * slopes).astype(x.dtype, copy=False)
     return write(y, x, inplace), lambda dy: ((dy * slopes).astype(x.dtype, copy=False),)
 

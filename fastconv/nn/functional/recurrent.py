@@ -10,6 +10,7 @@ import numpy as np
 from numpy import ndarray
 
 from ... import backend
+from ...devices import array_module
 from ...differentiable import A, Array, apply, differentiable
 from .activation import logistic
 from .parameters import check_floating, check_same_dtype, compute_dtype
@@ -60,11 +61,11 @@ def _parameter_gradients(wanted, dx_gates, dh_gates, x, previous, dtype):
 def _lstm_rule(wanted, x, h0, c0, weight_ih, weight_hh, bias_ih, bias_hh):
     weights = {"weight_ih": weight_ih, "weight_hh": weight_hh, "bias_ih": bias_ih, "bias_hh": bias_hh}
     a, h, c, w_ih, w_hh, b_ih, b_hh = _checked(4, x, {"h0": h0, "c0": c0}, weights)
-    ops = backend.ops
+    ops, library = backend.ops, array_module(x)
     steps, (batch, hidden) = len(a), h.shape
     from_input = ops.linear_forward(a, w_ih, b_ih)
-    gates = np.empty((steps, batch, 4, hidden), a.dtype)
-    states = np.empty((2, steps + 1, batch, hidden), a.dtype)
+    gates = library.empty((steps, batch, 4, hidden), a.dtype)
+    states = library.empty((2, steps + 1, batch, hidden), a.dtype)
     states[0, 0], states[1, 0] = h, c
     for t in range(steps):
         z = (from_input[t] + ops.linear_forward(states[0, t], w_hh, b_hh)).reshape(batch, 4, hidden)
@@ -99,12 +100,12 @@ def _lstm_rule(wanted, x, h0, c0, weight_ih, weight_hh, bias_ih, bias_hh):
 def _gru_rule(wanted, x, h0, weight_ih, weight_hh, bias_ih, bias_hh):
     weights = {"weight_ih": weight_ih, "weight_hh": weight_hh, "bias_ih": bias_ih, "bias_hh": bias_hh}
     a, h, w_ih, w_hh, b_ih, b_hh = _checked(3, x, {"h0": h0}, weights)
-    ops = backend.ops
+    ops, library = backend.ops, array_module(x)
     steps, (batch, hidden) = len(a), h.shape
     from_input = ops.linear_forward(a, w_ih, b_ih).reshape(steps, batch, 3, hidden)
-    gates = np.empty((steps, batch, 3, hidden), a.dtype)
-    from_state = np.empty((steps, batch, hidden), a.dtype)
-    states = np.empty((steps + 1, batch, hidden), a.dtype)
+    gates = library.empty((steps, batch, 3, hidden), a.dtype)
+    from_state = library.empty((steps, batch, hidden), a.dtype)
+    states = library.empty((steps + 1, batch, hidden), a.dtype)
     states[0] = h
     for t in range(steps):
         z = ops.linear_forward(states[t], w_hh, b_hh).reshape(batch, 3, hidden)

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy import ndarray
 
+from ...cuda import is_device_array
+from ...devices import as_array
 from .parameters import check_floating, check_same_dtype, compute_dtype
 
 REDUCTIONS = ("none", "mean", "sum")
@@ -25,17 +27,26 @@ def reduce(loss: ndarray, reduction: str, count: Any, dtype: np.dtype) -> tuple[
     `count` is what "mean" divides by; 0 gives NaN, as in torch.
     """
     if reduction == "none":
-        return np.asarray(loss, dtype), lambda dy: dy.astype(loss.dtype, copy=False)
+        return as_array(loss, dtype), lambda dy: dy.astype(loss.dtype, copy=False)
     total = loss.sum(dtype=loss.dtype)
-    divisor = np.asarray(count if reduction == "mean" else 1, loss.dtype)
+    divisor: Any = count if reduction == "mean" else 1
+    divisor = divisor.astype(loss.dtype) if hasattr(divisor, "dtype") else divisor
     with np.errstate(invalid="ignore", divide="ignore"):
-        y = np.asarray(total / divisor, dtype)
+        y = as_array(total / divisor, dtype)
 
     def spread(dy: ndarray) -> ndarray:
         with np.errstate(invalid="ignore", divide="ignore"):
             return dy.astype(loss.dtype) / divisor
 
     return y, spread
+
+
+def may_read(x: ndarray) -> bool:
+    """Whether a check of the values of `x` waits for nothing.
+
+    On a GPU none is made: a forbidden value gives a loss of NaN there.
+    """
+    return not is_device_array(x)
 
 
 def pair(x: ndarray, target: ndarray, integer_target: bool = False) -> tuple[ndarray, ndarray]:

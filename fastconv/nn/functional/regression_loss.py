@@ -7,9 +7,10 @@ from collections.abc import Callable
 import numpy as np
 from numpy import ndarray
 
+from ...devices import as_array
 from ...differentiable import A, Array, apply, differentiable
 from .activation import log1p_exp, logistic
-from .reduction import REDUCTIONS, check_reduction, element_weight, pair, reduce
+from .reduction import REDUCTIONS, check_reduction, element_weight, may_read, pair, reduce
 
 
 def _difference_rule(wanted, x, target, reduction, weight, value: Callable, slope: Callable):
@@ -23,7 +24,7 @@ def _difference_rule(wanted, x, target, reduction, weight, value: Callable, slop
 
     def pullback(dy):
         dx = spread(dy) * slope(d) if w is None else spread(dy) * w * slope(d)
-        dx = np.asarray(dx, x.dtype)
+        dx = as_array(dx, x.dtype)
         return dx if wanted[0] else None, -dx if wanted[1] else None
 
     return y, pullback
@@ -70,11 +71,11 @@ def _kl_div_rule(wanted, x, target, reduction, log_target):
 
     def pullback(dy):
         g = spread(dy)
-        dx = np.asarray(-g * p, x.dtype) if wanted[0] else None
+        dx = as_array(-g * p, x.dtype) if wanted[0] else None
         dtarget = None
         if wanted[1]:
             slope = p * (log_p + 1 - a) if log_target else np.where(p == 0, 0, log_p + 1) - a
-            dtarget = np.asarray(g * slope, x.dtype)
+            dtarget = as_array(g * slope, x.dtype)
         return dx, dtarget
 
     return y, pullback
@@ -89,7 +90,7 @@ def _hinge_embedding_rule(wanted, x, target, margin, reduction):
 
     def pullback(dy):
         slope = np.where(b != -1, 1, 0) - np.where((b != 1) & (far > 0), 1, 0)
-        return (np.asarray(spread(dy) * slope, x.dtype),)
+        return (as_array(spread(dy) * slope, x.dtype),)
 
     return y, pullback
 
@@ -97,7 +98,7 @@ def _hinge_embedding_rule(wanted, x, target, margin, reduction):
 def _bce_rule(wanted, x, target, weight, reduction):
     check_reduction(reduction)
     a, b = pair(x, target)
-    if ((a < 0) | (a > 1)).any():
+    if may_read(a) and ((a < 0) | (a > 1)).any():  # its logarithms are NaN on a GPU
         raise ValueError("input must hold probabilities, from 0 to 1; use binary_cross_entropy_with_logits for logits")
     w = element_weight(weight, x)
     with np.errstate(divide="ignore"):
@@ -107,8 +108,8 @@ def _bce_rule(wanted, x, target, weight, reduction):
 
     def pullback(dy):
         g = spread(dy) if w is None else spread(dy) * w
-        dx = np.asarray(g * (a - b) / np.maximum(a * (1 - a), 1e-12), x.dtype) if wanted[0] else None
-        return dx, np.asarray(g * (log_no - log_yes), x.dtype) if wanted[1] else None
+        dx = as_array(g * (a - b) / np.maximum(a * (1 - a), 1e-12), x.dtype) if wanted[0] else None
+        return dx, as_array(g * (log_no - log_yes), x.dtype) if wanted[1] else None
 
     return y, pullback
 
@@ -125,8 +126,8 @@ def _bce_with_logits_rule(wanted, x, target, weight, reduction, pos_weight):
 
     def pullback(dy):
         g = spread(dy) if w is None else spread(dy) * w
-        dx = np.asarray(g * ((1 - b) - yes * logistic(-a)), x.dtype) if wanted[0] else None
-        return dx, np.asarray(g * (more * log_no - a), x.dtype) if wanted[1] else None
+        dx = as_array(g * ((1 - b) - yes * logistic(-a)), x.dtype) if wanted[0] else None
+        return dx, as_array(g * (more * log_no - a), x.dtype) if wanted[1] else None
 
     return y, pullback
 

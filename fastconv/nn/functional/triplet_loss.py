@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ...devices import array_module, as_array
 from ...differentiable import A, Array, apply, differentiable
 from ...tape import enable_grad
 from ...tensor import Tensor
@@ -31,7 +32,7 @@ def _triplet_margin_rule(wanted, anchor, positive, negative, margin, p, eps, swa
     a, b, c = _check_shapes(anchor, positive, negative)
     near, near_slope = distance(a, b, p, eps)
     far, far_slope = distance(a, c, p, eps)
-    swapped = np.zeros(far.shape, bool)
+    swapped = array_module(far).zeros(far.shape, bool)
     if swap:
         other, other_slope = distance(b, c, p, eps)
         swapped = other < far
@@ -45,7 +46,7 @@ def _triplet_margin_rule(wanted, anchor, positive, negative, margin, p, eps, swa
         db, dc = -near_slope, np.where(swapped, 0, far_slope)
         if swap:
             db, dc = db - np.where(swapped, other_slope, 0), dc + np.where(swapped, other_slope, 0)
-        return tuple(np.asarray(g * d, anchor.dtype) if w else None for d, w in zip((da, db, dc), wanted))
+        return tuple(as_array(g * d, anchor.dtype) if w else None for d, w in zip((da, db, dc), wanted))
 
     return y, pullback
 
@@ -64,7 +65,7 @@ def _triplet_with_distance_rule(wanted, anchor, positive, negative, distance_fun
     y, spread = reduce(excess, reduction, excess.size, anchor.dtype)
 
     def pullback(dy):
-        g = np.asarray(spread(dy) * (excess > 0), compute_dtype(anchor))
+        g = as_array(spread(dy) * (excess > 0), compute_dtype(anchor))
         for leaf in leaves:
             leaf.grad = None
         parts = [(near, g), (far, np.where(swapped, 0, -g))]
@@ -72,7 +73,13 @@ def _triplet_with_distance_rule(wanted, anchor, positive, negative, distance_fun
             if value.requires_grad:
                 value.backward(part.astype(value.dtype), retain_graph=True)
         return tuple(
-            (np.zeros(leaf.shape, anchor.dtype) if leaf.grad is None else leaf.grad.astype(anchor.dtype)) if w else None
+            (
+                array_module(anchor).zeros(leaf.shape, anchor.dtype)
+                if leaf.grad is None
+                else leaf.grad.astype(anchor.dtype)
+            )
+            if w
+            else None
             for leaf, w in zip(leaves, wanted)
         )
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy import ndarray
 
+from ...devices import array_module
 from ...differentiable import A, apply, differentiable
 from .parameters import check_floating, compute_dtype, integers
 
@@ -47,7 +48,7 @@ def _columns(x: ndarray, w: _Windows) -> ndarray:
     """(..., C, H, W) to (..., C * R * S, P * Q)."""
     none = ((0, 0),) * (x.ndim - 2)
     padded = np.pad(x, (*none, *((p, p) for p in w.padding))) if any(w.padding) else x
-    y = np.empty((*x.shape[:-2], *w.kernel, *w.counts), x.dtype)
+    y = array_module(x).empty((*x.shape[:-2], *w.kernel, *w.counts), x.dtype)
     for r, s, tap in _taps(w):
         y[..., r, s, :, :] = padded[tap]
     return y.reshape(*x.shape[:-3], x.shape[-3] * w.kernel[0] * w.kernel[1], w.counts[0] * w.counts[1])
@@ -57,11 +58,13 @@ def _planes(columns: ndarray, w: _Windows, channels: int) -> ndarray:
     """The transpose of `_columns`: every element of a window is added to where it came from."""
     lead = (*columns.shape[:-2], channels)
     parts = columns.reshape(*lead, *w.kernel, *w.counts)
-    padded = np.zeros((*lead, *(n + 2 * p for n, p in zip(w.size, w.padding))), compute_dtype(columns))
+    padded = array_module(columns).zeros(
+        (*lead, *(n + 2 * p for n, p in zip(w.size, w.padding))), compute_dtype(columns)
+    )
     for r, s, tap in _taps(w):
         padded[tap] += parts[..., r, s, :, :]
     inner: tuple[Any, ...] = (..., *(slice(p, p + n) for n, p in zip(w.size, w.padding)))
-    return np.ascontiguousarray(padded[inner]).astype(columns.dtype, copy=False)
+    return array_module(columns).ascontiguousarray(padded[inner]).astype(columns.dtype, copy=False)
 
 
 def _unfold_rule(wanted, x, kernel_size, dilation, padding, stride):

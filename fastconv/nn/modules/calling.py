@@ -6,8 +6,7 @@ import contextlib
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
+from fastconv.devices import is_array
 from fastconv.tape import no_grad
 from fastconv.tensor import Tensor
 
@@ -44,7 +43,7 @@ def plain(value: Any) -> Any:
 
 
 def _wrapped(value: Any) -> Any:
-    return Tensor(value) if type(value) is np.ndarray else value
+    return Tensor(value) if is_array(value) else value
 
 
 def call_with_tensors(forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -8,6 +8,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from fastconv.devices import destination, is_array, to_device
 from fastconv.hooks import HookHandle, register_hook
 from fastconv.nn.modules.arguments import floating_dtype, is_floating
 from fastconv.nn.modules.calling import call_with_tensors, convert_leaves, holds_tensor, plain
@@ -361,37 +362,49 @@ class Module:
             elif parameter.grad is not None:
                 parameter.grad = np.zeros_like(parameter.grad)
 
-    def to(self, dtype: Any) -> Self:
-        """Convert the floating parameters, their gradients and the floating buffers to `dtype`, in this module.
+    def to(self, *args: Any, device: Any = None, dtype: Any = None) -> Self:
+        """Move parameters, gradients and buffers to `device`, convert the floating ones to `dtype`, in this module.
 
-        Parameters
-        ----------
-        dtype : dtype-like
-            float32, float64, float16 or ml_dtypes.bfloat16.
+        Takes a device (``"cpu"``, ``"cuda"``, ``"cuda:N"`` or N), a dtype, both in this order, or a Tensor for its own.
+        The parameters stay the same objects: an optimiser goes on with them, its moments follow at its next step.
 
         Raises
         ------
-        TypeError
-            Any other dtype; nothing is converted then.
+        TypeError, ValueError, NotImplementedError
+            Any other dtype; no such device; CuPy arrays cannot be computed here. Nothing is converted then.
 
         Examples
         --------
         >>> import numpy as np
         >>> import fastconv.nn as nn
-        >>> nn.Linear(2, 3).to(np.float64).weight.dtype
+        >>> nn.Linear(2, 3).to("cpu", np.float64).weight.dtype
         dtype('float64')
         """
-        target = floating_dtype(dtype)
+        place, kind = destination(args, device, dtype)
+        target = None if kind is None else floating_dtype(kind)
+
+        def convert(array: Any) -> Any:
+            moved = array if place is None or array is None else to_device(array, place)
+            return (
+                moved
+                if moved is None or target is None or not is_floating(moved.dtype)
+                else moved.astype(target, copy=False)
+            )
+
         for module in self.modules():
             for parameter in module._parameters.values():
-                if parameter is not None and is_floating(parameter.data.dtype):
-                    parameter.data = parameter.data.astype(target, copy=False)
-                    if parameter.grad is not None:
-                        parameter.grad = parameter.grad.astype(target, copy=False)
-            for name, buffer in module._buffers.items():
-                if buffer is not None and is_floating(buffer.dtype):
-                    module._buffers[name] = buffer.astype(target, copy=False)
+                if parameter is not None:
+                    parameter.data, parameter.grad = convert(parameter.data), convert(parameter.grad)
+            module._buffers.update({name: convert(buffer) for name, buffer in module._buffers.items()})
         return self
+
+    def cuda(self, device: Any = None) -> Self:
+        """Move to GPU `device`, by default CuPy's current one; see :meth:`to`."""
+        return self.to("cuda" if device is None else device)
+
+    def cpu(self) -> Self:
+        """Move to the host's memory; see :meth:`to`."""
+        return self.to("cpu")
 
     def float(self) -> Self:
         """Convert to float32; see :meth:`to`."""
@@ -565,7 +578,7 @@ def _leaf(value: Any) -> Any:
     value = plain(value)
     if hasattr(value, "dtype") and hasattr(value, "__dlpack__") and not isinstance(value, np.ndarray):
         value = tensor(value).data
-    return Tensor(value, requires_grad=True) if isinstance(value, np.ndarray) and is_floating(value.dtype) else value
+    return Tensor(value, requires_grad=True) if is_array(value) and is_floating(value.dtype) else value
 
 
 def _buffer_array(name: str, value: Any) -> Any:

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 import fastconv.nn.functional as F
+from fastconv.devices import array_module
 from fastconv.interop import like
 from fastconv.joining import cat, stack
 from fastconv.nn import init
@@ -75,7 +76,7 @@ class _Recurrent(Module):
         """For each kind of state (h, and for LSTM c) the states (N, H) of all passes; zeros where none was given."""
         count, batch = len(self._passes()), x.shape[1]
         if hx is None:
-            zeros = np.zeros((batch, self.hidden_size), x.dtype)
+            zeros = array_module(x.data).zeros((batch, self.hidden_size), x.dtype)
             return [[zeros] * count for _ in self._state_names]
         given = (hx,) if len(self._state_names) == 1 else hx
         if not isinstance(given, tuple | list) or len(given) != len(self._state_names):

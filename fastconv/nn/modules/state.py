@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from fastconv.cuda import is_device_array
+from fastconv.devices import is_writable, to_host, write
 from fastconv.nn.modules.arguments import is_floating
 from fastconv.tensor import Tensor
 
@@ -21,12 +23,14 @@ class LoadResult(NamedTuple):
 
 
 def host_array(value: Any) -> np.ndarray:
-    """`value` as a NumPy array: an array, a Tensor, a torch tensor, or anything with ``__dlpack__`` or a sequence.
+    """`value` as a NumPy array: any array, a Tensor, a torch tensor, anything with ``__dlpack__``, or a sequence.
 
     Raises ValueError, TypeError, RuntimeError or BufferError, whichever the source of the value prefers.
     """
     if isinstance(value, Tensor):
-        return np.asarray(value.data)
+        value = value.data
+    if is_device_array(value):
+        return to_host(value)
     if hasattr(value, "detach"):  # a torch tensor, which NumPy reads only without a graph and on the CPU
         value = value.detach().cpu()
         # NumPy has no bfloat16 of its own; float32 holds every one of its values exactly.
@@ -52,7 +56,7 @@ def _convert(key: str, target: np.ndarray, value: Any) -> np.ndarray | str:
         return f"{key!r} has dtype {array.dtype}, the module needs {target.dtype}"
     if array.shape != target.shape:
         return f"{key!r} has shape {array.shape}, the module needs {target.shape}"
-    if not target.flags.writeable:
+    if not is_writable(target):
         return f"{key!r} is read-only in the module"
     with np.errstate(over="ignore", invalid="ignore"):
         # A copy in any case: the value may be a view of another entry that is about to be written.
@@ -81,5 +85,5 @@ def load_entries(owner: str, targets: Mapping[str, Any], values: Mapping[str, An
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
         raise ValueError("\n  ".join([f"cannot load this state into {owner}, which is unchanged; {count}:", *problems]))
     for key, array in converted.items():
-        targets[key][...] = array
+        write(targets[key], array)
     return LoadResult(missing, unexpected)

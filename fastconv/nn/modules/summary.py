@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fastconv.devices import device_of, to_device
 from fastconv.nn.modules.arguments import floating_dtype, size
 from fastconv.nn.modules.calling import evaluation_mode
 from fastconv.tape import no_grad
@@ -82,12 +83,18 @@ def _macs(layer: Module, inputs: tuple[Any, ...], output: Any) -> int:
     return math.prod(met.shape) * math.prod(weight.data.shape[1:])
 
 
+def place_of(module: Module) -> str:
+    """The device of the first parameter or buffer; ``"cpu"`` where there is none."""
+    arrays = (*(parameter.data for parameter in module.parameters()), *module.buffers())
+    return device_of(arrays[0]) if arrays else "cpu"
+
+
 def summarize(module: Module, input_shape: tuple[int, ...], dtype: Any) -> Summary:
     """Run `module` on zeros with hooks that note each layer's output; see :meth:`Module.summary`."""
     shape = tuple(size("input_shape", entry, 0) for entry in input_shape)
     if dtype is None:
         dtype = next((parameter.data.dtype for parameter in module.parameters()), None)
-    x = np.zeros(shape, floating_dtype(dtype))
+    x = to_device(np.zeros(shape, floating_dtype(dtype)), place_of(module))
     # Containers only pass on what their layers compute; a module with parameters of its own is a layer as well.
     layers = {
         layer: (name, sum(p.data.size for p in layer.parameters(recurse=False)))
