@@ -121,16 +121,40 @@ void input_gradient(const ConvShape& s, const Array& dy, const Array& w, const A
   });
 }
 
+// The epilogue of an output like y, and the array that it adds.
+Epilogue take_epilogue(py::handle add_object, py::handle low, py::handle high, const Array& y, int nd, Array* add) {
+  Epilogue e;
+  e.low = take_real("low", low);
+  e.high = take_real("high", high);
+  if (e.low > e.high)
+    throw py::value_error("low must not be above high, got low=" + std::string(py::str(low)) +
+                          " and high=" + std::string(py::str(high)));
+  if (add_object.is_none()) return e;
+  *add = take_image("add", add_object, nd, &y.layout);
+  require_dtype("add", *add, y.dtype);
+  require_shape("add", *add, y.shape, nd + 2, y.unbatched);
+  e.add = add->data;
+  return e;
+}
+
 py::object forward(const ConvParameters& p, bool transposed, py::handle x_object, py::handle w_object,
-                   py::handle b_object) {
+                   py::handle b_object, py::handle add_object = py::none(), py::handle low = py::float_(-HUGE_VAL),
+                   py::handle high = py::float_(HUGE_VAL)) {
   const Array x = take_image("input", x_object, p.nd);
   const Array w = take_weight("weight", w_object, p.nd, x.dtype);
   const ConvShape s = shape_of(p, transposed, x.shape, w.shape, x.dtype, x.layout);
   const Array b = take_bias(b_object, transposed ? s.C : s.K, x.dtype);
   const Array y = new_image(x.dtype, p.nd, s.N, transposed ? s.C : s.K, transposed ? s.in : s.out, x.layout, x.unbatched);
-  if (transposed) input_gradient(s, x, w, b, y);
-  else if (s.N)
-    run_kernel(work(s), [&](Context& ctx) { cpu::active().conv_forward(s, x.data, w.data, b.data, y.data, ctx); });
+  if (transposed) {
+    input_gradient(s, x, w, b, y);
+    return y.owner;
+  }
+  Array add;
+  const Epilogue epilogue = take_epilogue(add_object, low, high, y, p.nd, &add);
+  if (s.N)
+    run_kernel(work(s), [&](Context& ctx) {
+      cpu::active().conv_forward(s, x.data, w.data, b.data, epilogue, y.data, ctx);
+    });
   return y.owner;
 }
 
@@ -157,7 +181,7 @@ py::object backward_input(const ConvParameters& p, bool transposed, py::handle d
   if (!transposed) input_gradient(s, dy, w, Array(), dx);
   else if (s.N)
     run_kernel(work(s), [&](Context& ctx) {
-      cpu::active().conv_forward(s, dy.data, w.data, nullptr, dx.data, ctx);
+      cpu::active().conv_forward(s, dy.data, w.data, nullptr, Epilogue(), dx.data, ctx);
     });
   return dx.owner;
 }
@@ -259,7 +283,7 @@ py::object linear_forward(py::handle x_object, py::handle w_object, py::handle b
     return y.owner;
   }
   const ConvShape s = ConvShape::make_linear(rows, in, out, x.dtype);
-  run_kernel(work(s), [&](Context& ctx) { cpu::active().conv_forward(s, x.data, w.data, b.data, y.data, ctx); });
+  run_kernel(work(s), [&](Context& ctx) { cpu::active().conv_forward(s, x.data, w.data, b.data, Epilogue(), y.data, ctx); });
   return y.owner;
 }
 
@@ -367,10 +391,11 @@ void bind_conv(py::module_& m) {
   using py::arg;
   using H = py::handle;
   m.def("conv_forward",
-        [](H x, H w, H b, H stride, H padding, H dilation, H groups, int nd) {
-          return forward(parameters(stride, padding, dilation, groups, nd), false, x, w, b);
+        [](H x, H w, H b, H stride, H padding, H dilation, H groups, int nd, H add, H low, H high) {
+          return forward(parameters(stride, padding, dilation, groups, nd), false, x, w, b, add, low, high);
         },
-        arg("x"), arg("w"), arg("b"), arg("stride"), arg("padding"), arg("dilation"), arg("groups"), arg("nd"));
+        arg("x"), arg("w"), arg("b"), arg("stride"), arg("padding"), arg("dilation"), arg("groups"), arg("nd"),
+        arg("add") = py::none(), arg("low") = -HUGE_VAL, arg("high") = HUGE_VAL);
   m.def("conv_backward_input",
         [](H dy, H w, H x_shape, H stride, H padding, H dilation, H groups, int nd) {
           return backward_input(parameters(stride, padding, dilation, groups, nd), false, dy, w, x_shape);

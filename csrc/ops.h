@@ -4,6 +4,8 @@
 // except where noted. `b`, `weight`, `bias`, running statistics and `indices` may be null where the Python function
 // takes None. Kernels allocate nothing but ctx.workspace(), throw nothing and know no Python.
 #pragma once
+#include <cmath>
+
 #include "context.h"
 #include "shapes.h"
 
@@ -15,6 +17,14 @@ enum class Indices : std::uint8_t { none, flat, window };
 inline std::size_t window_index_size(const PoolShape& s) {
   return s.kernel[0] * s.kernel[1] * s.kernel[2] <= 256 ? 1 : 4;
 }
+
+// What a convolution does to its outputs before it stores them, beside the bias: y = clamp(y + add, low, high).
+struct Epilogue {
+  const void* add = nullptr;  // of y's shape, dtype and layout; null: nothing
+  double low = -HUGE_VAL, high = HUGE_VAL;
+
+  explicit operator bool() const { return add || low > -HUGE_VAL || high < HUGE_VAL; }
+};
 
 enum class ConvOp : std::uint8_t { forward, backward_input, backward_weight };
 
@@ -36,7 +46,7 @@ enum class Activation : std::uint8_t { relu, hardtanh, leaky_relu };  // relu: a
 
 using std::int64_t;
 #define FC_OPS(X)                                                                                                      \
-  X(conv_forward, (const ConvShape&, const void* x, const void* w, const void* b, void* y, Context&))                  \
+  X(conv_forward, (const ConvShape&, const void* x, const void* w, const void* b, const Epilogue&, void* y, Context&)) \
   /* b: bias over the C channels of dx, used by transposed convolution */                                              \
   X(conv_backward_input, (const ConvShape&, const void* dy, const void* w, const void* b, void* dx, Context&))         \
   X(conv_backward_weight, (const ConvShape&, const void* dy, const void* x, void* dw, Context&))                       \

@@ -15,7 +15,17 @@ _Shape: TypeAlias = tuple[int, ...]
 _Indices: TypeAlias = Literal["none", "flat", "window"]
 
 def conv_forward(
-    x: _Array, w: _Array, b: _Array | None, stride: _Ints, padding: _Padding, dilation: _Ints, groups: int, nd: int
+    x: _Array,
+    w: _Array,
+    b: _Array | None,
+    stride: _Ints,
+    padding: _Padding,
+    dilation: _Ints,
+    groups: int,
+    nd: int,
+    add: _Array | None = None,
+    low: float = ...,
+    high: float = ...,
 ) -> _Array: ...
 def conv_backward_input(
     dy: _Array, w: _Array, x_shape: _Shape, stride: _Ints, padding: _Padding, dilation: _Ints, groups: int, nd: int

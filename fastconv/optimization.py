@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 
 from .devices import array_module, is_array
-from .nn.modules.activation import Hardtanh, LeakyReLU
+from .nn.modules.activation import Hardtanh, LeakyReLU, ReLU
 from .nn.modules.arguments import is_floating, size
 from .nn.modules.calling import convert_leaves
-from .nn.modules.conv import _ConvBase
+from .nn.modules.conv import _Conv, _ConvBase
 from .nn.modules.linear import Linear
 from .nn.modules.module import Module
 from .nn.modules.normalization import BatchNorm
@@ -45,6 +45,8 @@ class Optimized(Module):
         The rewritten copy.
     folded : tuple of (str, str) or None
         Names of the convolutions and of the normalisations that went into them; None before the first call.
+    fused : tuple of (str, str) or None
+        Names of the convolutions and sums, and of the activations (or for a convolution, the sum) that they take along.
     inplace : tuple of str or None
         Names of the layers that overwrite their input.
 
@@ -60,6 +62,7 @@ class Optimized(Module):
         super().__init__()
         self.model = model
         self.folded: tuple[tuple[str, str], ...] | None = None
+        self.fused: tuple[tuple[str, str], ...] | None = None
         self.inplace: tuple[str, ...] | None = None
         self._lock = threading.Lock()
         super().train(False)
@@ -97,11 +100,11 @@ class Optimized(Module):
             whole = [tuple(shape) for shape in shapes]
             single = [(min(shape[0], 1), *shape[1:]) if shape else shape for shape in whole]
             try:
-                self.folded, self.inplace = _rewrite(self.model, single)
+                self.folded, self.fused, self.inplace = _rewrite(self.model, single)
             except ValueError:
                 if single == whole:
                     raise
-                self.folded, self.inplace = _rewrite(self.model, whole)  # the first dimension is no batch
+                self.folded, self.fused, self.inplace = _rewrite(self.model, whole)  # the first dimension is no batch
             finally:
                 self.model.to(place)
 
@@ -117,8 +120,9 @@ def optimize(model: Module, input_shape: Sequence[int] | None = None) -> Optimiz
     """A copy of `model` for inference that computes the same with less.
 
     Batch normalisation with running statistics is folded into the convolution, transposed convolution or linear layer
-    before it; ReLU and sums overwrite arrays that nothing else reads; the interior runs in channels-last, whatever the
-    input's layout.
+    before it; ReLU, ReLU6 and Hardtanh, and the sums at the end of residual blocks, are computed by the convolution
+    before them while its results are in registers; where that cannot be, they overwrite arrays that nothing else reads;
+    the interior runs in channels-last, whatever the input's layout.
 
     Parameters
     ----------
@@ -154,9 +158,9 @@ def optimize(model: Module, input_shape: Sequence[int] | None = None) -> Optimiz
     >>> fast = fc.optimize(net, (1, 3, 32, 32))
     >>> fast.model
     Sequential(
-      (0): Conv2d(3, 8, kernel_size=(3, 3), stride=(1, 1))
+      (0): Conv2d(3, 8, kernel_size=(3, 3), stride=(1, 1), limits=(0.0, inf))
       (1): Identity()
-      (2): ReLU(inplace=True)
+      (2): Identity()
     )
     >>> x = np.random.default_rng(0).random((2, 3, 32, 32), np.float32)
     >>> bool(np.allclose(fast(x), net(x), atol=1e-6))
@@ -194,8 +198,13 @@ def _channels_last(x: np.ndarray) -> np.ndarray:
 # ---- rewriting ---------------------------------------------------------------------------------------------------
 
 
-def _rewrite(model: Module, shapes: Sequence[Sequence[int]]) -> tuple[tuple[tuple[str, str], ...], tuple[str, ...]]:
-    """Fold and overwrite in `model` what one recorded forward pass allows; the names of the layers concerned."""
+Pairs = tuple[tuple[str, str], ...]
+
+
+def _rewrite(model: Module, shapes: Sequence[Sequence[int]]) -> tuple[Pairs, Pairs, tuple[str, ...]]:
+    """Fold, fuse and overwrite in `model` what one recorded forward pass allows; the names of the layers concerned."""
+    from .models.residual import Add  # not before it is needed: all models come with it
+
     rng = np.random.default_rng(0)
     dtype = next((p.data.dtype for p in model.parameters() if is_floating(p.data.dtype)), np.dtype(np.float32))
     inputs = [rng.standard_normal(shape).astype(dtype) for shape in shapes]
@@ -213,10 +222,29 @@ def _rewrite(model: Module, shapes: Sequence[Sequence[int]]) -> tuple[tuple[tupl
             continue
         if times[id(module)] == times[id(source[0])] == readers[id(entry)] == 1:
             folded.append((source[0], module))
+    layer_of = {id(norm): layer for layer, norm in folded}
+
+    def maker(value: Tensor) -> Any:
+        """The layer that made `value` for one reader alone, in its only call; its norm may stand between them."""
+        layer = made_by.get(id(value), (None, None))[0]
+        if times[id(layer)] != 1 or readers[id(value)] != 1:
+            return None
+        return layer_of.get(id(layer), layer)
+
+    joined, limited = [], []  # convolutions with their sums; convolutions or sums with their activations
+    for module, entry, output in calls:
+        broadcasts = any(part.shape != output.shape for part in _parents(output, values))
+        if isinstance(module, Add) and not broadcasts and isinstance(layer := maker(entry), _Conv):
+            joined.append((layer, module))
+    for module in {id(module): module for module, _, _ in calls if _limits(module)}.values():
+        makers = [maker(entry) for other, entry, _ in calls if other is module]
+        if all(isinstance(layer, (_Conv, Add)) for layer in makers):
+            limited += [(layer, module) for layer in makers]
+    gone = {id(module) for _, module in limited} | {id(module) for _, module in joined}
     inplace = []
     for module in {id(module): module for module, _, _ in calls}.values():
         entries = [entry for other, entry, _ in calls if other is module]
-        if getattr(module, "inplace", None) is not False or isinstance(module, _COPYING):
+        if getattr(module, "inplace", None) is not False or isinstance(module, _COPYING) or id(module) in gone:
             continue
         if all(readers[id(e)] == 1 and _is_fresh(e, values) for e in entries):
             inplace.append(module)
@@ -225,6 +253,14 @@ def _rewrite(model: Module, shapes: Sequence[Sequence[int]]) -> tuple[tuple[tupl
     try:
         for layer, norm in folded:
             undo += [_fold(layer, norm), _replace(model, norm, Identity())]
+        for layer, _ in joined:
+            layer._awaits_sum = True
+            undo.append(functools.partial(delattr, layer, "_awaits_sum"))
+        for layer, module in limited:
+            layer._limits = _limits(module)
+            undo.append(functools.partial(delattr, layer, "_limits"))
+        for module in {id(module): module for _, module in limited}.values():
+            undo.append(_replace(model, module, Identity()))
         for module in inplace:
             module.inplace = True
             undo.append(functools.partial(setattr, module, "inplace", False))
@@ -233,7 +269,15 @@ def _rewrite(model: Module, shapes: Sequence[Sequence[int]]) -> tuple[tuple[tupl
         for step in reversed(undo):
             step()
         raise
-    return tuple((names[a], names[b]) for a, b in folded), tuple(names[module] for module in inplace)
+    pairs = [tuple((names[a], names[b]) for a, b in found) for found in (folded, joined + limited)]
+    return pairs[0], pairs[1], tuple(names[module] for module in inplace)
+
+
+def _limits(module: Module) -> tuple[float, float] | None:
+    """Between which values a layer brings its input; None for any other layer."""
+    if isinstance(module, Hardtanh):
+        return float(module.min_val), float(module.max_val)
+    return (0.0, np.inf) if type(module) is ReLU else None
 
 
 def _recorded_calls(model: Module, inputs: list[np.ndarray]) -> tuple[list[Call], list[Tensor], Values]:

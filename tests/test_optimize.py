@@ -10,6 +10,7 @@ import fastconv as fc
 import fastconv.nn as nn
 import fastconv.nn.functional as F
 from fastconv import models
+from fastconv.models.residual import Add
 
 EPS = 2.0**-24
 
@@ -111,7 +112,13 @@ def test_layers_of_a_block():
     net = settled(models.ResNet(models.BasicBlock, (1,), 10, 3, width=4))
     fast = fc.optimize(net, (1, 3, 32, 32))
     assert fast.folded == (("conv1", "bn1"), ("layer1.0.conv1", "layer1.0.bn1"), ("layer1.0.conv2", "layer1.0.bn2"))
-    assert fast.inplace == ("relu", "layer1.0.relu", "layer1.0.add")
+    assert fast.fused == (
+        ("layer1.0.conv2", "layer1.0.add"),
+        ("conv1", "relu"),
+        ("layer1.0.conv1", "layer1.0.relu"),
+        ("layer1.0.add", "layer1.0.relu"),
+    )
+    assert fast.inplace == () and isinstance(fast.model.relu, nn.Identity)
     assert isinstance(fast.model.bn1, nn.Identity) and fast.model.conv1.bias is not None
 
 
@@ -289,3 +296,43 @@ def test_layers_with_hooks_before_their_forward_stay_as_they_are():
     fast = fc.optimize(net, x.shape)
     assert fast.folded == (("2", "3"),)
     np.testing.assert_allclose(fast(x), net(x), rtol=1e-4, atol=1e-5)
+
+
+def test_fused_layers_before_hooks_tensors_and_other_sums():
+    """What went into a convolution is computed for a Tensor, too, and a hook sees arrays."""
+    net = settled(models.ResNet(models.BasicBlock, (1,), 10, 3, width=4))
+    fast = fc.optimize(net, (1, 3, 32, 32))
+    x = image(2, 3, 32, 32)
+    expected = fast(x)
+    np.testing.assert_allclose(expected, net(x), rtol=1e-4, atol=1e-5)
+    t = fc.tensor(x, requires_grad=True)
+    y = fast(t)
+    np.testing.assert_allclose(y.data, expected, rtol=1e-4, atol=1e-5)
+    y.sum().backward()
+    u = fc.tensor(x, requires_grad=True)
+    net(u).sum().backward()
+    np.testing.assert_allclose(t.grad, u.grad, rtol=1e-3, atol=1e-4)
+    seen = []
+    fast.model.layer1[0].conv2.register_forward_hook(lambda module, inputs, output: seen.append(type(output)))
+    np.testing.assert_allclose(fast(x), expected, rtol=1e-4, atol=1e-5)
+    assert seen == [np.ndarray]
+
+
+class Broadcasting(nn.Module):
+    """A sum whose parts have different shapes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.add, self.clamp = nn.Conv2d(3, 4, 3), Add(), nn.ReLU6()
+
+    def forward(self, x):
+        y = self.conv(x)
+        return self.clamp(self.add(y, x[:, :1, :1, :1]))
+
+
+def test_sums_that_broadcast_are_not_fused():
+    net = Broadcasting().eval()
+    x = 5 * image(2, 3, 9, 8)
+    fast = fc.optimize(net, x.shape)
+    assert fast.fused == (("add", "clamp"),)
+    np.testing.assert_allclose(fast(x), net(x), rtol=1e-5, atol=1e-5)

@@ -4,12 +4,13 @@
 #include "conv_pack.h"
 #include "conv_phases.h"
 #include "conv_select.h"
+#include "finish_array.h"
 
 namespace fastconv::cpu {
 
 // What AMX does not compute, or not for these values, is the AVX-512 table's.
 namespace avx512 {
-void conv_forward(const ConvShape&, const void* x, const void* w, const void* b, void* y, Context&);
+void conv_forward(const ConvShape&, const void* x, const void* w, const void* b, const Epilogue&, void* y, Context&);
 void conv_backward_input(const ConvShape&, const void* dy, const void* w, const void* b, void* dx, Context&);
 }  // namespace avx512
 
@@ -399,13 +400,19 @@ bool forward_amx(const ConvShape& s, const void* x, const void* w, const void* b
 
 }  // namespace
 
-void conv_forward(const ConvShape& s, const void* x, const void* w, const void* b, void* y, Context& ctx) {
-  if (select_conv(s, ConvOp::forward).algorithm == ConvAlgorithm::amx) {
+void conv_forward(const ConvShape& s, const void* x, const void* w, const void* b, const Epilogue& epilogue, void* y,
+                  Context& ctx) {
+  // bfloat16 sums are rounded when a tile is stored; an epilogue must see them before.
+  if (select_conv(s, ConvOp::forward).algorithm == ConvAlgorithm::amx && (s.dtype == DType::f32 || !epilogue)) {
     const auto compute = amx_kernel(s, forward_amx<float, 1>, forward_amx<float, 2>, forward_amx<float, 3>,
                                     forward_amx<bf16, 1>);
-    if (compute(s, x, w, b, y, ctx)) return;
+    if (compute(s, x, w, b, y, ctx)) {
+      if (epilogue && !ctx.out_of_memory())
+        finish_array(Finish<float>(epilogue), s.N * s.K * s.out_space(), static_cast<float*>(y), ctx.threads());
+      return;
+    }
   }
-  avx512::conv_forward(s, x, w, b, y, ctx);
+  avx512::conv_forward(s, x, w, b, epilogue, y, ctx);
 }
 
 void conv_backward_input(const ConvShape& s, const void* dy, const void* w, const void* b, void* dx, Context& ctx) {

@@ -6,6 +6,7 @@
 #include "conv_depthwise.h"
 
 #include "depthwise_geometry.h"
+#include "finish_array.h"
 
 namespace fastconv::cpu::FC_ISA {
 namespace {
@@ -471,15 +472,15 @@ std::size_t weight_bytes(const ConvShape& s) {
   return std::size_t(values) * (s.dtype == DType::f64 ? 8 : 4);
 }
 
-void correlate(const ConvShape& s, bool gradient, const void* source, const void* w, const void* b, void* result,
-               Context& ctx) {
+void correlate(const ConvShape& s, bool gradient, const void* source, const void* w, const void* b,
+               const Epilogue& epilogue, void* result, Context& ctx) {
   const int64_t space = gradient ? s.in_space() : s.out_space();
   if (s.N == 0) return;
   const double bytes = double(item_size(s.dtype)) * double(s.N) * double(s.K) * double(space);
   const int threads = ctx.threads_for(s.flops(), bytes);
   if (depthwise_planes_fit(s, gradient ? ConvOp::backward_input : ConvOp::forward))
-    return depthwise_planes(s, gradient, source, w, b, result, threads);
-  if (depthwise_tiled(s, gradient, source, w, b, result, threads, ctx)) return;
+    return depthwise_planes(s, gradient, source, w, b, epilogue, result, threads);
+  if (depthwise_tiled(s, gradient, source, w, b, epilogue, result, threads, ctx)) return;
   with_type(s.dtype, [&](auto zero) {
     typedef decltype(zero) T;
     typedef Accumulator<T> A;
@@ -492,15 +493,16 @@ void correlate(const ConvShape& s, bool gradient, const void* source, const void
         if (!packed) return;
       }
       c.run_channels_last(packed, threads);
-      return;
+    } else if (Band band = make_band(s, gradient); !band.fits) {
+      c.run_plain(threads);
+    } else {
+      const int team = band_team(band, threads, sizeof(A));
+      char* memory = static_cast<char*>(ctx.workspace(band.bytes(team, sizeof(A))));
+      if (!memory) return;
+      band.tabulate(Axes(s, gradient).dim[2], memory);
+      c.run_channels_first(band, reinterpret_cast<A*>(memory + band.table_bytes), team);
     }
-    Band band = make_band(s, gradient);
-    if (!band.fits) return c.run_plain(threads);
-    const int team = band_team(band, threads, sizeof(A));
-    char* memory = static_cast<char*>(ctx.workspace(band.bytes(team, sizeof(A))));
-    if (!memory) return;
-    band.tabulate(Axes(s, gradient).dim[2], memory);
-    c.run_channels_first(band, reinterpret_cast<A*>(memory + band.table_bytes), team);
+    if (epilogue) finish_array(Finish<T>(epilogue), s.N * s.K * space, static_cast<T*>(result), threads);
   });
 }
 
@@ -517,13 +519,14 @@ std::size_t depthwise_workspace(const ConvShape& s, ConvOp op, int threads) {
   return band.fits ? band.bytes(band_team(band, threads, item), item) : 0;
 }
 
-void depthwise_forward(const ConvShape& s, const void* x, const void* w, const void* b, void* y, Context& ctx) {
-  correlate(s, false, x, w, b, y, ctx);
+void depthwise_forward(const ConvShape& s, const void* x, const void* w, const void* b, const Epilogue& epilogue,
+                       void* y, Context& ctx) {
+  correlate(s, false, x, w, b, epilogue, y, ctx);
 }
 
 void depthwise_backward_input(const ConvShape& s, const void* dy, const void* w, const void* b, void* dx,
                               Context& ctx) {
-  correlate(s, true, dy, w, b, dx, ctx);
+  correlate(s, true, dy, w, b, Epilogue(), dx, ctx);
 }
 
 }  // namespace fastconv::cpu::FC_ISA

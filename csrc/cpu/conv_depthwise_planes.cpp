@@ -7,6 +7,7 @@
 // which keeps the order of the taps; that of stride 2 makes two rows and two registers of columns at a time, as every
 // second row and column see every second tap.
 #include "conv_depthwise.h"
+#include "epilogue.h"
 #include "parallel.h"
 #include "unroll.h"
 
@@ -118,10 +119,11 @@ template <class F> FC_INLINE void for_regions(const Planes& a, int threads, F&& 
 // Back: the input gradient of stride 1.
 template <class T, int K, int Step, bool Back>
 __attribute__((noinline)) void correlate_region(const Planes& planes, const T* source, const T* filter, const T* bias,
-                                              T* result, const Region& region) {
+                                              const Finish<T>& finishing, T* result, const Region& region) {
   typedef Accumulator<T> A;
   constexpr int L = kLanes<A>;
-  const Planes a = planes;  // a copy: the compiler need not assume that a store changes it
+  const Planes a = planes;  // copies: the compiler need not assume that a store changes them
+  const Finish<T> finish = finishing;
   // Upwards, row i is the i-th from below; the source rows above the first tap's are then what lies below the last's.
   const int64_t down = Back ? -a.W : a.W, below = Back ? -a.Q : a.Q, pad = Back ? a.pad_h - a.H + a.P : a.pad_h;
   for (int64_t from = 0; from < a.Q; from += kBlocks * L) {
@@ -162,7 +164,10 @@ __attribute__((noinline)) void correlate_region(const Planes& planes, const T* s
           });
           T* to = results + p * below + k * L;
           each<B>([&](auto b) __attribute__((always_inline)) {
-            store_up_to(to, bias ? sum[b] + add : sum[b], a.Q - from - k * L);
+            Vec<A> v = bias ? sum[b] + add : sum[b];
+            if constexpr (!Back)
+              if (finish.wanted) v = finish(v, to - result, a.Q - from - k * L);
+            store_up_to(to, v, a.Q - from - k * L);
             to += below;
           });
         });
@@ -175,7 +180,7 @@ __attribute__((noinline)) void correlate_region(const Planes& planes, const T* s
 // second row and column, do so in two neighbouring sources; those between them see tap 1 in one of the two.
 template <class T>
 __attribute__((noinline)) void spread_region(const Planes& planes, const T* source, const T* filter, const T* bias,
-                                           T* result, const Region& region) {
+                                           const Finish<T>&, T* result, const Region& region) {
   typedef Accumulator<T> A;
   constexpr int L = kLanes<A>;
   const Planes a = planes;
@@ -255,11 +260,11 @@ template <class F> FC_INLINE void with_type32(DType dtype, F&& f) {
 }
 
 template <class T, int K>
-void correlate_planes(const ConvShape& s, bool gradient, const T* source, const T* w, const T* b, T* result,
-                      int threads) {
+void correlate_planes(const ConvShape& s, bool gradient, const T* source, const T* w, const T* b,
+                      const Finish<T>& finish, T* result, int threads) {
   const Planes a(s, gradient);
   const auto run = [&](const Planes& rows, auto kernel) {
-    for_regions(rows, threads, [&](const Region& region) { kernel(a, source, w, b, result, region); });
+    for_regions(rows, threads, [&](const Region& region) { kernel(a, source, w, b, finish, result, region); });
   };
   if (gradient && s.stride[1] == 1) return run(a, correlate_region<T, K, 1, true>);
   if (s.stride[1] == 1) return run(a, correlate_region<T, K, 1, false>);
@@ -385,13 +390,14 @@ bool depthwise_planes_fit(const ConvShape& s, ConvOp op) {
   return side == 3 || (side == 5 && op == ConvOp::backward_input && s.stride[1] == 1);
 }
 
-void depthwise_planes(const ConvShape& s, bool gradient, const void* source, const void* w, const void* b, void* result,
-                      int threads) {
+void depthwise_planes(const ConvShape& s, bool gradient, const void* source, const void* w, const void* b,
+                      const Epilogue& epilogue, void* result, int threads) {
   with_type32(s.dtype, [&](auto zero) {
     typedef decltype(zero) T;
     const auto run = [&](auto side) {
       correlate_planes<T, decltype(side)::value>(s, gradient, static_cast<const T*>(source), static_cast<const T*>(w),
-                                                 static_cast<const T*>(b), static_cast<T*>(result), threads);
+                                                 static_cast<const T*>(b), Finish<T>(epilogue),
+                                                 static_cast<T*>(result), threads);
     };
     if constexpr (sizeof(T) == 4) {
       if (s.kernel[1] == 5) return run(std::integral_constant<int, 5>());

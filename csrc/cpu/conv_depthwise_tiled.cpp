@@ -5,6 +5,7 @@
 // up to six products and the filter stays in registers. The gradient is the forward pass over images read and written
 // backwards, which keeps the order of its taps.
 #include "conv_depthwise.h"
+#include "epilogue.h"
 #include "parallel.h"
 #include "unroll.h"
 
@@ -33,6 +34,8 @@ template <> struct Window<true> {
 struct Filter {
   const float *taps, *bias;  // [9][pitch]; null: none
   int64_t pitch;
+  Finish<float> finish;
+  const float* origin;       // the results' first
 };
 
 // Rows x kColumns results of `channels` >= one register of channels. The last register overlaps the one before.
@@ -64,6 +67,14 @@ __attribute__((noinline)) void tile(const Window<Edge>& window, const Filter& fi
       const Vec<A> bias = load(filter.bias + c);
       each<Rows * kColumns>([&](auto o) __attribute__((always_inline)) { sum[o / kColumns][o % kColumns] += bias; });
     }
+    if (filter.finish.wanted) {
+      const Finish<A> finish = filter.finish;
+      const int64_t at = out + c - filter.origin;
+      each<Rows * kColumns>([&](auto o) __attribute__((always_inline)) {
+        Vec<A>& v = sum[o / kColumns][o % kColumns];
+        v = finish(v, at + o / kColumns * out_row + o % kColumns * out_pixel, L);
+      });
+    }
     each<Rows * kColumns>([&](auto o) __attribute__((always_inline)) {
       store(out + o / kColumns * out_row + o % kColumns * out_pixel + c, sum[o / kColumns][o % kColumns]);
     });
@@ -93,7 +104,7 @@ class Tiled {
 
  public:
   Tiled(const ConvShape& s, const Plane& plane, const float* source, const float* weight, const float* bias,
-        float* result, float* memory)
+        const Epilogue& epilogue, float* result, float* memory)
       : plane_(plane), N_(s.N), D_(s.in[0]), C_(s.C), source_(source), result_(result) {
     const int64_t pitch = round_up(C_, L);
     for (int64_t t = 0; t < kTaps * kTaps; t++)
@@ -101,7 +112,7 @@ class Tiled {
         memory[t * pitch + c] = c < C_ ? weight[c * kTaps * kTaps + t] : 0;
     float* biases = memory + kTaps * kTaps * pitch;
     for (int64_t c = 0; c < pitch; c++) biases[c] = bias && c < C_ ? bias[c] : 0;
-    filter_ = Filter{memory, bias ? biases : nullptr, pitch};
+    filter_ = Filter{memory, bias ? biases : nullptr, pitch, Finish<float>(epilogue), result};
     zeros_ = biases + pitch;
     for (int64_t c = 0; c < C_; c++) zeros_[c] = 0;
   }
@@ -165,15 +176,15 @@ std::size_t depthwise_tiled_workspace(const ConvShape& s, bool gradient) {
   return tiled_values(s, gradient, &plane) * sizeof(float);
 }
 
-bool depthwise_tiled(const ConvShape& s, bool gradient, const void* source, const void* w, const void* b, void* result,
-                     int threads, Context& ctx) {
+bool depthwise_tiled(const ConvShape& s, bool gradient, const void* source, const void* w, const void* b,
+                     const Epilogue& epilogue, void* result, int threads, Context& ctx) {
   Plane plane;
   const std::size_t values = tiled_values(s, gradient, &plane);
   if (!values) return false;
   float* memory = static_cast<float*>(ctx.workspace(values * sizeof(float)));
   if (!memory) return true;
   Tiled(s, plane, static_cast<const float*>(source), static_cast<const float*>(w), static_cast<const float*>(b),
-        static_cast<float*>(result), memory)
+        epilogue, static_cast<float*>(result), memory)
       .run(threads);
   return true;
 }

@@ -112,13 +112,14 @@ void run_tile(int64_t group_rows, const A* const* group, int64_t stride, const R
 }
 
 template <class T>
-void solve(ConvAlgorithm algorithm, TapProblem p, const T* x, const T* weights, const T* bias, T* y, Context& ctx) {
+void solve(ConvAlgorithm algorithm, TapProblem p, const T* x, const T* weights, const T* bias, const Finish<T>& finish,
+           T* y, Context& ctx) {
   using A = Accumulator<T>;
   const double flops = 2.0 * double(p.N) * double(p.groups * p.columns) * double(p.depth()) *
                        double(p.axis[0].count * p.axis[1].count * p.axis[2].count);
   const int threads = ctx.threads_for(flops, flops / 4);
-  if (algorithm == ConvAlgorithm::pointwise) return solve_pointwise_first<T>(p, x, weights, bias, y, threads, ctx);
-  if (algorithm == ConvAlgorithm::narrow) return solve_narrow<T>(p, x, weights, bias, y, threads, ctx);
+  if (algorithm == ConvAlgorithm::pointwise) return solve_pointwise_first<T>(p, x, weights, bias, finish, y, threads, ctx);
+  if (algorithm == ConvAlgorithm::narrow) return solve_narrow<T>(p, x, weights, bias, finish, y, threads, ctx);
   flatten_pointwise(p);
   const TapAxis &depth = p.axis[0], &high = p.axis[1], &wide = p.axis[2];
   Blocking b = choose_blocking<A>(p, threads);
@@ -198,6 +199,11 @@ void solve(ConvAlgorithm algorithm, TapProblem p, const T* x, const T* weights, 
       out.columns = direct_store ? columns : b.panel_columns;
       out.stride = direct_store ? wide.out_step * out_channels : b.panel_columns;
       A* store_base = direct_store ? reinterpret_cast<A*>(y) + group * p.columns + k0 : tiles;
+      if constexpr (sizeof(T) == sizeof(A))
+        if (direct_store && finish.wanted && chunk == chunk_count - 1) {
+          out.finish = &finish;
+          out.origin = reinterpret_cast<const A*>(y);
+        }
       const int64_t unit = direct_store ? out_channels : b.panel_columns;
       for (int64_t g = 0; g < group_count; g += 2) {
         const Group &one = groups[g], &two = groups[g + 1 < group_count ? g + 1 : g];
@@ -224,13 +230,13 @@ void solve(ConvAlgorithm algorithm, TapProblem p, const T* x, const T* weights, 
           const int64_t pixels = joined ? rows * cols : cols;
           const int64_t at = (high.out_start + (h0 + r) * high.out_step) * wide.out + wide.out_start + w0 * wide.out_step;
           if (last) {
-            unpack_last<T, A>(tile, b.panel_columns, pixels, columns,
-                              y + ((n * depth.out + d) * out_plane + at) * out_channels + group * p.columns + k0,
-                              wide.out_step * out_channels);
+            const int64_t to = ((n * depth.out + d) * out_plane + at) * out_channels + group * p.columns + k0;
+            unpack_last<T, A>(tile, b.panel_columns, pixels, columns, y + to, wide.out_step * out_channels,
+                              finish.behind(to));
           } else {
-            unpack_first<T, A>(tile, b.panel_columns, pixels, columns,
-                               y + ((n * out_channels + group * p.columns + k0) * depth.out + d) * out_plane + at,
-                               depth.out * out_plane, wide.out_step);
+            const int64_t to = ((n * out_channels + group * p.columns + k0) * depth.out + d) * out_plane + at;
+            unpack_first<T, A>(tile, b.panel_columns, pixels, columns, y + to, depth.out * out_plane, wide.out_step,
+                               finish.behind(to));
           }
         }
       }
@@ -271,22 +277,25 @@ void solve(ConvAlgorithm algorithm, TapProblem p, const T* x, const T* weights, 
 
 // Winograd, then the direct kernel for the images in which it would leave its rounding class.
 template <class T>
-void solve_winograd(const ConvShape& s, ConvOp op, ConvAlgorithm algorithm, const T* x, const T* w, const T* bias, T* y,
-                    Context& ctx) {
+void solve_winograd(const ConvShape& s, ConvOp op, ConvAlgorithm algorithm, const T* x, const T* w, const T* bias,
+                    const Epilogue& epilogue, T* y, Context& ctx) {
   const int64_t in = s.C * s.in_space(), out = s.K * s.out_space();
   const int64_t source = op == ConvOp::forward ? in : out, result = op == ConvOp::forward ? out : in;
   std::uint32_t largest[kWinogradImages];
   for (int64_t n0 = 0; n0 < s.N; n0 += kWinogradImages) {
     ConvShape part = s;
     part.N = min_of(kWinogradImages, s.N - n0);
-    winograd(part, op, algorithm, x + n0 * source, w, bias, y + n0 * result, largest, ctx);
+    Epilogue behind = epilogue;
+    if (behind.add) behind.add = static_cast<const T*>(behind.add) + n0 * result;
+    winograd(part, op, algorithm, x + n0 * source, w, bias, behind, y + n0 * result, largest, ctx);
     if (ctx.out_of_memory()) return;
     for (int64_t n = 0; n < part.N; n++) {
       if (winograd_holds(largest[n])) continue;
       TapProblem p = unit_stride_problem(s, op);
       p.N = 1;
       while (n + p.N < part.N && !winograd_holds(largest[n + p.N])) p.N++;
-      solve<T>(ConvAlgorithm::direct, p, x + (n0 + n) * source, w, bias, y + (n0 + n) * result, ctx);
+      solve<T>(ConvAlgorithm::direct, p, x + (n0 + n) * source, w, bias, Finish<T>(behind).behind(n * result),
+               y + (n0 + n) * result, ctx);
       n += p.N;
     }
   }
@@ -298,16 +307,17 @@ FC_INLINE bool is_winograd(ConvAlgorithm a) {
 
 }  // namespace
 
-void conv_forward(const ConvShape& s, const void* x, const void* w, const void* b, void* y, Context& ctx) {
+void conv_forward(const ConvShape& s, const void* x, const void* w, const void* b, const Epilogue& epilogue, void* y,
+                  Context& ctx) {
   const ConvAlgorithm algorithm = select_conv(s, ConvOp::forward).algorithm;
-  if (algorithm == ConvAlgorithm::depthwise) return depthwise_forward(s, x, w, b, y, ctx);
+  if (algorithm == ConvAlgorithm::depthwise) return depthwise_forward(s, x, w, b, epilogue, y, ctx);
   with_type(s.dtype, [&](auto type) {
     using T = decltype(type);
     const auto *xs = static_cast<const T*>(x), *ws = static_cast<const T*>(w), *bs = static_cast<const T*>(b);
     if constexpr (sizeof(T) < sizeof(double))
       if (is_winograd(algorithm))
-        return solve_winograd<T>(s, ConvOp::forward, algorithm, xs, ws, bs, static_cast<T*>(y), ctx);
-    solve<T>(algorithm, forward_problem(s), xs, ws, bs, static_cast<T*>(y), ctx);
+        return solve_winograd<T>(s, ConvOp::forward, algorithm, xs, ws, bs, epilogue, static_cast<T*>(y), ctx);
+    solve<T>(algorithm, forward_problem(s), xs, ws, bs, Finish<T>(epilogue), static_cast<T*>(y), ctx);
   });
 }
 
@@ -319,9 +329,9 @@ void conv_backward_input(const ConvShape& s, const void* dy, const void* w, cons
     const auto *gs = static_cast<const T*>(dy), *ws = static_cast<const T*>(w), *bs = static_cast<const T*>(b);
     if constexpr (sizeof(T) < sizeof(double))
       if (is_winograd(algorithm))
-        return solve_winograd<T>(s, ConvOp::backward_input, algorithm, gs, ws, bs, static_cast<T*>(dx), ctx);
+        return solve_winograd<T>(s, ConvOp::backward_input, algorithm, gs, ws, bs, Epilogue(), static_cast<T*>(dx), ctx);
     each_phase(s, bs, static_cast<T*>(dx), ctx,
-               [&](const TapProblem& p) { solve<T>(algorithm, p, gs, ws, bs, static_cast<T*>(dx), ctx); });
+               [&](const TapProblem& p) { solve<T>(algorithm, p, gs, ws, bs, Finish<T>(), static_cast<T*>(dx), ctx); });
   });
 }
 

@@ -182,27 +182,37 @@ void pack_row_planes(const T* row, int64_t size, int64_t pixel_step, int64_t cha
       }
 }
 
-template <class T, class A> FC_INLINE void spread_row(const A* row, int64_t n, T* y, int64_t step) {
+// `finish` is for outputs, whose step is 1.
+template <class T, class A>
+FC_INLINE void spread_row(const A* row, int64_t n, T* y, int64_t step, const Finish<T>& finish) {
   if (step == 1)
-    for (int64_t i = 0; i < n; i += kLanes<A>) store_up_to(y + i, load(row + i), n - i);
+    for (int64_t i = 0; i < n; i += kLanes<A>) {
+      const Vec<A> v = load(row + i);
+      store_up_to(y + i, finish.wanted ? finish(v, i, n - i) : v, n - i);
+    }
   else
     for (int64_t i = 0; i < n; i++) y[i * step] = from_accumulator<T>(row[i]);
 }
 
 // Rows of one output channel each -> channels-last pixels, `stride` elements apart.
 template <class T, class A>
-void spread_pixels(const A* rows, int64_t pitch, int64_t n, int64_t columns, T* y, int64_t stride) {
+void spread_pixels(const A* rows, int64_t pitch, int64_t n, int64_t columns, T* y, int64_t stride,
+                   const Finish<T>& finish) {
   constexpr int L = kLanes<A>;
   for (int64_t i = 0; i < n; i += L) {
     Vec<A> r[L];
     for (int64_t j = 0; j < L; j++) r[j] = j < columns ? load(rows + j * pitch + i) : Vec<A>{};
     transpose<A>(r);
-    for (int64_t q = 0; q < min_of(L, n - i); q++) store_up_to(y + (i + q) * stride, r[q], columns);
+    for (int64_t q = 0; q < min_of(L, n - i); q++) {
+      if (finish.wanted) r[q] = finish(r[q], (i + q) * stride, columns);
+      store_up_to(y + (i + q) * stride, r[q], columns);
+    }
   }
 }
 
 template <class T>
-void solve_narrow(TapProblem p, const T* x, const T* weights, const T* bias, T* y, int threads, Context& ctx) {
+void solve_narrow(TapProblem p, const T* x, const T* weights, const T* bias, const Finish<T>& finish, T* y, int threads,
+                  Context& ctx) {
   using A = Accumulator<T>;
   constexpr int64_t L = kLanes<A>;
   flatten_pointwise(p);
@@ -289,12 +299,15 @@ void solve_narrow(TapProblem p, const T* x, const T* weights, const T* bias, T* 
         const A* row = tile + r * b.pitch;
         const int64_t at = ((depth.out_start + g0 * depth.out_step) * high.out + high.out_start +
                             (h0 + r) * high.out_step) * wide.out + wide.out_start + w0 * wide.out_step;
-        if (last)
-          spread_pixels<T, A>(row, b.tile_pitch, cols, tile_rows, y + (n * space + at) * out_channels + k,
-                              wide.out_step * out_channels);
-        else
-          for (int64_t j = 0; j < tile_rows; j++)
-            spread_row<T, A>(row + j * b.tile_pitch, cols, y + (n * out_channels + k + j) * space + at, wide.out_step);
+        if (last) {
+          const int64_t to = (n * space + at) * out_channels + k;
+          spread_pixels<T, A>(row, b.tile_pitch, cols, tile_rows, y + to, wide.out_step * out_channels, finish.behind(to));
+        } else {
+          for (int64_t j = 0; j < tile_rows; j++) {
+            const int64_t to = (n * out_channels + k + j) * space + at;
+            spread_row<T, A>(row + j * b.tile_pitch, cols, y + to, wide.out_step, finish.behind(to));
+          }
+        }
       }
     }
   });

@@ -2,7 +2,7 @@
 // scratch, weights into panels, finished tiles into the output. Values are converted to the accumulator type on the way
 // in and rounded once on the way out.
 #pragma once
-#include "vec.h"
+#include "epilogue.h"
 
 namespace fastconv::cpu::FC_ISA {
 namespace {
@@ -134,9 +134,10 @@ void pack_panel(const T* w, const WeightSource& s, int64_t columns, int64_t widt
   }
 }
 
-// [pixel][width] -> channels-first planes: y[k * plane + pixel * step], k < columns.
+// [pixel][width] -> channels-first planes: y[k * plane + pixel * step], k < columns. `finish` is for such a y.
 template <class T, class A>
-void unpack_first(const A* tile, int64_t width, int64_t pixels, int64_t columns, T* y, int64_t plane, int64_t step) {
+void unpack_first(const A* tile, int64_t width, int64_t pixels, int64_t columns, T* y, int64_t plane, int64_t step,
+                  const Finish<T>& finish = {}) {
   constexpr int lanes = kLanes<A>;
   for (int64_t k = 0; k < columns; k += lanes) {
     const int64_t kn = min_of(lanes, columns - k);
@@ -147,6 +148,7 @@ void unpack_first(const A* tile, int64_t width, int64_t pixels, int64_t columns,
       transpose<A>(r);
       for (int64_t i = 0; i < kn; i++) {
         T* row = y + (k + i) * plane + p * step;
+        if (finish.wanted) r[i] = finish(r[i], row - y, pn);  // an output has step 1
         if (step == 1) {
           store_up_to(row, r[i], pn);
         } else {
@@ -161,11 +163,15 @@ void unpack_first(const A* tile, int64_t width, int64_t pixels, int64_t columns,
 
 // [pixel][width] -> channels-last pixels: y[pixel * stride + k], k < columns.
 template <class T, class A>
-void unpack_last(const A* tile, int64_t width, int64_t pixels, int64_t columns, T* y, int64_t stride) {
+void unpack_last(const A* tile, int64_t width, int64_t pixels, int64_t columns, T* y, int64_t stride,
+                 const Finish<T>& finish = {}) {
   constexpr int lanes = kLanes<A>;
   for (int64_t p = 0; p < pixels; p++)
-    for (int64_t k = 0; k < columns; k += lanes)
-      store_up_to(y + p * stride + k, load(tile + p * width + k), columns - k);
+    for (int64_t k = 0; k < columns; k += lanes) {
+      Vec<A> v = load(tile + p * width + k);
+      if (finish.wanted) v = finish(v, p * stride + k, columns - k);
+      store_up_to(y + p * stride + k, v, columns - k);
+    }
 }
 
 }  // namespace

@@ -70,8 +70,8 @@ template <class A> PointwiseBlocking pointwise_blocking(const TapProblem& p, int
 }
 
 template <class T>
-void solve_pointwise_first(const TapProblem& p, const T* x, const T* weights, const T* bias, T* y, int threads,
-                           Context& ctx) {
+void solve_pointwise_first(const TapProblem& p, const T* x, const T* weights, const T* bias, const Finish<T>& finish,
+                           T* y, int threads, Context& ctx) {
   using A = Accumulator<T>;
   constexpr int64_t width = kTileColumns<A>, half = kLanes<A>;
   const int64_t pixels = p.axis[0].count * p.axis[1].count * p.axis[2].count;
@@ -125,13 +125,15 @@ void solve_pointwise_first(const TapProblem& p, const T* x, const T* weights, co
               const A* a = packed + ((t - t0) * p.channels + c0) * b.rows;
               if (narrow) run_packed<A, 1>(b.rows, a, panel, steps, out, stride, c0 > 0);
               else run_packed<A, 2>(b.rows, a, panel, steps, out, stride, c0 > 0);
-              if (!final || (whole && !bias)) continue;
+              if (!final || (whole && !bias && !finish.wanted)) continue;
               for (int64_t r = 0; r < count; r++) {
                 const Vec<A> shift = broadcast(bias ? A(to_accumulator(bias[group * p.columns + k0 + r])) : A(0));
                 for (int64_t j = 0; j < valid; j += half) {
                   Vec<A> v = load(out + r * stride + j);
                   if (bias) v += shift;
-                  store_up_to(ys + (k0 + r) * pixels + j, v, valid - j);
+                  T* to = ys + (k0 + r) * pixels + j;
+                  if (finish.wanted) v = finish(v, to - y, valid - j);
+                  store_up_to(to, v, valid - j);
                 }
               }
             }

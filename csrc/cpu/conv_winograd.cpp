@@ -136,6 +136,7 @@ template <int M, class T> struct Call {
   const TapProblem& p;
   const TileBlocking& b;
   const T *x, *weights, *bias;
+  Finish<T> finishing;
   T* y;
   A *u, *biases;
   char* scratch;
@@ -271,7 +272,11 @@ template <int M, class T> struct Call {
               for (int64_t e = 0; e < right; e++) {
                 const Mask<A> bits = (Mask<A>)out[a][e] & 0x7fffffff;
                 most = most > bits ? most : bits;
-                store_up_to(target + a * line_step + e * pixel_step, out[a][e] + shift, keep);
+                A* to = target + a * line_step + e * pixel_step;
+                Vec<A> value = out[a][e] + shift;
+                if constexpr (sizeof(T) == sizeof(A))
+                  if (direct_store && finishing.wanted) value = finishing(value, to - reinterpret_cast<A*>(y), keep);
+                store_up_to(to, value, keep);
               }
           }
         }
@@ -281,12 +286,10 @@ template <int M, class T> struct Call {
       for (int64_t r = 0; r < (joined ? 1 : lines); r++) {
         const int64_t count = joined ? lines * across : across, at = (p0 + r) * wide.count + q0;
         const A* source = pixels + r * across * width;
-        if (last)
-          unpack_last<T, A>(source, width, count, columns,
-                            y + ((n0 + i) * high.count * wide.count + at) * all + channel, all);
-        else
-          unpack_first<T, A>(source, width, count, columns,
-                             y + ((n0 + i) * all + channel) * high.count * wide.count + at, high.count * wide.count, 1);
+        const int64_t plane = high.count * wide.count;
+        const int64_t to = last ? ((n0 + i) * plane + at) * all + channel : ((n0 + i) * all + channel) * plane + at;
+        if (last) unpack_last<T, A>(source, width, count, columns, y + to, all, finishing.behind(to));
+        else unpack_first<T, A>(source, width, count, columns, y + to, plane, 1, finishing.behind(to));
       }
     }
   }
@@ -312,29 +315,29 @@ template <int M, class T> struct Call {
 };
 
 template <int M, class T>
-void solve(const ConvShape& s, ConvOp op, const T* x, const T* w, const T* bias, T* y, std::uint32_t* largest,
-           Context& ctx) {
+void solve(const ConvShape& s, ConvOp op, const T* x, const T* w, const T* bias, const Epilogue& epilogue, T* y,
+           std::uint32_t* largest, Context& ctx) {
   const TapProblem p = unit_stride_problem(s, op);
   const TileBlocking b = choose_tiles<M>(p, ctx.threads_for(s.flops(), s.flops() / 4));
   char* block = static_cast<char*>(ctx.workspace(std::size_t(b.total)));
   if (!block) return;
   for (int64_t n = 0; n < s.N; n++) largest[n] = 0;
   char* threads = block + b.total - b.threads * b.thread_bytes;
-  Call<M, T>{p, b, x, w, bias, y, reinterpret_cast<A*>(block + b.bias_bytes), reinterpret_cast<A*>(block), threads,
+  Call<M, T>{p, b, x, w, bias, Finish<T>(epilogue), y, reinterpret_cast<A*>(block + b.bias_bytes), reinterpret_cast<A*>(block), threads,
              largest}.run();
 }
 
 }  // namespace
 
 void winograd(const ConvShape& s, ConvOp op, ConvAlgorithm algorithm, const void* x, const void* w, const void* b,
-              void* y, std::uint32_t* largest, Context& ctx) {
+              const Epilogue& epilogue, void* y, std::uint32_t* largest, Context& ctx) {
   const auto run = [&](auto type) {
     using T = decltype(type);
     const auto *xs = static_cast<const T*>(x), *ws = static_cast<const T*>(w), *bs = static_cast<const T*>(b);
     if constexpr (sizeof(T) == sizeof(A))
       if (algorithm == ConvAlgorithm::winograd_4x4)
-        return solve<4, T>(s, op, xs, ws, bs, static_cast<T*>(y), largest, ctx);
-    solve<2, T>(s, op, xs, ws, bs, static_cast<T*>(y), largest, ctx);
+        return solve<4, T>(s, op, xs, ws, bs, epilogue, static_cast<T*>(y), largest, ctx);
+    solve<2, T>(s, op, xs, ws, bs, epilogue, static_cast<T*>(y), largest, ctx);
   };
   if (s.dtype == DType::f32) run(float());
   else if (s.dtype == DType::f16) run(f16());

@@ -9,8 +9,8 @@ constexpr int kWinogradImages = 1024;
 
 // `algorithm` is winograd_2x2 or winograd_4x4. largest[n] becomes the bits of the largest |result| of image n before
 // the bias is added; a NaN counts as larger than infinity. See winograd_holds.
-void winograd(const ConvShape&, ConvOp, ConvAlgorithm, const void* x, const void* w, const void* b, void* y,
-              std::uint32_t* largest, Context&);
+void winograd(const ConvShape&, ConvOp, ConvAlgorithm, const void* x, const void* w, const void* b, const Epilogue&,
+              void* y, std::uint32_t* largest, Context&);
 
 // Whether the results of an image are in the rounding class of the algorithm. Not where one is not finite: sums and
 // differences of a whole tile's inputs turn an infinity into NaN beside its own window, and overflow earlier than the

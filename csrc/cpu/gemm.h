@@ -5,7 +5,7 @@
 // AVX-512 (28 accumulators), 6 x 2 the 16 of AVX2. Every output element is one chain of FMAs in the order of the
 // reduction index, started from zero or from what is stored; tile shapes therefore never change a bit of the result.
 #pragma once
-#include "vec.h"
+#include "epilogue.h"
 
 namespace fastconv::cpu::FC_ISA {
 namespace {
@@ -32,6 +32,8 @@ template <class A> struct TileOutput {
   std::int64_t columns;  // columns to store
   bool accumulate;       // add to what is stored
   const A* bias;         // one value a column, added last; null for none
+  const Finish<A>* finish = nullptr;  // after it, for rows that lie in the output, which begins at `origin`
+  const A* origin = nullptr;
 };
 
 // Direct tile: row i of group g reads group[g] + i * stride + run.source. No packing: rows are pixels of a
@@ -108,6 +110,18 @@ __attribute__((noinline)) void tile_direct(const A* const* group, std::int64_t s
 #pragma GCC unroll 7
         for (int i = 0; i < Rows; i++) acc[g][i][j] += bias;
     }
+  }
+  if (out.finish) {
+    const Finish<A> finish = *out.finish;
+#pragma GCC unroll 2
+    for (int g = 0; g < 2; g++)
+#pragma GCC unroll 7
+      for (int i = 0; i < Rows; i++)
+#pragma GCC unroll 2
+        for (int j = 0; j < NV; j++)
+          if (i < out.valid[g] && out.columns > j * lanes)
+            acc[g][i][j] = finish(acc[g][i][j], out.rows[g] + i * out.stride + j * lanes - out.origin,
+                                  out.columns - j * lanes);
   }
 #pragma GCC unroll 2
   for (int g = 0; g < 2; g++)

@@ -10,7 +10,7 @@ FC_OPS(FC_DECLARE_OP)
 
 namespace FC_ISA {
 
-void conv_forward(const ConvShape&, const void* x, const void* w, const void* b, void* y, Context&);
+void conv_forward(const ConvShape&, const void* x, const void* w, const void* b, const Epilogue&, void* y, Context&);
 void conv_backward_input(const ConvShape&, const void* dy, const void* w, const void* b, void* dx, Context&);
 void conv_backward_weight(const ConvShape&, const void* dy, const void* x, void* dw, Context&);
 void conv_plan(const ConvShape&, ConvOp, int threads, ConvPlan*);

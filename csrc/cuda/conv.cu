@@ -62,12 +62,13 @@ void slide_on_matrices(Context& ctx, const char* name, SlideProblem<T, true> p, 
 }
 
 template <class T, bool last>
-void slide(Context& ctx, const ConvShape& s, bool gradient, const void* source, const void* w, const void* b, void* y) {
+void slide(Context& ctx, const ConvShape& s, bool gradient, const void* source, const void* w, const void* b,
+           const Epilogue& epilogue, void* y) {
   const int64_t taps = s.taps();
   SlideProblem<T, last> p{
       Image<T>(source, s.layout, gradient ? s.K : s.C, gradient ? s.out : s.in),
       Image<T>(y, s.layout, gradient ? s.C : s.K, gradient ? s.in : s.out),
-      static_cast<const T*>(w), static_cast<const T*>(b), static_cast<T*>(y), s.N, s.G,
+      static_cast<const T*>(w), static_cast<const T*>(b), Finish<T>(epilogue), static_cast<T*>(y), s.N, s.G,
       gradient ? s.group_out() : s.group_in(), gradient ? s.group_in() : s.group_out(),
       s.group_out() * s.group_in() * taps, gradient ? s.group_in() * taps : taps, gradient ? taps : s.group_in() * taps, 1,
       gradient, {}, 0, 0};
@@ -93,11 +94,12 @@ void slide(Context& ctx, const ConvShape& s, bool gradient, const void* source, 
   else run(typename Tiles<Accumulator<T>>::Small());
 }
 
-void slide(Context& ctx, const ConvShape& s, bool gradient, const void* source, const void* w, const void* b, void* y) {
+void slide(Context& ctx, const ConvShape& s, bool gradient, const void* source, const void* w, const void* b,
+           const Epilogue& epilogue, void* y) {
   with_type(s.dtype, [&](auto tag) {
     using T = decltype(tag);
-    if (s.layout == Layout::channels_last) slide<T, true>(ctx, s, gradient, source, w, b, y);
-    else slide<T, false>(ctx, s, gradient, source, w, b, y);
+    if (s.layout == Layout::channels_last) slide<T, true>(ctx, s, gradient, source, w, b, epilogue, y);
+    else slide<T, false>(ctx, s, gradient, source, w, b, epilogue, y);
   });
 }
 
@@ -225,14 +227,15 @@ void weight_gradient(Context& ctx, const ConvShape& s, const void* dy, const voi
 void set_tile_choice(TileChoice c) { choice.store(c); }
 TileChoice tile_choice() { return choice.load(); }
 
-void conv_forward(const ConvShape& s, const void* x, const void* w, const void* b, void* y, Context& ctx) {
-  if (takes_direct(s)) direct_forward(s, x, w, b, y, ctx);
-  else slide(ctx, s, false, x, w, b, y);
+void conv_forward(const ConvShape& s, const void* x, const void* w, const void* b, const Epilogue& epilogue, void* y,
+                  Context& ctx) {
+  if (takes_direct(s)) direct_forward(s, x, w, b, epilogue, y, ctx);
+  else slide(ctx, s, false, x, w, b, epilogue, y);
 }
 
 void conv_backward_input(const ConvShape& s, const void* dy, const void* w, const void* b, void* dx, Context& ctx) {
   if (takes_direct(s)) direct_backward_input(s, dy, w, b, dx, ctx);
-  else slide(ctx, s, true, dy, w, b, dx);
+  else slide(ctx, s, true, dy, w, b, Epilogue(), dx);
 }
 
 void conv_backward_weight(const ConvShape& s, const void* dy, const void* x, void* dw, Context& ctx) {

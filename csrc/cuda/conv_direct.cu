@@ -74,7 +74,7 @@ template <class T> struct Direct {
 };
 
 template <class T>
-__global__ void direct_forward_kernel(Direct<T> p, int64_t elements, const T* w, const T* bias, T* out) {
+__global__ void direct_forward_kernel(Direct<T> p, int64_t elements, const T* w, const T* bias, Finish<T> finish, T* out) {
   const int64_t i = element();
   if (i >= elements) return;
   int64_t n, k = 0, at[3];
@@ -88,7 +88,7 @@ __global__ void direct_forward_kernel(Direct<T> p, int64_t elements, const T* w,
       sum += prim::to_accumulator(image[c * p.x.channel + offset]) * prim::to_accumulator(filter[c * p.taps + tap]);
     });
   if (bias) sum += prim::to_accumulator(bias[k]);
-  out[i] = prim::from_accumulator<T>(sum);
+  out[i] = prim::from_accumulator<T>(finish(sum, i));
 }
 
 template <class T>
@@ -153,12 +153,13 @@ Groups gradient_groups(const ConvShape& s) {
 
 }  // namespace
 
-void direct_forward(const ConvShape& s, const void* x, const void* w, const void* b, void* y, Context& ctx) {
+void direct_forward(const ConvShape& s, const void* x, const void* w, const void* b, const Epilogue& epilogue, void* y,
+                    Context& ctx) {
   with_type(s.dtype, [&](auto tag) {
     using T = decltype(tag);
     const int64_t n = s.N * s.K * s.out_space();
     launch_elements(ctx, "conv_direct_forward", direct_forward_kernel<T>, n, Direct<T>(s, x, y), n,
-                    static_cast<const T*>(w), static_cast<const T*>(b), static_cast<T*>(y));
+                    static_cast<const T*>(w), static_cast<const T*>(b), Finish<T>(epilogue), static_cast<T*>(y));
   });
 }
 

@@ -28,6 +28,7 @@ template <class T, bool last> struct SlideProblem {
 
   Image<T> gathered, output;
   const T *plain, *bias;
+  Finish<T> finish;
   T* out;
   int64_t images, groups, in_channels, out_channels;      // channels of a group
   int64_t weight_group, weight_in, weight_out, weight_tap;  // distances in the weights
@@ -101,7 +102,8 @@ template <class T, bool last> struct SlideProblem {
   }
   FC_DEVICE void store(const Part& q, int64_t at, int64_t n, Accumulator<T> v) const {
     if (bias) v += prim::to_accumulator(bias[q.group * out_channels + n]);
-    out[at + n * output.channel] = prim::from_accumulator<T>(v);
+    const int64_t to = at + n * output.channel;
+    out[to] = prim::from_accumulator<T>(finish(v, to));
   }
 };
 

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 
 import fastconv.nn as nn
+import fastconv.nn.functional as F
+from fastconv.nn.modules.conv import Pending
 
 __all__ = ["Add"]
 
@@ -31,8 +33,19 @@ class Add(nn.Module):
         super().__init__()
         self.inplace = inplace
 
+    # Limits of the sum that `fastconv.optimize` sets: an activation that went into the layer.
+    _limits: tuple[float, float] | None = None
+
     def forward(self, x: Any, y: Any) -> Any:
         """The sum of two features of one shape."""
+        if isinstance(x, Pending):
+            if type(y) is np.ndarray:
+                return x.plus(y, self._limits)
+            x = x.plus(None, None)
+        total = self._sum(x, y)
+        return total if self._limits is None else F.hardtanh(total, *self._limits)
+
+    def _sum(self, x: Any, y: Any) -> Any:
         if self.inplace and type(x) is np.ndarray and type(y) is np.ndarray:
             return np.add(x, y, out=x)
         return x + y

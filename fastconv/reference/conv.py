@@ -132,10 +132,14 @@ def conv_forward(
     dilation: object,
     groups: object,
     nd: int,
+    add: np.ndarray | None = None,
+    low: float = -np.inf,
+    high: float = np.inf,
 ) -> np.ndarray:
     """y[n, k, o] = b[k] + sum over c, t of w[k, c, t] * x[n, c, o * stride + t * dilation - padding].
 
-    x (N, C, *S) or (C, *S), w (K, C / groups, *kernel), b (K,) or None; returns (N, K, *out) or (K, *out).
+    x (N, C, *S) or (C, *S), w (K, C / groups, *kernel), b (K,) or None; returns (N, K, *out) or (K, *out). With `add`,
+    an array of the result's shape, and limits: min(max(y + add, low), high), rounded once.
 
     >>> x = np.arange(9.0).reshape(1, 1, 3, 3)
     >>> conv_forward(x, np.ones((1, 1, 2, 2)), None, 1, 0, 1, 1, 2)[0, 0]
@@ -151,6 +155,14 @@ def conv_forward(
     y = _correlate(checks.wide(x if batched else x[None]), checks.wide(w), window, groups)
     if b is not None:
         y += checks.wide(b).reshape(-1, *(1,) * nd)
+    low, high = checks.real("low", low), checks.real("high", high)
+    if low > high:
+        raise ValueError(f"low must not be above high, got low={low} and high={high}")
+    if add is not None:
+        add = checks.array("add", add, (x.dtype,))
+        checks.same_shape("add", add, output if batched else output[1:], "the shape of the output")
+        y += checks.wide(add).reshape(y.shape)
+    y = np.where(y <= low, low, np.where(y > high, high, y))
     return checks.finish(y, x, nd, batched)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 import fastconv.nn.functional as F
+from fastconv import backend
 from fastconv.nn import init
 from fastconv.nn.modules.arguments import choice, floating_dtype, operands, size, sizes
 from fastconv.nn.modules.module import Module
@@ -93,10 +94,30 @@ class _ConvBase(Module):
             parts.append("bias=False")
         if self.padding_mode != "zeros":
             parts.append(f"padding_mode={self.padding_mode}")
+        if getattr(self, "_limits", None) is not None:
+            parts.append(f"limits={self._limits}")
         return ", ".join(parts)
 
 
+class Pending:
+    """A convolution of plain arrays that waits for what is added to it; only layers that `optimize` joined meet it."""
+
+    __slots__ = ("layer", "x")
+
+    def __init__(self, layer: _Conv, x: np.ndarray) -> None:
+        self.layer, self.x = layer, x
+
+    def plus(self, other: np.ndarray | None, limits: tuple[float, float] | None) -> np.ndarray:
+        """min(max(convolution + other, low), high), in one pass."""
+        return self.layer._convolved(self.x, other, limits)
+
+
 class _Conv(_ConvBase):
+    # What `fastconv.optimize` sets: limits of the outputs (an activation that went into the layer), and whether the sum
+    # that follows does the work.
+    _limits: tuple[float, float] | None = None
+    _awaits_sum = False
+
     def __init__(
         self,
         in_channels: int,
@@ -128,6 +149,26 @@ class _Conv(_ConvBase):
 
     def forward(self, x: Any) -> Any:
         """Convolve `x` of shape (N, C, *S) or (C, *S)."""
+        if type(x) is np.ndarray and (self._awaits_sum or self._limits is not None):
+            # A hook wants to see an array.
+            return (
+                Pending(self, x)
+                if self._awaits_sum and not self._forward_hooks
+                else self._convolved(x, None, self._limits)
+            )
+        y = self._plain(x)
+        return y if self._limits is None else F.hardtanh(y, *self._limits)
+
+    def _convolved(self, x: np.ndarray, add: np.ndarray | None, limits: tuple[float, float] | None) -> np.ndarray:
+        padding = self.padding
+        if self.padding_mode != "zeros":
+            amounts = self._border(x.shape[-self._nd :])
+            x, padding = (F.pad(x, amounts, mode=self.padding_mode) if any(amounts) else x), 0
+        weight, bias = operands(x, self.weight, self.bias)
+        options = self.stride, padding, self.dilation, self.groups, self._nd
+        return backend.ops.conv_forward(x, weight, bias, *options, add, *(limits or (-math.inf, math.inf)))
+
+    def _plain(self, x: Any) -> Any:
         weight, bias = operands(x, self.weight, self.bias)
         conv = _CONV[self._nd]
         if self.padding_mode == "zeros":

@@ -1,0 +1,36 @@
+// What a convolution makes of its sums before it stores them: y = clamp(sum + bias + add), in registers.
+#pragma once
+#include "../ops.h"
+#include "vec.h"
+
+namespace fastconv::cpu::FC_ISA {
+namespace {
+
+template <class T> struct Finish {
+  using A = Accumulator<T>;
+  const T* add = nullptr;  // of y's shape and layout
+  A low = -A(__builtin_inff()), high = A(__builtin_inff());
+  bool wanted = false;
+
+  Finish() {}
+  explicit Finish(const Epilogue& e)
+      : add(static_cast<const T*>(e.add)), low(bound(e.low)), high(bound(e.high)), wanted(bool(e)) {}
+  // The same for a y that begins `elements` later.
+  Finish behind(std::int64_t elements) const {
+    Finish f = *this;
+    if (add) f.add += elements;
+    return f;
+  }
+  // Of the first n lanes, whose place in y is `at`. NaN stays NaN, as in the activations.
+  FC_INLINE Vec<A> operator()(Vec<A> v, std::int64_t at, std::int64_t n) const {
+    if (add) v += load_up_to(add + at, n);
+    v = select<A>(v <= broadcast(low), broadcast(low), v);
+    return select<A>(v > broadcast(high), broadcast(high), v);
+  }
+
+ private:
+  static A bound(double v) { return A(to_accumulator(from_accumulator<T>(A(v)))); }
+};
+
+}  // namespace
+}  // namespace fastconv::cpu::FC_ISA
