@@ -50,6 +50,9 @@ import fastconv as fc  # noqa: E402
 import fastconv.backend  # noqa: E402
 import fastconv.cuda  # noqa: E402
 
+# Looking for doctests in this plugin would switch it on.
+collect_ignore = ["fake_gpu.py"]
+
 # Same examples in every run: a failure seen in CI is a failure seen at home.
 hypothesis.settings.register_profile(
     "fastconv",
