@@ -263,9 +263,6 @@ class OnDevice:
 @pytest.mark.skipif(fastconv.cuda.is_available(), reason="they are computed")
 @pytest.mark.parametrize("device", [2, 10, 13])  # DLPack's CUDA, ROCm, and memory that CUDA manages
 def test_gpu_arrays_are_refused(backend, device):
-    words = (
-        "in the host's memory, got .* elsewhere" if device == 10 else "in GPU memory, which cannot be computed here: .*"
-    )
     for call in (
         lambda a: F.relu(a),
         lambda a: F.conv2d(np.ones((1, 1, 4, 4), np.float32), a),
@@ -273,7 +270,10 @@ def test_gpu_arrays_are_refused(backend, device):
         lambda a: fc.tensor(a),
         lambda a: fc.backend.active(a),
     ):
-        with pytest.raises(NotImplementedError, match=words):
+        with pytest.raises(
+            NotImplementedError,
+            match=r"in (GPU memory, which cannot be computed here: |the host's memory, got .* elsewhere)",
+        ):
             call(OnDevice(device))
 
 
