@@ -30,7 +30,8 @@ int probe() {
   const int64_t size[3] = {1, H, W};
   SlideProblem<BFloat16, true> p{Image<BFloat16>(x.data(), Layout::channels_last, C, size),
                                  Image<BFloat16>(y.data(), Layout::channels_last, K, size),
-                                 w.data(), nullptr, y.data(), N, 1, C, K, K * R * R * C, 1, R * R * C, C, false, {}, 0, 0};
+                                 w.data(), nullptr, Finish<BFloat16>(), y.data(), N, 1, C, K, K * R * R * C, 1,
+                                 R * R * C, C, false, {}, 0, 0};
   for (int d = 0; d < 3; d++) p.axis[d] = {d ? R : 1, 1, d ? 1 : 0, 1, 1, 1};
   using Tile = MatrixTile<64, 32, 3>;
   p.row_tiles = ceil_div(N * H * W, Tile::BM);
