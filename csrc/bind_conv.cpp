@@ -137,24 +137,29 @@ Epilogue take_epilogue(py::handle add_object, py::handle low, py::handle high, c
   return e;
 }
 
-py::object forward(const ConvParameters& p, bool transposed, py::handle x_object, py::handle w_object,
-                   py::handle b_object, py::handle add_object = py::none(), py::handle low = py::float_(-HUGE_VAL),
-                   py::handle high = py::float_(HUGE_VAL)) {
+py::object forward(const ConvParameters& p, py::handle x_object, py::handle w_object, py::handle b_object,
+                   py::handle add_object, py::handle low, py::handle high) {
   const Array x = take_image("input", x_object, p.nd);
   const Array w = take_weight("weight", w_object, p.nd, x.dtype);
-  const ConvShape s = shape_of(p, transposed, x.shape, w.shape, x.dtype, x.layout);
-  const Array b = take_bias(b_object, transposed ? s.C : s.K, x.dtype);
-  const Array y = new_image(x.dtype, p.nd, s.N, transposed ? s.C : s.K, transposed ? s.in : s.out, x.layout, x.unbatched);
-  if (transposed) {
-    input_gradient(s, x, w, b, y);
-    return y.owner;
-  }
+  const ConvShape s = shape_of(p, false, x.shape, w.shape, x.dtype, x.layout);
+  const Array b = take_bias(b_object, s.K, x.dtype);
+  const Array y = new_image(x.dtype, p.nd, s.N, s.K, s.out, x.layout, x.unbatched);
   Array add;
   const Epilogue epilogue = take_epilogue(add_object, low, high, y, p.nd, &add);
   if (s.N)
     run_kernel(work(s), [&](Context& ctx) {
       cpu::active().conv_forward(s, x.data, w.data, b.data, epilogue, y.data, ctx);
     });
+  return y.owner;
+}
+
+py::object transposed_forward(const ConvParameters& p, py::handle x_object, py::handle w_object, py::handle b_object) {
+  const Array x = take_image("input", x_object, p.nd);
+  const Array w = take_weight("weight", w_object, p.nd, x.dtype);
+  const ConvShape s = shape_of(p, true, x.shape, w.shape, x.dtype, x.layout);
+  const Array b = take_bias(b_object, s.C, x.dtype);
+  const Array y = new_image(x.dtype, p.nd, s.N, s.C, s.in, x.layout, x.unbatched);
+  input_gradient(s, x, w, b, y);
   return y.owner;
 }
 
@@ -283,7 +288,9 @@ py::object linear_forward(py::handle x_object, py::handle w_object, py::handle b
     return y.owner;
   }
   const ConvShape s = ConvShape::make_linear(rows, in, out, x.dtype);
-  run_kernel(work(s), [&](Context& ctx) { cpu::active().conv_forward(s, x.data, w.data, b.data, Epilogue(), y.data, ctx); });
+  run_kernel(work(s), [&](Context& ctx) {
+    cpu::active().conv_forward(s, x.data, w.data, b.data, Epilogue(), y.data, ctx);
+  });
   return y.owner;
 }
 
@@ -392,7 +399,7 @@ void bind_conv(py::module_& m) {
   using H = py::handle;
   m.def("conv_forward",
         [](H x, H w, H b, H stride, H padding, H dilation, H groups, int nd, H add, H low, H high) {
-          return forward(parameters(stride, padding, dilation, groups, nd), false, x, w, b, add, low, high);
+          return forward(parameters(stride, padding, dilation, groups, nd), x, w, b, add, low, high);
         },
         arg("x"), arg("w"), arg("b"), arg("stride"), arg("padding"), arg("dilation"), arg("groups"), arg("nd"),
         arg("add") = py::none(), arg("low") = -HUGE_VAL, arg("high") = HUGE_VAL);
@@ -415,7 +422,7 @@ void bind_conv(py::module_& m) {
   };
   m.def("conv_transpose_forward",
         [=](H x, H w, H b, H stride, H padding, H output_padding, H groups, H dilation, int nd) {
-          return forward(transposed(stride, padding, output_padding, groups, dilation, nd), true, x, w, b);
+          return transposed_forward(transposed(stride, padding, output_padding, groups, dilation, nd), x, w, b);
         },
         arg("x"), arg("w"), arg("b"), arg("stride"), arg("padding"), arg("output_padding"), arg("groups"),
         arg("dilation"), arg("nd"));

@@ -16,6 +16,7 @@ from .nn.modules.activation import Hardtanh, LeakyReLU, ReLU
 from .nn.modules.arguments import is_floating, size
 from .nn.modules.calling import convert_leaves
 from .nn.modules.conv import _Conv, _ConvBase
+from .nn.modules.elementwise_activation import CELU, ELU, SELU, Hardsigmoid, Hardswish, Mish, RReLU, SiLU, Threshold
 from .nn.modules.linear import Linear
 from .nn.modules.module import Module
 from .nn.modules.normalization import BatchNorm
@@ -32,7 +33,7 @@ Call = tuple[Module, Tensor, Tensor]
 Values = dict[int, Tensor]
 """What a recorded pass computed, by the id of the Nodes."""
 
-_COPYING = (Hardtanh, LeakyReLU)
+_COPYING = (Hardtanh, LeakyReLU, CELU, ELU, SELU, Hardsigmoid, Hardswish, Mish, RReLU, SiLU, Threshold)
 """Layers that have no kernel in place: they would compute another array and copy it back, at twice the time."""
 
 

@@ -330,6 +330,11 @@ class Broadcasting(nn.Module):
         return self.clamp(self.add(y, x[:, :1, :1, :1]))
 
 
+def test_layers_without_a_kernel_in_place_make_new_arrays():
+    fast = fc.optimize(nn.Sequential(nn.Linear(3, 4), nn.SiLU(), nn.Linear(4, 4), nn.ReLU()), (2, 3))
+    assert fast.inplace == ("3",)
+
+
 def test_sums_that_broadcast_are_not_fused():
     net = Broadcasting().eval()
     x = 5 * image(2, 3, 9, 8)

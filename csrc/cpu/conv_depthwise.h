@@ -7,14 +7,15 @@
 
 namespace fastconv::cpu::FC_ISA {
 
-void depthwise_forward(const ConvShape&, const void* x, const void* w, const void* b, const Epilogue&, void* y, Context&);
+void depthwise_forward(const ConvShape&, const void* x, const void* w, const void* b, const Epilogue&, void* y,
+                       Context&);
 void depthwise_backward_input(const ConvShape&, const void* dy, const void* w, const void* b, void* dx, Context&);
 void depthwise_backward_weight(const ConvShape&, const void* dy, const void* x, void* dw, Context&);
 
 // The kernels for channels-first planes and the filters of mobile networks; fit: whether they do this shape.
 bool depthwise_planes_fit(const ConvShape&, ConvOp);
-void depthwise_planes(const ConvShape&, bool gradient, const void* source, const void* w, const void* b, const Epilogue&,
-                      void* result, int threads);
+void depthwise_planes(const ConvShape&, bool gradient, const void* source, const void* w, const void* b,
+                      const Epilogue&, void* result, int threads);
 void depthwise_planes_weight(const ConvShape&, const void* dy, const void* x, void* dw, int threads, Context&);
 std::size_t depthwise_planes_weight_workspace(const ConvShape&);  // bytes
 

@@ -213,8 +213,8 @@ template <class A> Workspace<A> lay_out(const TapProblem& p, Blocking& b, bool d
   w.scratch_bytes = aligned(b.scratch_elements * item);
   w.tile_bytes = direct_store ? 0 : aligned((b.pixels + b.group_rows) * b.panel_columns * item);
   w.group_bytes = aligned(b.pixels * int64_t(sizeof(Group)));
-  w.thread_bytes = w.scratch_bytes + w.group_bytes +
-                   (b.own_panels ? b.own_count * (w.tile_bytes + aligned(b.own_steps * b.panel_columns * item)) : w.tile_bytes);
+  const int64_t own_bytes = b.own_panels ? aligned(b.own_steps * b.panel_columns * item) : 0;
+  w.thread_bytes = w.scratch_bytes + w.group_bytes + (b.own_panels ? b.own_count : 1) * (w.tile_bytes + own_bytes);
   const int64_t shared = panels + bias + runs + chunks + slots;
   b.threads = int(max_of(1, min_of(b.threads, (kWorkspaceBytes - shared) / w.thread_bytes)));
   w.total = shared + b.threads * w.thread_bytes;

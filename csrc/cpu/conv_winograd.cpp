@@ -323,8 +323,8 @@ void solve(const ConvShape& s, ConvOp op, const T* x, const T* w, const T* bias,
   if (!block) return;
   for (int64_t n = 0; n < s.N; n++) largest[n] = 0;
   char* threads = block + b.total - b.threads * b.thread_bytes;
-  Call<M, T>{p, b, x, w, bias, Finish<T>(epilogue), y, reinterpret_cast<A*>(block + b.bias_bytes), reinterpret_cast<A*>(block), threads,
-             largest}.run();
+  A *u = reinterpret_cast<A*>(block + b.bias_bytes), *biases = reinterpret_cast<A*>(block);
+  Call<M, T>{p, b, x, w, bias, Finish<T>(epilogue), y, u, biases, threads, largest}.run();
 }
 
 }  // namespace

@@ -149,24 +149,17 @@ class Optimizer:
                 raise ValueError(f"parameter of shape {parameter.data.shape} is read-only")
             if is_device_array(parameter.data) != is_device_array(parameter.grad):
                 one_device("step", (("a parameter", parameter.data), ("its grad", parameter.grad)))
-        here = [pair for pair in pairs if type(pair[0].data) is type(pair[0].grad) is np.ndarray]
+        tasks: list[Callable[[], None]] = []
+        elements = 0
         for parameter, group in pairs:
-            if type(parameter.data) is not np.ndarray or type(parameter.grad) is not np.ndarray:
-                self._step_on_device(parameter, group)
-        tasks = [task for parameter, group in here for task in self._tasks(parameter, group)]
-        run_together(tasks, sum(parameter.data.size for parameter, _ in here) // _WORTH_A_THREAD)
+            if type(parameter.data) is type(parameter.grad) is np.ndarray:
+                tasks += self._tasks(parameter, group)
+                elements += parameter.data.size
+            else:  # by CuPy, on the GPU of the parameter: of the arrays as they are, no blocks
+                with guard(parameter.data):
+                    self._update_whole(parameter.data, parameter.grad, self._state_beside(parameter), group)
+        run_together(tasks, elements // _WORTH_A_THREAD)
         return loss
-
-    def _step_on_device(self, parameter: Tensor, group: dict[str, Any]) -> None:
-        """A step by CuPy, on the GPU of the parameter; of the arrays as they are, no blocks."""
-        data = parameter.data
-        with guard(data):
-            wide = data.astype(np.float32) if data.dtype.itemsize == 2 else data
-            gradient = as_array(parameter.grad, wide.dtype)
-            state = self._state_beside(parameter)
-            self._update(wide, -gradient if group["maximize"] else gradient, state, group)
-            if wide is not data:
-                data[...] = wide
 
     def _state_beside(self, parameter: Tensor) -> dict[str, Any]:
         """The moments of `parameter`, moved to where it is: it may have left them behind."""
@@ -214,7 +207,7 @@ class Optimizer:
     def _update_whole(self, data: Any, gradient: Any, state: dict[str, Any], group: dict[str, Any]) -> None:
         # 16-bit types step in float32 and are rounded once; float32 and float64 step in place.
         wide = data.astype(np.float32) if data.dtype.itemsize == 2 else data
-        gradient = np.asarray(gradient, wide.dtype)
+        gradient = as_array(gradient, wide.dtype)
         self._update(wide, -gradient if group["maximize"] else gradient, state, group)
         if wide is not data:
             data[...] = wide

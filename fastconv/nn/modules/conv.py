@@ -35,6 +35,7 @@ class _ConvBase(Module):
 
     _nd: int
     _transposed = False
+    _limits: tuple[float, float] | None = None  # set by `fastconv.optimize`: of an activation that went into the layer
 
     def _set_up(
         self,
@@ -94,7 +95,7 @@ class _ConvBase(Module):
             parts.append("bias=False")
         if self.padding_mode != "zeros":
             parts.append(f"padding_mode={self.padding_mode}")
-        if getattr(self, "_limits", None) is not None:
+        if self._limits is not None:
             parts.append(f"limits={self._limits}")
         return ", ".join(parts)
 
@@ -113,10 +114,7 @@ class Pending:
 
 
 class _Conv(_ConvBase):
-    # What `fastconv.optimize` sets: limits of the outputs (an activation that went into the layer), and whether the sum
-    # that follows does the work.
-    _limits: tuple[float, float] | None = None
-    _awaits_sum = False
+    _awaits_sum = False  # set by `fastconv.optimize`: the sum that follows does the work
 
     def __init__(
         self,
@@ -149,34 +147,28 @@ class _Conv(_ConvBase):
 
     def forward(self, x: Any) -> Any:
         """Convolve `x` of shape (N, C, *S) or (C, *S)."""
-        if type(x) is np.ndarray and (self._awaits_sum or self._limits is not None):
-            # A hook wants to see an array.
-            return (
-                Pending(self, x)
-                if self._awaits_sum and not self._forward_hooks
-                else self._convolved(x, None, self._limits)
-            )
-        y = self._plain(x)
+        if type(x) is np.ndarray:
+            if self._awaits_sum and not self._forward_hooks:  # a hook wants to see an array
+                return Pending(self, x)
+            if self._limits is not None:
+                return self._convolved(x, None, self._limits)
+        weight, bias = operands(x, self.weight, self.bias)
+        x, padding = self._padded(x)
+        y = _CONV[self._nd](x, weight, bias, self.stride, padding, self.dilation, self.groups)
         return y if self._limits is None else F.hardtanh(y, *self._limits)
 
     def _convolved(self, x: np.ndarray, add: np.ndarray | None, limits: tuple[float, float] | None) -> np.ndarray:
-        padding = self.padding
-        if self.padding_mode != "zeros":
-            amounts = self._border(x.shape[-self._nd :])
-            x, padding = (F.pad(x, amounts, mode=self.padding_mode) if any(amounts) else x), 0
         weight, bias = operands(x, self.weight, self.bias)
+        x, padding = self._padded(x)
         options = self.stride, padding, self.dilation, self.groups, self._nd
         return backend.ops.conv_forward(x, weight, bias, *options, add, *(limits or (-math.inf, math.inf)))
 
-    def _plain(self, x: Any) -> Any:
-        weight, bias = operands(x, self.weight, self.bias)
-        conv = _CONV[self._nd]
+    def _padded(self, x: Any) -> tuple[Any, Any]:
+        """`x` and the padding that is left to the convolution: all of it, but for borders that are no zeros."""
         if self.padding_mode == "zeros":
-            return conv(x, weight, bias, self.stride, self.padding, self.dilation, self.groups)
+            return x, self.padding
         amounts = self._border(tuple(x.shape)[-self._nd :])
-        if any(amounts):
-            x = F.pad(x, amounts, mode=self.padding_mode)
-        return conv(x, weight, bias, self.stride, 0, self.dilation, self.groups)
+        return F.pad(x, amounts, mode=self.padding_mode) if any(amounts) else x, 0
 
     def _border(self, extent: tuple[int, ...]) -> tuple[int, ...]:
         """The padding in F.pad's order: last dimension first, before and after."""
