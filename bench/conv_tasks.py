@@ -48,6 +48,10 @@ def _forward(case: ConvCase, a: Arrays) -> Call:
     return partial(F.conv2d, a["x"], a["w"], None, **_options(case))
 
 
+def _packed(case: ConvCase, a: Arrays) -> Call:
+    return partial(F.conv2d, a["x"], F.pack_weight(a["w"]), None, **_options(case))
+
+
 def _backward(case: ConvCase, a: Arrays) -> Call:
     _, pullback = F.conv2d.vjp(a["x"], a["w"], **_options(case))
     return partial(pullback, a["dy"])
@@ -56,6 +60,13 @@ def _backward(case: ConvCase, a: Arrays) -> Call:
 def _shape(case: ConvCase) -> str:
     stride = f" s{case.stride[0]}" if case.stride[0] > 1 else ""
     return f"{case.C}x{case.H}x{case.W} -> {case.K}, {case.R}x{case.S}{stride}"
+
+
+def packed_tasks(batch: int) -> Iterator[Task]:
+    """The dense convolutions forward with weights that were packed before: `F.pack_weight`."""
+    for task in tasks(batch, backward=False, depthwise=False):
+        case = next(named for named in CONVS if str(named) == task.layer)
+        yield replace(task, op="conv_packed", ours=partial(_packed, replace(case, N=batch)))
 
 
 def tasks(batch: int, backward: bool, depthwise: bool) -> Iterator[Task]:

@@ -10,6 +10,7 @@ from .report import Row, number, ratio_mean
 
 _TITLES = {
     "conv": "conv2d forward",
+    "conv_packed": "conv2d forward, weights packed before",
     "conv_backward": "conv2d backward",
     "depthwise": "depthwise conv2d forward",
     "depthwise_backward": "depthwise conv2d backward",

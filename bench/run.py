@@ -21,13 +21,15 @@ from .task import Task, arrange, oracle
 
 Row = dict[str, Any]
 
-OPERATIONS = ("conv", "conv_backward", "depthwise", "pool", "norm", "relu", "call")
+OPERATIONS = ("conv", "conv_packed", "conv_backward", "depthwise", "pool", "norm", "relu", "call")
 
 
 def tasks(operation: str, batch: int) -> Iterator[Task]:
     """All rows of one of `OPERATIONS`; those after the convolutions come both ways."""
     if operation in ("conv", "conv_backward"):
         yield from conv_tasks.tasks(batch, operation == "conv_backward", depthwise=False)
+    elif operation == "conv_packed":
+        yield from conv_tasks.packed_tasks(batch)
     elif operation == "call":
         yield from call_tasks.tasks()
     else:

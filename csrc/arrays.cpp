@@ -3,6 +3,7 @@
 #include <atomic>
 #include <cmath>
 #include <cstring>
+#include <memory>
 #include <new>
 
 #include "array_library.h"
@@ -115,17 +116,16 @@ py::object copied(py::handle array, int order) {
   return py::reinterpret_steal<py::object>(p);
 }
 
+constexpr const char* kPackedWeight = "fastconv.PackedWeight";
+void free_packed_weight(PyObject* capsule) {
+  delete static_cast<PackedWeight*>(PyCapsule_GetPointer(capsule, kPackedWeight));
+}
+
 void free_block(PyObject* capsule) { pool_release(PyCapsule_GetPointer(capsule, nullptr)); }
 
-// A new array of this numpy type over a block of the pool.
-py::object new_array(int number, int ndim, const int64_t* shape, const int64_t* strides, int64_t bytes, void** data) {
-  void* block = pool_acquire(std::size_t(bytes));
-  if (!block) throw std::bad_alloc();
-  PyObject* owner = PyCapsule_New(block, nullptr, free_block);
-  if (!owner) {
-    pool_release(block);
-    throw py::error_already_set();
-  }
+// A new array of this numpy type over memory that belongs to `owner`.
+py::object array_over(void* block, py::object owner, int number, int ndim, const int64_t* shape, const int64_t* strides,
+                      int flags) {
   auto& api = npy::npy_api::get();
   PyObject* descr = number >= 256 ? bfloat16_descr : api.PyArray_DescrFromType_(number);
   if (number >= 256) Py_INCREF(descr);
@@ -134,15 +134,24 @@ py::object new_array(int number, int ndim, const int64_t* shape, const int64_t* 
     dims[i] = shape[i];
     steps[i] = strides[i];
   }
-  PyObject* a = api.PyArray_NewFromDescr_(api.PyArray_Type_, descr, ndim, dims, steps, block, kWriteable | kAligned,
-                                          nullptr);
-  if (!a) {
-    Py_DECREF(owner);
+  PyObject* a = api.PyArray_NewFromDescr_(api.PyArray_Type_, descr, ndim, dims, steps, block, flags, nullptr);
+  if (!a) throw py::error_already_set();
+  api.PyArray_SetBaseObject_(a, owner.release().ptr());
+  return py::reinterpret_steal<py::object>(a);
+}
+
+// The same over a block of the pool.
+py::object new_array(int number, int ndim, const int64_t* shape, const int64_t* strides, int64_t bytes, void** data) {
+  void* block = pool_acquire(std::size_t(bytes));
+  if (!block) throw std::bad_alloc();
+  PyObject* owner = PyCapsule_New(block, nullptr, free_block);
+  if (!owner) {
+    pool_release(block);
     throw py::error_already_set();
   }
-  api.PyArray_SetBaseObject_(a, owner);
   *data = block;
-  return py::reinterpret_steal<py::object>(a);
+  return array_over(block, py::reinterpret_steal<py::object>(owner), number, ndim, shape, strides,
+                    kWriteable | kAligned);
 }
 
 void dense_strides(Layout layout, int ndim, const int64_t* shape, int64_t item, int64_t* strides) {
@@ -361,6 +370,27 @@ Array new_indices(int nd, int64_t n, int64_t c, const int64_t* space, Layout lay
 Array new_window_indices(std::size_t item, int nd, int64_t n, int64_t c, const int64_t* space, Layout layout,
                          bool unbatched) {
   return new_spatial(item == 1 ? kNpyUint8 : kNpyInt32, int64_t(item), DType::f32, nd, n, c, space, layout, unbatched);
+}
+
+py::object frozen_copy(const Array& a) {
+  const int64_t item = int64_t(item_size(a.dtype)), bytes = a.size() * item;
+  void* block = pool_acquire(std::size_t(bytes));
+  if (!block) throw std::bad_alloc();
+  std::memcpy(block, a.data, std::size_t(bytes));
+  int64_t strides[kMaxDims];
+  dense_strides(Layout::channels_first, a.ndim, a.shape, item, strides);
+  auto weight = std::make_unique<PackedWeight>(block);
+  py::object owner = py::reinterpret_steal<py::object>(PyCapsule_New(weight.get(), kPackedWeight, free_packed_weight));
+  if (!owner) throw py::error_already_set();
+  weight.release();
+  return array_over(block, std::move(owner), number_of(a.dtype), a.ndim, a.shape, strides, kAligned);
+}
+
+PackedWeight* packed_weight_of(const Array& a) {
+  const auto* p = npy::array_proxy(a.owner.ptr());
+  if (!p->base || p->flags & kWriteable || !PyCapsule_IsValid(p->base, kPackedWeight)) return nullptr;
+  auto* weight = static_cast<PackedWeight*>(PyCapsule_GetPointer(p->base, kPackedWeight));
+  return weight->data() == a.data ? weight : nullptr;
 }
 
 Array new_dense(DType dtype, int ndim, const int64_t* shape) {

@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "context.h"
+#include "packed_weight.h"
 #include "shapes.h"
 
 namespace fastconv {
@@ -70,6 +71,10 @@ Array new_window_indices(std::size_t item, int nd, std::int64_t n, std::int64_t 
                          Layout layout, bool unbatched);
 Array new_dense(DType dtype, int ndim, const std::int64_t* shape);
 Array new_like(const Array& a);                                        // same dtype, shape and strides
+// A read-only copy that owns a PackedWeight, and the PackedWeight of an array that is one and nothing else: null for
+// its views, and where somebody made it writable. Weights alone are asked for it.
+py::object frozen_copy(const Array& a);
+PackedWeight* packed_weight_of(const Array& a);
 StridedArray new_strided(const StridedArray& like, const int64_t* shape);  // dense, in the layout of `like`
 
 // Parameters. `space` arrays are the last nd of three, as in shapes.h (leading entries left untouched).
@@ -83,8 +88,8 @@ int take_shape(const char* name, py::handle object, std::int64_t* shape, int lea
 int thread_count();                                                    // threads.cpp
 
 // Runs f(ctx) with the GIL released where the work is worth it; MemoryError where the workspace could not be had.
-template <class F> void run_kernel(double work, F&& f) {
-  Context ctx(thread_count());
+template <class F> void run_kernel(double work, F&& f, PackedWeight* weight = nullptr) {
+  Context ctx(thread_count(), weight);
   if (work < 50e3) {
     f(ctx);
   } else {

@@ -149,7 +149,7 @@ py::object forward(const ConvParameters& p, py::handle x_object, py::handle w_ob
   if (s.N)
     run_kernel(work(s), [&](Context& ctx) {
       cpu::active().conv_forward(s, x.data, w.data, b.data, epilogue, y.data, ctx);
-    });
+    }, packed_weight_of(w));
   return y.owner;
 }
 
@@ -290,7 +290,7 @@ py::object linear_forward(py::handle x_object, py::handle w_object, py::handle b
   const ConvShape s = ConvShape::make_linear(rows, in, out, x.dtype);
   run_kernel(work(s), [&](Context& ctx) {
     cpu::active().conv_forward(s, x.data, w.data, b.data, Epilogue(), y.data, ctx);
-  });
+  }, packed_weight_of(w));
   return y.owner;
 }
 
@@ -345,6 +345,20 @@ py::object linear_backward_bias(py::handle dy_object) {
   Array dy = take_rows("dy", dy_object);
   dy.layout = Layout::channels_last;
   return sum_channels(leading(dy), dy.shape[dy.ndim - 1], 1, dy);
+}
+
+// ---- frozen weights -------------------------------------------------------------------------------------------------
+
+py::object pack_weight(py::handle w_object) {
+  const Array w = take_dense("weight", w_object);
+  if (w.ndim < 1 || w.ndim > 5)
+    throw py::value_error("weight must have 1 to 5 dimensions, got shape " + shape_text(w.shape, w.ndim));
+  return frozen_copy(w);
+}
+
+std::size_t packed_bytes(py::handle w_object) {
+  const PackedWeight* weight = packed_weight_of(take_dense("weight", w_object));
+  return weight ? weight->bytes() : 0;
 }
 
 // ---- what explain() asks -------------------------------------------------------------------------------------------
@@ -413,6 +427,8 @@ void bind_conv(py::module_& m) {
           return backward_weight(parameters(stride, padding, dilation, groups, nd), false, dy, x, w_shape);
         },
         arg("dy"), arg("x"), arg("w_shape"), arg("stride"), arg("padding"), arg("dilation"), arg("groups"), arg("nd"));
+  m.def("pack_weight", pack_weight, arg("weight"));
+  m.def("packed_bytes", packed_bytes, arg("weight"));
   m.def("conv_backward_bias", backward_bias, arg("dy"), arg("nd"));
 
   const auto transposed = [](H stride, H padding, H output_padding, H groups, H dilation, int nd) {

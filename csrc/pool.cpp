@@ -217,6 +217,9 @@ void* Context::workspace(std::size_t bytes) {
   return block_;
 }
 
-Context::~Context() { pool_release(block_); }
+Context::~Context() {
+  abandon_form();
+  pool_release(block_);
+}
 
 }  // namespace fastconv

@@ -45,7 +45,7 @@ def test_a_run_writes_all_rows_as_json(fast, tmp_path, capsys):
     assert status == 0
     result = json.loads(file.read_text())
     assert [row["op"] for row in result["rows"]] == [
-        *("conv", "conv_backward", "depthwise", "depthwise_backward", "pool", "pool_backward"),
+        *("conv", "conv_packed", "conv_backward", "depthwise", "depthwise_backward", "pool", "pool_backward"),
         *("norm", "norm_backward", "relu", "relu_backward", "call"),
     ]
     for row in result["rows"]:
@@ -55,7 +55,7 @@ def test_a_run_writes_all_rows_as_json(fast, tmp_path, capsys):
             assert timing["ms"] > 0 and timing["spread"] >= 0 and len(timing["blocks"]) == 3
     assert result["environment"]["fastconv"] == fc.__version__
     printed = capsys.readouterr().out
-    assert "lenet-conv2" in printed and "11 rows" in printed
+    assert "lenet-conv2" in printed and "12 rows" in printed
 
 
 def test_a_run_against_torch_has_its_times(fast, torch, tmp_path, capsys):
@@ -134,7 +134,7 @@ def test_what_is_chosen():
     vgg = [found.layer for found in cli._selected(options("--op", "conv_backward", "--network", "vgg16"))]
     assert len(vgg) == 9 and all(layer.startswith("vgg16-") for layer in vgg)
     assert {found.op for found in cli._selected(options())} == {
-        *("conv", "conv_backward", "depthwise", "depthwise_backward", "pool", "pool_backward"),
+        *("conv", "conv_packed", "conv_backward", "depthwise", "depthwise_backward", "pool", "pool_backward"),
         *("norm", "norm_backward", "relu", "relu_backward", "call"),
     }
     with pytest.raises(ValueError, match="no layer"):

@@ -348,7 +348,7 @@ def test_every_function_is_documented_and_differentiable():
         function = getattr(F, name)
         for part in ("Parameters\n", "Returns\n", "Raises\n", "Examples\n", ">>> "):
             assert part in function.__doc__, (name, part)
-        if name != "one_hot":  # integers in, integers out
+        if name not in ("one_hot", "pack_weight"):  # integers in, integers out; the values as they are
             assert callable(function.vjp) and name in function.vjp.__doc__
 
 

@@ -225,14 +225,18 @@ bool solve_amx(TapProblem p, const T* x, const T* weights, const T* bias, T* y, 
   flatten_pointwise(p);
   const TapAxis &depth = p.axis[0], &high = p.axis[1], &wide = p.axis[2];
   AmxBlocking b = amx_blocking(p, Parts, ctx.threads_for(flops, flops / 4));
-  const AmxWorkspace ws = amx_lay_out(p, b, Parts);
+  const int64_t all_panels = p.groups * b.panels_per_group, out_channels = p.groups * p.columns;
+  bool packed;
+  uint16_t* kept = packed_panels<T, uint16_t>(ConvAlgorithm::amx, p, kAmxColumns, Parts, all_panels * b.panel_values,
+                                              &packed, ctx);
+  const AmxWorkspace ws = amx_lay_out(p, b, Parts, kept);
   char* base = static_cast<char*>(ctx.workspace(std::size_t(ws.total)));
   if (!base) return true;
-  uint16_t* panels = reinterpret_cast<uint16_t*>(base);
+  uint16_t* panels = kept ? kept : reinterpret_cast<uint16_t*>(base);
+  if (kept) b.panels_per_pass = all_panels;
   float* shift = reinterpret_cast<float*>(base + ws.bias);
   int64_t* offsets = reinterpret_cast<int64_t*>(base + ws.offsets);
   std::int32_t* slots = reinterpret_cast<std::int32_t*>(base + ws.slots);
-  const int64_t all_panels = p.groups * b.panels_per_group, out_channels = p.groups * p.columns;
   const int64_t out_plane = high.out * wide.out;
   const bool last = p.layout == Layout::channels_last;
   constexpr bool same_type = sizeof(T) == 4;
@@ -360,7 +364,7 @@ bool solve_amx(TapProblem p, const T* x, const T* weights, const T* bias, T* y, 
   int all_plain = 1;
   for (int64_t u0 = 0; u0 < all_panels; u0 += b.panels_per_pass) {
     const int64_t u1 = min_of(u0 + b.panels_per_pass, all_panels);
-    parallel_for(b.threads, u1 - u0, [&](int64_t i, int thread) {
+    parallel_for(b.threads, packed ? 0 : u1 - u0, [&](int64_t i, int thread) {
       const int64_t u = u0 + i, group = u / b.panels_per_group, k0 = u % b.panels_per_group * kAmxColumns;
       float* rows = reinterpret_cast<float*>(base + ws.shared + thread * ws.thread_bytes);
       if (!split_panel<T, Parts>(p, b, weights + group * group_weights + k0 * p.column_stride, slots,
@@ -368,6 +372,7 @@ bool solve_amx(TapProblem p, const T* x, const T* weights, const T* bias, T* y, 
         __atomic_store_n(&all_plain, 0, __ATOMIC_RELAXED);
     });
     if (!all_plain) return false;
+    if (kept) ctx.packed_filled();
     parallel_for(b.threads, tasks, [&](int64_t task, int thread) { compute(task, thread, u0, u1); });
   }
   return true;

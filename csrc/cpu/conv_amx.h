@@ -138,10 +138,10 @@ struct AmxWorkspace {
   int64_t flags, sums, groups, window, thread_bytes, total;  // of a thread: behind its block of source pixels
 };
 
-FC_INLINE AmxWorkspace amx_lay_out(const TapProblem& p, AmxBlocking& b, int parts) {
+FC_INLINE AmxWorkspace amx_lay_out(const TapProblem& p, AmxBlocking& b, int parts, bool kept_panels = false) {
   AmxWorkspace w{};
   const int64_t padded = p.groups * b.panels_per_group * kAmxColumns;
-  w.bias = aligned(b.panels_per_pass * b.panel_values * 2);
+  w.bias = kept_panels ? 0 : aligned(b.panels_per_pass * b.panel_values * 2);
   w.offsets = w.bias + aligned(padded * 4);
   w.slots = w.offsets + aligned(b.blocks * 8);
   w.shared = w.slots + aligned(p.kernel_taps() * 4);

@@ -125,12 +125,20 @@ void solve(ConvAlgorithm algorithm, TapProblem p, const T* x, const T* weights, 
   Blocking b = choose_blocking<A>(p, threads);
   const bool last = p.layout == Layout::channels_last;
   const bool direct_store = p.same_type && last;
+  const int64_t panel_size = p.depth() * b.panel_columns, all_panels = p.groups * b.panels_per_group;
+  bool packed = false;
+  A* kept = packed_panels<T, A>(ConvAlgorithm::direct, p, b.panel_columns, 1, all_panels * panel_size, &packed, ctx);
+  if (kept) {
+    b.own_panels = false;
+    b.kept_panels = true;
+    b.panels_per_pass = all_panels;
+  }
   Workspace<A> ws = lay_out<A>(p, b, direct_store);
   void* block = ctx.workspace(std::size_t(ws.total));
   if (!block) return;
   place(ws, block);
+  if (kept) ws.panels = kept;
   const int64_t chunk_count = build_runs(p, b, ws.runs, ws.chunks);
-  const int64_t panel_size = p.depth() * b.panel_columns, all_panels = p.groups * b.panels_per_group;
   const int64_t out_channels = p.groups * p.columns;
   const int64_t out_plane = high.out * wide.out;
 
@@ -269,8 +277,9 @@ void solve(ConvAlgorithm algorithm, TapProblem p, const T* x, const T* weights, 
   const int64_t tasks = b.image_blocks * depth.count * b.row_blocks * b.col_blocks * b.parts;
   for (int64_t u0 = 0; u0 < all_panels; u0 += b.panels_per_pass) {
     const int64_t u1 = min_of(u0 + b.panels_per_pass, all_panels);
-    if (!b.own_panels)
+    if (!b.own_panels && !packed)
       parallel_for(b.threads, u1 - u0, [&](int64_t i, int) { pack(u0 + i, 0, ws.panels + i * panel_size); });
+    if (kept) ctx.packed_filled();
     parallel_for(b.threads, tasks, [&](int64_t task, int thread) { compute(task, thread, u0, u1); });
   }
 }

@@ -75,17 +75,24 @@ void solve_pointwise_first(const TapProblem& p, const T* x, const T* weights, co
   using A = Accumulator<T>;
   constexpr int64_t width = kTileColumns<A>, half = kLanes<A>;
   const int64_t pixels = p.axis[0].count * p.axis[1].count * p.axis[2].count;
-  const PointwiseBlocking b = pointwise_blocking<A>(p, threads);
+  PointwiseBlocking b = pointwise_blocking<A>(p, threads);
+  bool filled;
+  A* kept = packed_panels<T, A>(ConvAlgorithm::pointwise, p, b.rows, 1, p.groups * b.tiles * b.rows * p.channels, &filled,
+                                ctx);
+  if (kept) {
+    b.total -= b.shared;
+    b.shared = 0;
+  }
   char* base = static_cast<char*>(ctx.workspace(std::size_t(b.total)));
   if (!base) return;
-  A* packed = reinterpret_cast<A*>(base);
   const int64_t panels = ceil_div(pixels, width);
 
   for (int64_t group = 0; group < p.groups; group++)
     for (int64_t t0 = 0; t0 < b.tiles; t0 += b.tiles_per_pass) {
       const int64_t t1 = min_of(t0 + b.tiles_per_pass, b.tiles);
+      A* packed = kept ? kept + (group * b.tiles + t0) * b.rows * p.channels : reinterpret_cast<A*>(base);
       const T* w = weights + group * p.columns * p.channels;
-      parallel_for(b.threads, t1 - t0, [&](int64_t i, int) {
+      parallel_for(b.threads, filled ? 0 : t1 - t0, [&](int64_t i, int) {
         A* tile = packed + i * b.rows * p.channels;
         for (int64_t r = 0; r < b.rows; r++) {
           const int64_t k = (t0 + i) * b.rows + r;
@@ -141,6 +148,7 @@ void solve_pointwise_first(const TapProblem& p, const T* x, const T* weights, co
         }
       });
     }
+  if (kept) ctx.packed_filled();
 }
 
 }  // namespace

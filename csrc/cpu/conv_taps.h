@@ -11,6 +11,7 @@
 // kTileColumns output channels and each chunk of the reduction (L1-sized), tiles of 2 x group_rows pixels run through.
 #pragma once
 #include "../ops.h"
+#include "../packed_weight.h"
 #include "gemm.h"
 
 namespace fastconv::cpu::FC_ISA {
@@ -65,6 +66,7 @@ struct Blocking {
   int64_t scratch_elements, pixels;
   int64_t panel_columns, panels_per_group, panels_per_pass, parts;
   bool own_panels;                                      // a task packs the panels that it alone uses
+  bool kept_panels;                                     // they are a frozen weight's packed form
   int64_t own_steps, own_count;                         // reduction steps and panels that it packs at a time
   int64_t run_capacity;
   int64_t image_blocks, row_blocks, col_blocks;
@@ -206,7 +208,8 @@ FC_INLINE int64_t aligned(int64_t bytes) { return round_up(bytes, 64); }
 template <class A> Workspace<A> lay_out(const TapProblem& p, Blocking& b, bool direct_store) {
   Workspace<A> w{};
   const int64_t item = sizeof(A);
-  const int64_t panels = b.own_panels ? 0 : aligned(b.panels_per_pass * p.depth() * b.panel_columns * item);
+  const bool elsewhere = b.own_panels || b.kept_panels;
+  const int64_t panels = elsewhere ? 0 : aligned(b.panels_per_pass * p.depth() * b.panel_columns * item);
   const int64_t bias = aligned(p.groups * b.panels_per_group * b.panel_columns * item);
   const int64_t runs = aligned(b.run_capacity * int64_t(sizeof(Run))), chunks = aligned((b.run_capacity + 1) * 8);
   const int64_t slots = aligned(p.kernel_taps() * 4);
@@ -242,6 +245,20 @@ FC_INLINE TapProblem forward_problem(const ConvShape& s) {
   p.layout = s.layout;
   p.same_type = s.dtype == DType::f32 || s.dtype == DType::f64;
   return p;
+}
+
+template <class T> constexpr DType kStored = DType::f32;
+template <> constexpr DType kStored<double> = DType::f64;
+template <> constexpr DType kStored<f16> = DType::f16;
+template <> constexpr DType kStored<bf16> = DType::bf16;
+
+// Where the weight of a forward convolution is frozen: its panels of `width` columns (packed_weight.h), else null.
+template <class T, class A>
+A* packed_panels(ConvAlgorithm algorithm, const TapProblem& p, int64_t width, int parts, int64_t elements, bool* filled,
+                 Context& ctx) {
+  const PackedForm form{algorithm, kStored<T>, kLanes<float>, std::int32_t(width), parts, p.groups, p.columns,
+                        p.channels, {p.kernel[0], p.kernel[1], p.kernel[2]}, p.axis[2].step};
+  return static_cast<A*>(ctx.packed_form(form, std::size_t(elements) * sizeof(A), filled));
 }
 
 // slots[kernel index of a tap] = its place among the problem's taps, -1 for taps that are not part of it.

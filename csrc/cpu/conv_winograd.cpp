@@ -34,6 +34,9 @@ struct TileBlocking {
   int threads;
 };
 
+// Of the transformed weights of a pass.
+int64_t pass_bytes(const TileBlocking& b) { return aligned(b.panels_per_pass * b.panel_size * int64_t(sizeof(A))); }
+
 // Rows of a register tile's groups that leave the fewest of them empty.
 int64_t register_rows(int64_t tiles) { return ceil_div(tiles, 2 * ceil_div(tiles, kTileRows)); }
 bool fills_better(int64_t tiles, int64_t than) {
@@ -97,7 +100,7 @@ template <int M> TileBlocking choose_tiles(const TapProblem& p, int threads) {
   b.raw_bytes = aligned(9 * kWeightChannels * b.panel_columns * item);
   b.thread_bytes = max_of(b.v_bytes + b.m_bytes + b.strip_bytes + b.pixel_bytes, b.raw_bytes);
   b.bias_bytes = aligned(p.groups * b.panels_per_group * b.panel_columns * item);
-  const int64_t shared = aligned(b.panels_per_pass * b.panel_size * item) + b.bias_bytes;
+  const int64_t shared = pass_bytes(b) + b.bias_bytes;
   b.threads = int(max_of(1, min_of(threads, (kWorkspaceBytes - shared) / b.thread_bytes)));
   b.total = shared + b.threads * b.thread_bytes;
   return b;
@@ -139,6 +142,7 @@ template <int M, class T> struct Call {
   Finish<T> finishing;
   T* y;
   A *u, *biases;
+  bool packed;  // u holds the transformed weights already
   char* scratch;
   std::uint32_t* largest;
 
@@ -294,7 +298,7 @@ template <int M, class T> struct Call {
     }
   }
 
-  void run() const {
+  void run(Context& ctx) const {
     const int64_t all_panels = p.groups * b.panels_per_group, chunks = ceil_div(p.channels, kWeightChannels);
     for (int64_t i = 0; i < all_panels * b.panel_columns; i++) {
       const int64_t k = i % (b.panels_per_group * b.panel_columns);
@@ -305,10 +309,13 @@ template <int M, class T> struct Call {
     const int64_t tasks = b.image_blocks * b.row_blocks * b.col_blocks * b.parts;
     for (int64_t u0 = 0; u0 < all_panels; u0 += b.panels_per_pass) {
       const int64_t u1 = min_of(u0 + b.panels_per_pass, all_panels);
-      parallel_for(b.threads, (u1 - u0) * chunks, [&](int64_t i, int thread) {
-        transform_weights(u0 + i / chunks, i % chunks * kWeightChannels, u + i / chunks * b.panel_size,
-                          reinterpret_cast<A*>(scratch + thread * b.thread_bytes));
-      });
+      if (!packed) {
+        parallel_for(b.threads, (u1 - u0) * chunks, [&](int64_t i, int thread) {
+          transform_weights(u0 + i / chunks, i % chunks * kWeightChannels, u + i / chunks * b.panel_size,
+                            reinterpret_cast<A*>(scratch + thread * b.thread_bytes));
+        });
+        ctx.packed_filled();
+      }
       parallel_for(b.threads, tasks, [&](int64_t task, int thread) { compute(task, thread, u0, u1); });
     }
   }
@@ -318,13 +325,21 @@ template <int M, class T>
 void solve(const ConvShape& s, ConvOp op, const T* x, const T* w, const T* bias, const Epilogue& epilogue, T* y,
            std::uint32_t* largest, Context& ctx) {
   const TapProblem p = unit_stride_problem(s, op);
-  const TileBlocking b = choose_tiles<M>(p, ctx.threads_for(s.flops(), s.flops() / 4));
+  TileBlocking b = choose_tiles<M>(p, ctx.threads_for(s.flops(), s.flops() / 4));
+  const int64_t all_panels = p.groups * b.panels_per_group;
+  bool packed;
+  A* kept = packed_panels<T, A>(M == 2 ? ConvAlgorithm::winograd_2x2 : ConvAlgorithm::winograd_4x4, p, b.panel_columns,
+                                1, all_panels * b.panel_size, &packed, ctx);
+  if (kept) {
+    b.total -= pass_bytes(b);
+    b.panels_per_pass = all_panels;
+  }
   char* block = static_cast<char*>(ctx.workspace(std::size_t(b.total)));
   if (!block) return;
   for (int64_t n = 0; n < s.N; n++) largest[n] = 0;
   char* threads = block + b.total - b.threads * b.thread_bytes;
-  A *u = reinterpret_cast<A*>(block + b.bias_bytes), *biases = reinterpret_cast<A*>(block);
-  Call<M, T>{p, b, x, w, bias, Finish<T>(epilogue), y, u, biases, threads, largest}.run();
+  A *u = kept ? kept : reinterpret_cast<A*>(block + b.bias_bytes), *biases = reinterpret_cast<A*>(block);
+  Call<M, T>{p, b, x, w, bias, Finish<T>(epilogue), y, u, biases, packed, threads, largest}.run(ctx);
 }
 
 }  // namespace

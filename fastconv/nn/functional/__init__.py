@@ -109,6 +109,9 @@ from .normalization import (
     instance_norm,
     local_response_norm,
 )
+from .packing import (
+    pack_weight,
+)
 from .padding import (
     pad,
 )
@@ -245,6 +248,7 @@ __all__ = [
     "normalize",
     "one_hot",
     "one_vs_all_hinge_loss",
+    "pack_weight",
     "pad",
     "pairwise_distance",
     "pixel_shuffle",
