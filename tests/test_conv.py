@@ -57,6 +57,15 @@ DEPTHWISE_TILES = [
     Conv("depthwise_bands", (1, 17, 131, 30), (17, 1, 3, 3), (1, 1), _pads(1, 1), (1, 1), 17),
     Conv("depthwise_bands_s2", (1, 17, 141, 42), (17, 1, 3, 3), (2, 2), _pads(1, (0, 2)), (1, 1), 17),
 ]
+# One tap along an axis with a stride: what lies between the pixels is left out of a block; padding of all kinds before.
+SKIPPING = [
+    Conv("skip_both", (2, 70, 9, 11), (40, 70, 1, 1), (2, 3), _pads((1, 2), (2, 0)), (1, 1)),
+    Conv("skip_padding", (1, 18, 4, 5), (33, 18, 1, 1), (3, 4), _pads((5, 3), (7, 6)), (1, 1)),
+    Conv("skip_rows", (2, 37, 10, 12), (35, 37, 1, 3), (3, 2), _pads((1, 0), 1), (1, 2)),
+    Conv("skip_columns", (2, 37, 10, 12), (35, 37, 3, 1), (1, 3), _pads(1, (1, 2)), (2, 1)),
+    Conv("skip_page", (2, 512, 4, 28), (20, 512, 1, 1), (1, 2), _pads(0, 0), (1, 1)),
+    Conv("skip_groups", (2, 12, 7, 8), (36, 4, 1, 1), (2, 2), _pads(0, 0), (1, 1), 3),
+]
 OTHER_RANKS = [
     Conv("line", (2, 3, 17), (5, 3, 3), (1,), _pads(1), (1,)),
     Conv("line_audio", (1, 2, 90), (4, 2, 16), (8,), _pads(4), (1,)),
@@ -72,7 +81,7 @@ OTHER_RANKS = [
     Conv("volume_pointwise", (2, 7, 3, 3, 5), (9, 7, 1, 1, 1), (1, 1, 1), _pads(0, 0, 0), (1, 1, 1)),
     Conv("volume_empty_batch", (0, 2, 3, 3, 3), (4, 2, 2, 2, 2), (1, 1, 1), _pads(0, 0, 0), (1, 1, 1)),
 ]
-CASES = [*PLANE, *DEPTHWISE_TILES, *OTHER_RANKS]
+CASES = [*PLANE, *DEPTHWISE_TILES, *SKIPPING, *OTHER_RANKS]
 # What the tests below run that are about something else than shapes: one case for each kind of kernel.
 KINDS = [
     c

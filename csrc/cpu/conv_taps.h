@@ -25,7 +25,10 @@ struct TapAxis {
   int64_t weight_first, weight_step;         // kernel index of tap t
   int64_t source;                            // size of the source
   int64_t out_start, out_step, out;          // output index of grid point i: out_start + i * out_step, of `out`
-  int64_t span(int64_t points) const { return (points - 1) * unit + (taps - 1) * step + 1; }
+  int64_t span(int64_t points) const { return span(points, unit); }
+  int64_t span(int64_t points, int64_t unit_of_block) const {
+    return (points - 1) * unit_of_block + (taps - 1) * step + 1;
+  }
 };
 
 struct TapProblem {
@@ -61,6 +64,7 @@ struct Blocking {
   bool gathered;        // scratch holds a segment of pixels per tap, for kernels whose span would not fit
   bool folded;          // taps along the width and channels form one contiguous run
   int64_t images, rows, cols, group_rows;
+  int64_t high_unit, wide_unit;                         // lines and pixels of the source block between grid points
   int64_t pitch;                                        // between pixels, in elements
   int64_t row_pitch, slice_pitch, image_pitch;          // of the source block
   int64_t scratch_elements, pixels;
@@ -109,8 +113,12 @@ template <class A> Blocking choose_blocking(const TapProblem& p, int threads) {
   bool inside = true;
   for (const TapAxis& a : p.axis) inside = inside && a.first >= 0 && a.first + a.span(a.count) <= a.source;
   // Pixels a multiple of 4 KB apart share one L1 set, which holds fewer lines than a tile has rows: copied, they do not.
-  const bool spread = p.groups * p.channels * int64_t(sizeof(A)) % 4096 != 0;
-  b.in_place = p.same_type && p.layout == Layout::channels_last && inside && spread && wide.count % b.group_rows == 0;
+  const bool last = p.layout == Layout::channels_last;
+  const bool spread = wide.unit * p.groups * p.channels * int64_t(sizeof(A)) % 4096 != 0;
+  b.in_place = p.same_type && last && inside && spread && wide.count % b.group_rows == 0;
+  // What a stride passes over on its way from one filter tap to the next is not copied.
+  b.high_unit = high.taps == 1 && !b.in_place ? 1 : high.unit;
+  b.wide_unit = wide.taps == 1 && !b.in_place && last ? 1 : wide.unit;
   b.folded = wide.step == 1 && wide.taps > 1 && p.channels < 128 && (!b.in_place || p.groups == 1);
   b.images = 1;
   b.rows = high.count;
@@ -120,10 +128,10 @@ template <class A> Blocking choose_blocking(const TapProblem& p, int threads) {
   if (!b.in_place && !b.folded && p.channels * int64_t(sizeof(A)) % 2048 == 0) b.pitch += 64 / int64_t(sizeof(A));
 
   const auto scratch = [&](int64_t rows, int64_t cols) {
-    return depth.taps * high.span(rows) * wide.span(cols) * b.pitch * int64_t(sizeof(A));
+    return depth.taps * high.span(rows, b.high_unit) * wide.span(cols, b.wide_unit) * b.pitch * int64_t(sizeof(A));
   };
   const auto segment = [&](int64_t cols) {
-    return p.taps() * ((cols - 1) * wide.unit + 1) * b.pitch * int64_t(sizeof(A));
+    return p.taps() * ((cols - 1) * b.wide_unit + 1) * b.pitch * int64_t(sizeof(A));
   };
   // The block must leave a few tasks per thread, but not fewer pixels than weights are worth loading for.
   const int64_t wanted = threads > 1 ? 4 * threads : 1;
@@ -152,16 +160,16 @@ template <class A> Blocking choose_blocking(const TapProblem& p, int threads) {
     b.slice_pitch = high.source * b.row_pitch;
     b.image_pitch = depth.source * b.slice_pitch;
   } else if (b.gathered) {
-    b.row_pitch = ((b.cols - 1) * wide.unit + 1) * b.pitch;
+    b.row_pitch = ((b.cols - 1) * b.wide_unit + 1) * b.pitch;
     b.slice_pitch = b.row_pitch * high.taps * wide.taps;
     b.image_pitch = b.slice_pitch * depth.taps;
   } else {
-    b.row_pitch = wide.span(b.cols) * b.pitch;
-    b.slice_pitch = high.span(b.rows) * b.row_pitch;
+    b.row_pitch = wide.span(b.cols, b.wide_unit) * b.pitch;
+    b.slice_pitch = high.span(b.rows, b.high_unit) * b.row_pitch;
     b.image_pitch = b.slice_pitch * depth.taps;
   }
   // The last group of a row may read up to group_rows - 1 pixels behind it.
-  b.scratch_elements = b.in_place ? 0 : b.images * b.image_pitch + b.group_rows * wide.unit * b.pitch;
+  b.scratch_elements = b.in_place ? 0 : b.images * b.image_pitch + b.group_rows * b.wide_unit * b.pitch;
   b.pixels = b.images * b.rows * b.cols;
   b.image_blocks = ceil_div(p.N, b.images);
   b.row_blocks = ceil_div(high.count, b.rows);
@@ -181,7 +189,8 @@ template <class A> Blocking choose_blocking(const TapProblem& p, int threads) {
   if (b.own_panels) b.panels_per_pass = p.groups * b.panels_per_group;
   b.parts = max_of(1, min_of(b.panels_per_pass, ceil_div(wanted, spatial)));
   const int64_t runs = depth.taps * high.taps * (b.folded ? 1 : wide.taps);
-  b.run_capacity = runs + ceil_div(p.depth(), kChunkSteps) + runs * ceil_div(b.folded ? wide.taps * p.channels : p.channels, kChunkSteps);
+  const int64_t run = b.folded ? wide.taps * p.channels : p.channels;
+  b.run_capacity = runs + ceil_div(p.depth(), kChunkSteps) + runs * ceil_div(run, kChunkSteps) + kChunkSteps / 8;
   b.threads = threads;
   return b;
 }

@@ -34,6 +34,7 @@ template <class A> struct TileOutput {
   const A* bias;         // one value a column, added last; null for none
   const Finish<A>* finish = nullptr;  // after it, for rows that lie in the output, which begins at `origin`
   const A* origin = nullptr;
+  bool fetch = false;    // bring the rows, and what finish adds to them, into the cache while the sums are computed
 };
 
 // Direct tile: row i of group g reads group[g] + i * stride + run.source. No packing: rows are pixels of a
@@ -71,6 +72,16 @@ __attribute__((noinline)) void tile_direct(const A* const* group, std::int64_t s
   }
   const std::int64_t three = 3 * stride, four = 4 * stride, five = 5 * stride;
   for (std::int64_t r = 0; r < run_count; r++) {
+    if (out.fetch && r < Rows) {
+#pragma GCC unroll 2
+      for (int g = 0; g < 2; g++)
+#pragma GCC unroll 2
+        for (int j = 0; j < NV; j++) {
+          const A* to = out.rows[g] + r * out.stride + j * lanes;
+          __builtin_prefetch(to, 1);
+          if (out.finish && out.finish->add) __builtin_prefetch(out.finish->add + (to - out.origin));
+        }
+    }
     const A* p = group[0] + runs[r].source;
     const A* q = group[1] + runs[r].source;
     const A* b = panel + runs[r].weight * width;
