@@ -9,6 +9,8 @@
 #include "conv_depthwise.h"
 #include "conv_narrow_weight.h"
 #include "conv_select.h"
+#include "conv_winograd.h"
+#include "conv_winograd_weight.h"
 #include "parallel.h"
 #include "weight_gradient.h"
 
@@ -401,8 +403,11 @@ void conv_backward_weight(const ConvShape& s, const void* dy, const void* x, voi
   }
   const double bytes = double(item_size(s.dtype)) * (double(s.N) * double(s.C) * double(s.in_space()) + double(values));
   const int threads = ctx.threads_for(s.flops(), bytes);
-  if (select_conv(s, ConvOp::backward_weight).algorithm == ConvAlgorithm::narrow)
-    return narrow_backward_weight(s, dy, x, dw, threads, ctx);
+  const ConvAlgorithm algorithm = select_conv(s, ConvOp::backward_weight).algorithm;
+  if (algorithm == ConvAlgorithm::narrow) return narrow_backward_weight(s, dy, x, dw, threads, ctx);
+  if (algorithm == ConvAlgorithm::winograd_2x2 &&
+      (winograd_holds(winograd_backward_weight(s, dy, x, dw, threads, ctx)) || ctx.out_of_memory()))
+    return;
   const Plan plan = make_plan(s, threads);
   char* workspace = static_cast<char*>(ctx.workspace(plan.bytes(accumulator_size(s.dtype))));
   if (!workspace) return;

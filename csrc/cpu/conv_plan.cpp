@@ -8,6 +8,7 @@
 #include "conv_select.h"
 #include "conv_taps.h"
 #include "conv_winograd.h"
+#include "conv_winograd_weight.h"
 
 namespace fastconv::cpu::FC_ISA {
 namespace {
@@ -55,7 +56,8 @@ void conv_plan(const ConvShape& s, ConvOp op, int threads, ConvPlan* plan) {
   }
   if (op == ConvOp::backward_weight) {
     plan->workspace = choice.algorithm == ConvAlgorithm::narrow ? narrow_weight_workspace(s, threads)
-                                                                : backward_weight_workspace(s, threads);
+                      : choice.algorithm == ConvAlgorithm::winograd_2x2 ? winograd_weight_workspace(s, threads)
+                                                                        : backward_weight_workspace(s, threads);
     return;
   }
   if (choice.algorithm == ConvAlgorithm::winograd_2x2 || choice.algorithm == ConvAlgorithm::winograd_4x4) {

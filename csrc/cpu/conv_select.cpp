@@ -17,15 +17,26 @@ bool one_by_one(const ConvShape& s) {
 }
 
 // 3x3 with stride 1, and sums in float32: what the filters of winograd.h compute.
-bool winograd_filter(const ConvShape& s, ConvOp op) {
-  if (op == ConvOp::backward_weight || s.depthwise() || s.dtype == DType::f64) return false;
+bool winograd_filter(const ConvShape& s) {
+  if (s.depthwise() || s.dtype == DType::f64) return false;
   for (int d = 0; d < 3; d++)
     if (s.kernel[d] != (d ? 3 : 1) || s.stride[d] != 1 || s.dilation[d] != 1) return false;
   return s.in[0] == 1 && s.out[0] == 1;
 }
 
+const char* against_weight_tiles(const ConvShape& s) {
+  const int64_t tiles = ceil_div(s.out[1], 2) * ceil_div(s.out[2], 2), weights = s.group_in() * s.group_out();
+  if (min_of(s.group_in(), s.group_out()) < kWinogradWeightFewest || weights < kWinogradWeightLeastWeights)
+    return "too few channels for the cost of the transforms";
+  if (tiles < kWinogradWeightLeastTiles) return "too few tiles in an image";
+  if (double(tiles * 4) > kWinogradWaste * double(s.out_space())) return "too much of the tiles is outside the image";
+  if (tiles * kWinogradWeightMostWeights < weights) return "too few tiles for so many weights to transform";
+  return nullptr;
+}
+
 // What speaks against tiles of m x m outputs.
 const char* against_tiles(const ConvShape& s, ConvOp op, int64_t m, const WinogradLimits& limits) {
+  if (op == ConvOp::backward_weight) return against_weight_tiles(s);
   const int64_t *out = op == ConvOp::forward ? s.out : s.in, tiles = ceil_div(out[1], m) * ceil_div(out[2], m);
   const int64_t columns = op == ConvOp::forward ? s.group_out() : s.group_in();
   const int64_t channels = op == ConvOp::forward ? s.group_in() : s.group_out();
@@ -127,7 +138,7 @@ const char* against_amx(const ConvShape& s, ConvOp op) {
     return nullptr;
   }
   if (s.N && s.flops() / double(s.N) < Context::kSerialFlops) return "too small for tiles and split weights to pay";
-  if (exact && winograd_filter(s, op) && min_of(channels, columns) >= kAmxWinogradChannels &&
+  if (exact && winograd_filter(s) && min_of(channels, columns) >= kAmxWinogradChannels &&
       !against_tiles(s, op, 2, kWinogradBesideAmx))
     return "Winograd on the FMA units is as fast as six products with so many channels";
   if (exact && channels < kAmxDepth) return "six products on so few channels only tie the FMA units";
@@ -146,13 +157,13 @@ constexpr Candidate kCandidates[] = {
     {ConvAlgorithm::amx, amx_can, against_amx, "tiles of bfloat16 products: the highest peak of this processor"},
 #endif
     {ConvAlgorithm::winograd_4x4,
-     [](const ConvShape& s, ConvOp op) { return winograd_filter(s, op) && s.dtype == DType::f32; },
+     [](const ConvShape& s, ConvOp op) { return winograd_filter(s) && s.dtype == DType::f32 && op != ConvOp::backward_weight; },
      [](const ConvShape& s, ConvOp op) {
        return s.precision == Precision::highest ? "less exact than float32 precision 'highest' asks for"
                                                 : against_tiles(s, op, 4, kWinograd4);
      },
      "3x3 in tiles of 4x4 outputs: 2.25 products an output instead of 9, in the error class of precision 'high'"},
-    {ConvAlgorithm::winograd_2x2, winograd_filter,
+    {ConvAlgorithm::winograd_2x2, [](const ConvShape& s, ConvOp) { return winograd_filter(s); },
      [](const ConvShape& s, ConvOp op) { return against_tiles(s, op, 2, kWinograd2); },
      "3x3 in tiles of 2x2 outputs: 4 products an output instead of 9"},
     {ConvAlgorithm::narrow,

@@ -106,14 +106,6 @@ template <int M> TileBlocking choose_tiles(const TapProblem& p, int threads) {
   return b;
 }
 
-void raise_to(std::uint32_t* largest, Mask<A> bits) {
-  std::uint32_t most = 0;
-  for (int i = 0; i < kLanes<A>; i++) most = std::uint32_t(bits[i]) > most ? std::uint32_t(bits[i]) : most;
-  std::uint32_t seen = __atomic_load_n(largest, __ATOMIC_RELAXED);
-  while (seen < most && !__atomic_compare_exchange_n(largest, &seen, most, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
-  }
-}
-
 template <int NV>
 void run_rows(int64_t group_rows, const A* const* group, int64_t stride, const Run& run, const A* panel,
               const TileOutput<A>& out) {
@@ -164,27 +156,6 @@ template <int M, class T> struct Call {
         transform_weight<M>(raw + c * width + j, channels * width, target + (c0 + c) * width + j, p.channels * width);
   }
 
-  // Input rows of a block, channels [c, c + lanes) of the group -> strip[image][row][column][lane], borders zero.
-  void load_strip(int64_t group, int64_t c, int64_t n0, int64_t images, int64_t h0, int64_t rows, int64_t w0,
-                  A* strip) const {
-    const TapAxis &high = p.axis[1], &wide = p.axis[2];
-    const int64_t all = p.groups * p.channels, channel = group * p.channels + c, count = min_of(lanes, p.channels - c);
-    for (int64_t i = 0; i < images; i++)
-      for (int64_t r = 0; r < rows; r++, strip += b.strip_cols * lanes) {
-        const int64_t h = h0 + r;
-        if (h < 0 || h >= high.source) {
-          zero_fill(strip, b.strip_cols * lanes);
-        } else if (p.layout == Layout::channels_last) {
-          pack_row_last<T, A>(x + ((n0 + i) * high.source + h) * wide.source * all + channel, wide.source, all, w0,
-                              w0 + b.strip_cols, count, strip, lanes);
-        } else {
-          const int64_t plane = high.source * wide.source;
-          pack_row_first<T, A>(x + ((n0 + i) * all + channel) * plane + h * wide.source, wide.source, plane, w0,
-                               w0 + b.strip_cols, count, strip, lanes);
-        }
-      }
-  }
-
   void compute(int64_t task, int thread, int64_t u0, int64_t u1) const {
     char* own = scratch + thread * b.thread_bytes;
     A* v = reinterpret_cast<A*>(own);
@@ -206,7 +177,10 @@ template <int M, class T> struct Call {
       if (group != loaded) {
         const int64_t lines = rows * M + 2;
         for (int64_t c = 0; c < p.channels; c += lanes) {
-          load_strip(group, c, n0, images, r0 * M + p.axis[1].first, lines, c0 * M + p.axis[2].first, strip);
+          // Borders are zero.
+          pack_strip<T, A>({x, p.layout, p.groups * p.channels, group * p.channels + c, min_of(lanes, p.channels - c),
+                            p.axis[1].source, p.axis[2].source},
+                           n0, images, r0 * M + p.axis[1].first, lines, c0 * M + p.axis[2].first, b.strip_cols, strip);
           A* target = v + c;
           for (int64_t i = 0; i < images; i++)
             for (int64_t r = 0; r < rows; r++)

@@ -13,6 +13,15 @@
 namespace fastconv::cpu::FC_ISA {
 namespace {
 
+// *largest = max(*largest, bits), from any thread: bits of magnitudes, which order as the magnitudes do.
+FC_INLINE void raise_to(std::uint32_t* largest, Mask<float> bits) {
+  std::uint32_t most = 0;
+  for (int i = 0; i < kLanes<float>; i++) most = std::uint32_t(bits[i]) > most ? std::uint32_t(bits[i]) : most;
+  std::uint32_t seen = __atomic_load_n(largest, __ATOMIC_RELAXED);
+  while (seen < most && !__atomic_compare_exchange_n(largest, &seen, most, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
+  }
+}
+
 template <int M> struct Winograd;
 
 template <> struct Winograd<2> {
@@ -114,6 +123,42 @@ template <int M> FC_INLINE void transform_weight(const float* g, std::int64_t ta
 #pragma GCC unroll 6
     for (int j = 0; j < side; j++) store(u + (i * side + j) * step, out[j]);
   }
+}
+
+// The weight gradient is F(3x3, 2x2) with the same points, so that its inputs are transformed as those of F(2x2); halves
+// stand in its output transform, too. The 2x2 gradients of a tile -> W, `step` between positions.
+FC_INLINE void transform_gradient(const float* d, std::int64_t row, std::int64_t pixel, float* w, std::int64_t step) {
+  const auto filter = [](Vec<float> a, Vec<float> b, Vec<float>* o) {
+    o[0] = a;
+    o[1] = a + b;
+    o[2] = a - b;
+    o[3] = b;
+  };
+  Vec<float> left[4], right[4], o[4];
+  filter(load(d), load(d + row), left);
+  filter(load(d + pixel), load(d + row + pixel), right);
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; i++) {
+    filter(left[i], right[i], o);
+#pragma GCC unroll 4
+    for (int j = 0; j < 4; j++) store(w + (i * 4 + j) * step, o[j]);
+  }
+}
+
+// The sums at the 16 positions -> the nine taps.
+FC_INLINE void transform_taps(const Vec<float>* m, Vec<float>* tap) {
+  const Vec<float> half = broadcast(0.5f);
+  const auto output = [&](Vec<float> a, Vec<float> b, Vec<float> c, Vec<float> d, Vec<float>* o) {
+    const Vec<float> sum = half * (b + c);
+    o[0] = a + sum;
+    o[1] = half * (b - c);
+    o[2] = sum - d;
+  };
+  Vec<float> t[4][3];
+#pragma GCC unroll 4
+  for (int j = 0; j < 4; j++) output(m[j], m[4 + j], m[8 + j], m[12 + j], t[j]);
+#pragma GCC unroll 3
+  for (int i = 0; i < 3; i++) output(t[0][i], t[1][i], t[2][i], t[3][i], tap + 3 * i);
 }
 
 // A tile's sums, `step` between positions -> its M x M outputs.
