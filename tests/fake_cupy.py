@@ -121,11 +121,46 @@ class Device:
         Device.current = self.before
 
 
+class Event:
+    """The work of a stream up to here."""
+
+    def __init__(self, stream: Stream) -> None:
+        self.stream, self.work = stream, len(stream.pending)
+
+    @property
+    def done(self) -> bool:
+        return self.work == 0
+
+    def finish(self) -> None:
+        while self.work:
+            self.stream.work_off()
+
+
 class Stream:
+    """The null stream does its work at once; another one, as late as it may: when somebody waits for it."""
+
     ptr = 0
 
+    def __init__(self, null: bool = False, non_blocking: bool = False, ptds: bool = False) -> None:
+        self.pending: list[Callable[[], None]] = []
+        self.events: list[Event] = []
+
+    def work_off(self) -> None:
+        self.pending.pop(0)()
+        for event in self.events:
+            event.work = max(event.work - 1, 0)
+
+    def record(self, event: Event | None = None) -> Event:
+        assert event is None
+        self.events.append(Event(self))
+        return self.events[-1]
+
+    def wait_event(self, event: Event) -> None:
+        event.finish()
+
     def synchronize(self) -> None:
-        pass
+        while self.pending:
+            self.work_off()
 
 
 class Reads:
@@ -480,6 +515,7 @@ def module() -> types.ModuleType:
         UnownedMemory=UnownedMemory,
         MemoryPointer=MemoryPointer,
         Device=Device,
+        Stream=Stream,
         get_current_stream=Stream,
         runtime=types.SimpleNamespace(getDeviceCount=lambda: DEVICES),
     )

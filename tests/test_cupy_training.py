@@ -382,7 +382,7 @@ def test_several_ranks_refuse_a_gpu(cupy):
     class Two(fc.distributed.SingleProcess):
         size = 2
 
-    with pytest.raises(NotImplementedError, match="parameters on cuda:0: several processes train on processors only"):
+    with pytest.raises(ValueError, match="parameters or buffers on cuda:0: on GPUs its process_group is a NCCLComm"):
         fc.distributed.DataParallel(nn.Linear(2, 2).cuda(), process_group=Two())
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 
 import fake_cupy
+import fake_nccl
 import numpy as np
 import pytest
 
@@ -20,6 +21,18 @@ def test_names_and_parameters_are_cupys():
         assert hasattr(cupy.ndarray, name), name
     for name in vars(fake_cupy.module().cuda):
         assert hasattr(cupy.cuda, name), name
+
+
+def test_nccls_methods_are_cupyxs():
+    pytest.importorskip("cupy")
+    own, real = fake_nccl.NCCLBackend, pytest.importorskip("cupyx.distributed").NCCLBackend
+    for name in ("__init__", "all_reduce", "broadcast", "all_gather"):
+        parameters = [inspect.signature(getattr(kind, name)).parameters for kind in (own, real)]
+        assert list(parameters[0]) == list(parameters[1]), name
+    cuda = pytest.importorskip("cupy").cuda
+    for kind in (fake_cupy.Event, fake_cupy.Stream):
+        for name in ("done", "record", "synchronize", "wait_event"):
+            assert hasattr(getattr(cuda, kind.__name__), name) or not hasattr(kind, name), name
 
 
 @pytest.mark.parametrize(

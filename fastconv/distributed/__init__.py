@@ -8,12 +8,23 @@
 
 Then the training loop is that of one process: `DataParallel` averages the gradients during ``backward``, a
 ``fastconv.data.DataLoader(..., shard=(group.rank, group.size))`` gives every rank its part of each batch, and rank 0
-saves ``net``. Without mpiexec the same program runs on one process. The ranks are CPU processes that talk through MPI
-(``pip install "fastconv[mpi]"``); `Communicator` is all that another transport has to provide.
+saves ``net``. Without mpiexec the same program runs on one process. The ranks are processes that talk through MPI
+(``pip install "fastconv[mpi]"``). Those with a GPU each sum its arrays through NCCL: `NCCLCommunicator`. `Communicator`
+is all that another transport has to provide.
 """
 
 from .communicator import Communicator, SingleProcess, Work, end_all_ranks, world
 from .mpi import MPICommunicator
+from .nccl import NCCLCommunicator
 from .parallel import DataParallel
 
-__all__ = ["Communicator", "DataParallel", "MPICommunicator", "SingleProcess", "Work", "end_all_ranks", "world"]
+__all__ = [
+    "Communicator",
+    "DataParallel",
+    "MPICommunicator",
+    "NCCLCommunicator",
+    "SingleProcess",
+    "Work",
+    "end_all_ranks",
+    "world",
+]

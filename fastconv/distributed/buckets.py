@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ..devices import array_module, guard, to_host
 from ..tensor import Tensor
 from .communicator import Communicator, Work
 
@@ -24,20 +25,22 @@ class Bucket:
         sizes = [parameter.data.size for parameter in parameters]
         ends = np.cumsum(sizes).tolist()
         self._slices = [slice(end - size, end) for size, end in zip(sizes, ends)]
-        self._flat = np.empty(ends[-1] + len(sizes) + 1, dtype)
-        self._used = self._flat[ends[-1] : -1]
+        with guard(parameters[0].data):
+            self._flat = array_module(parameters[0].data).empty(ends[-1] + len(sizes) + 1, dtype)
+        self._used = np.empty(len(sizes), bool)
         self._work: Work | None = None
         self.clear()
 
     def clear(self) -> None:
         """Forget all gradients."""
-        self._used[...] = 0
+        self._used[...] = False
 
     def add(self, index: int) -> None:
         """Take the gradient of parameter `index`."""
         parameter = self.parameters[index]
-        self._flat[self._slices[index]].reshape(parameter.data.shape)[...] = parameter.grad
-        self._used[index] = 1
+        with guard(self._flat):
+            self._flat[self._slices[index]].reshape(parameter.data.shape)[...] = parameter.grad
+        self._used[index] = True
 
     @property
     def full(self) -> bool:
@@ -46,16 +49,18 @@ class Bucket:
 
     def send(self, communicator: Communicator, weight: int) -> None:
         """Begin the sum over the ranks of the gradients times `weight`; those that are not there count as zero."""
-        gradients = self._flat[: self._slices[-1].stop]
-        for index, where in enumerate(self._slices):
-            if not self._used[index]:
-                gradients[where] = 0
-        if weight == 0:
-            gradients[...] = 0  # not times 0: the mean loss of no examples is NaN
-        else:
-            gradients *= weight
-        self._flat[-1] = weight
-        self._work = communicator.all_reduce(self._flat)
+        end = self._slices[-1].stop
+        gradients = self._flat[:end]
+        with guard(self._flat):
+            for index, where in enumerate(self._slices):
+                if not self._used[index]:
+                    gradients[where] = 0
+            if weight == 0:
+                gradients[...] = 0  # not times 0: the mean loss of no examples is NaN
+            else:
+                gradients *= weight
+            self._flat[end:] = array_module(self._flat).asarray(np.append(self._used, weight).astype(self._flat.dtype))
+            self._work = communicator.all_reduce(self._flat)
 
     def test(self) -> None:
         """Drive the messages forward."""
@@ -68,14 +73,15 @@ class Bucket:
             raise RuntimeError("the sum of a bucket was awaited before it was begun")
         self._work.wait()
         self._work = None
-        examples = max(self._flat[-1], 1)
-        for parameter, where, used in zip(self.parameters, self._slices, self._used):
-            if used:
-                mean = (self._flat[where] / examples).reshape(parameter.data.shape)
-                if parameter.grad is None:
-                    parameter.grad = mean.astype(parameter.data.dtype)
-                else:
-                    parameter.grad[...] = mean
+        with guard(self._flat):
+            *counts, examples = to_host(self._flat[self._slices[-1].stop :])  # the host waits for a GPU here
+            for parameter, where, used in zip(self.parameters, self._slices, counts):
+                if used:
+                    mean = (self._flat[where] / max(examples, 1)).reshape(parameter.data.shape)
+                    if parameter.grad is None:
+                        parameter.grad = mean.astype(parameter.data.dtype)
+                    else:
+                        parameter.grad[...] = mean
         self.clear()
 
 

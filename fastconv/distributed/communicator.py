@@ -41,10 +41,13 @@ class Communicator(ABC):
         The number of this process, from 0.
     size : int
         How many processes there are.
+    device : str
+        Where the arrays of networks lie that the group trains: ``"cpu"``, or ``"cuda:N"`` on this rank.
     """
 
     rank: int
     size: int
+    device: str = "cpu"
 
     @abstractmethod
     def all_reduce(self, array: np.ndarray) -> Work:

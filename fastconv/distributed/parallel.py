@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..devices import device_of
+from ..devices import array_module, device_of, guard, is_array
 from ..hooks import HookHandle
 from ..nn.modules.arguments import number
 from ..nn.modules.calling import convert_leaves, holds_tensor
@@ -52,8 +52,8 @@ class DataParallel(Module):
     ------
     TypeError
         `module` is no Module.
-    NotImplementedError
-        Parameters on a GPU, with several ranks.
+    ValueError
+        With several ranks: parameters or buffers elsewhere than on the device of `process_group`.
     ValueError
         The ranks have different networks (names, shapes or dtypes of their parameters and buffers), or
         `bucket_cap_mb` is not positive.
@@ -189,11 +189,13 @@ class DataParallel(Module):
     # ---- parameters and buffers ------------------------------------------------------------------------------------
 
     def _check_device(self) -> None:
-        places = {device_of(parameter.data) for parameter in self.module.parameters()} - {"cpu"}
-        if places:
-            raise NotImplementedError(
-                f"module must be in the host's memory, got parameters on {', '.join(sorted(places))}: several "
-                "processes train on processors only"
+        values = (*(parameter.data for parameter in self.module.parameters()), *self.module.buffers())
+        here = self.process_group.device
+        if places := {device_of(value) for value in values} - {here}:
+            hint = "on GPUs its process_group is a NCCLCommunicator" if here == "cpu" else f'call to("{here}") before'
+            raise ValueError(
+                f"module must be on {here}, where rank {self.process_group.rank} of its process_group computes, got "
+                f"parameters or buffers on {', '.join(sorted(places))}: {hint}"
             )
 
     def _check_same_network(self) -> None:
@@ -226,12 +228,15 @@ class DataParallel(Module):
             self._broadcast_part(part)
 
     def _broadcast_part(self, arrays: list[np.ndarray]) -> None:
-        packed = np.concatenate([np.ascontiguousarray(each).reshape(-1).view(np.uint8) for each in arrays])
-        self.process_group.broadcast(packed)
-        start = 0
-        for array in arrays:
-            array[...] = packed[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
-            start += array.nbytes
+        library = array_module(arrays[0])
+        with guard(arrays[0]):
+            packed = library.concatenate([library.ascontiguousarray(a).reshape(-1).view(np.uint8) for a in arrays])
+            self.process_group.broadcast(packed)
+            start = 0
+            for array in arrays:
+                # A part of its own, as it may begin anywhere and CuPy's views have to be aligned.
+                array[...] = packed[start : start + array.nbytes].copy().view(array.dtype).reshape(array.shape)
+                start += array.nbytes
 
 
 class _Call:
@@ -255,7 +260,7 @@ def _batch_size(value: Any) -> int:
     sizes: list[int] = []
 
     def look(leaf: Any) -> None:
-        if isinstance(leaf, (Tensor, np.ndarray)) and leaf.ndim > 0:
+        if (isinstance(leaf, Tensor) or is_array(leaf)) and leaf.ndim > 0:
             sizes.append(leaf.shape[0])
 
     convert_leaves(look, value)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastconv import backend
+from fastconv.devices import array_module, device_of, to_device, to_host
 from fastconv.differentiable import apply, differentiable
 from fastconv.nn.modules.module import Module
 from fastconv.nn.modules.normalization import BatchNorm
@@ -32,23 +33,26 @@ __all__ = ["SyncBatchNorm"]
 _NO_EPS = 1e-30
 
 
-def _local_moments(x: np.ndarray) -> np.ndarray:
+def _local_moments(x: Any) -> Any:
     """Count of values a channel, then means, then sums of squared deviations, in float64: (1 + 2 C,)."""
     channels = x.shape[1]
     count = x.shape[0] * math.prod(x.shape[2:])
-    moments = np.zeros((2, channels))
+    library = array_module(x)
+    moments = library.zeros((1 + 2 * channels,))
+    moments[0] = count
+    mean_part, squares_part = moments[1 : 1 + channels], moments[1 + channels :]
     if count == 1:  # the kernel rightly refuses to normalise a single value
-        moments[0] = x.reshape(channels)
+        mean_part[...] = x.reshape(channels)
     elif count > 1:
         _, mean, invstd = backend.ops.batch_norm_forward(x, None, None, None, None, True, 0.0, _NO_EPS)
-        moments[0] = mean
-        moments[1] = np.maximum(1 / np.square(invstd.astype(np.float64)) - _NO_EPS, 0) * count
-    return np.concatenate([[float(count)], moments.reshape(-1)])
+        mean_part[...] = mean
+        squares_part[...] = np.maximum(1 / np.square(invstd.astype(np.float64)) - _NO_EPS, 0) * count
+    return moments
 
 
 def _global_moments(x: np.ndarray, group: Communicator) -> tuple[int, np.ndarray, np.ndarray]:
     """Count, mean (C,) and biased variance (C,) over all ranks; ValueError, on all of them, for less than 2 values."""
-    gathered = group.all_gather(_local_moments(x))
+    gathered = to_host(group.all_gather(_local_moments(x)))  # the host waits for a GPU here
     counts = gathered[:, :1]
     count = int(counts.sum())
     if count < 2:
@@ -65,12 +69,13 @@ def _rule(wanted, x, running_mean, running_var, weight, bias, momentum, eps, gro
     ops = backend.ops
     count, mean64, variance = _global_moments(x, group)
     kind = np.dtype(np.float64 if x.dtype == np.float64 else np.float32)
-    mean, var = mean64.astype(kind), variance.astype(kind)
+    place = device_of(x)
+    mean, var = to_device(mean64.astype(kind), place), to_device(variance.astype(kind), place)
     scale, shift = (None if each is None else each.astype(kind, copy=False) for each in (weight, bias))
     y, _, invstd = ops.batch_norm_forward(x, scale, shift, mean, var, False, 0.0, eps)
     if running_mean is not None:
         for running, value in ((running_mean, mean64), (running_var, variance * (count / (count - 1)))):
-            running[...] = (1 - momentum) * running.astype(np.float64) + momentum * value
+            running[...] = (1 - momentum) * running.astype(np.float64) + momentum * to_device(value, place)
 
     def pullback(dy):
         # 16-bit types are computed in float32 and rounded once.
@@ -79,7 +84,8 @@ def _rule(wanted, x, running_mean, running_var, weight, bias, momentum, eps, gro
         dx, dw, db = ops.batch_norm_backward(wide_dy, wide_x, scale, mean, invstd, False)
         if wanted[0]:
             examples = len(x)
-            sums = group.all_gather(np.stack([dw, db]).astype(np.float64) * examples).sum(axis=0)
+            local = array_module(dw).stack([dw, db]).astype(np.float64) * examples
+            sums = group.all_gather(local).sum(axis=0)
             factor = invstd if scale is None else scale * invstd
             of_std, of_mean = (sums / (count * max(examples, 1)) * factor).astype(kind)
             dx -= ops.batch_norm_forward(wide_x, of_std, of_mean, mean, var, False, 0.0, eps)[0]
