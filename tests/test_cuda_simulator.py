@@ -16,6 +16,7 @@ import fastconv as fc
 from checks import assert_exact, assert_same_bits, bfloat16, integers
 from direct import Conv, backward_input, backward_weight, forward
 from fastconv import backend, reference
+from fastconv.testing import assert_bound
 from hostile import VALID
 
 pytestmark = pytest.mark.skipif(
@@ -112,7 +113,7 @@ def channels_last(rng: np.random.Generator, shape: tuple[int, ...], dtype: Any) 
 
 @pytest.mark.parametrize("tile", ("small", "large"))
 @pytest.mark.parametrize("c", MATRIX_CASES, ids=str)
-@pytest.mark.parametrize("dtype", (np.float16, bfloat16), ids=("float16", "bfloat16"))
+@pytest.mark.parametrize("dtype", (np.float16, bfloat16, np.float32), ids=("float16", "bfloat16", "float32"))
 def test_tensor_cores_read_without_bank_conflicts_and_for_any_batch(simulator, c, tile, dtype):
     rng = np.random.default_rng(9)
     x, dy = channels_last(rng, c.x_shape, dtype), channels_last(rng, c.y_shape, dtype)
@@ -131,6 +132,71 @@ def test_tensor_cores_read_without_bank_conflicts_and_for_any_batch(simulator, c
         simulator.set_conv_tile("by_shape")
         for i in range(len(images)):
             assert_same_bits(convolve(images[i : i + 1])[0], together[i])
+
+
+@pytest.fixture
+def precision(simulator):
+    """A function that sets the float32 precision until the test ends."""
+    before = simulator.get_float32_precision()
+    yield simulator.set_float32_precision
+    simulator.set_float32_precision(before)
+
+
+@pytest.mark.parametrize("tile", ("small", "large"))
+@pytest.mark.parametrize("c", MATRIX_CASES, ids=str)
+def test_parts_of_float32(simulator, precision, c, tile):
+    """Three parts keep float32's bound, two that of "high", one is the product of bfloat16 numbers."""
+    rng = np.random.default_rng(11)
+    x, dy = channels_last(rng, c.x_shape, np.float32), channels_last(rng, c.y_shape, np.float32)
+    w = rng.standard_normal(c.w_shape).astype(np.float32)
+    simulator.set_conv_tile(tile)
+    products = []
+    for word in ("highest", "high", "medium"):
+        precision(word)
+        simulator.reset_counters()
+        y = simulator.conv_forward(x, w, None, *c.options)
+        products.append(simulator.counters()["matrix_products"])
+        dx = simulator.conv_backward_input(dy, w, x.shape, *c.options)
+        if word == "medium":
+            x, w, dy = (a.astype(bfloat16).astype(np.float32) for a in (x, w, dy))
+        for actual, compute, arrays, terms in (
+            (y, forward, (x, w), c.terms),
+            (dx, backward_input, (dy, w), c.terms * c.w_shape[0]),
+        ):
+            expected = compute(c, *(a.astype(np.float64) for a in arrays))
+            magnitude = compute(c, *(np.abs(a).astype(np.float64) for a in arrays))
+            assert_bound(actual, expected, magnitude, terms, precision="high" if word == "high" else "highest")
+    assert products == [6 * products[2], 3 * products[2], products[2]] and products[2] > 0
+
+
+@pytest.mark.parametrize("word", ("highest", "high", "medium"))
+@pytest.mark.parametrize("spoiled", ("x", "w"))
+@pytest.mark.parametrize("value", (np.nan, np.inf, -np.inf, 3.3e38, 1e-38), ids=str)
+def test_what_parts_do_not_hold(simulator, precision, value, spoiled, word):
+    """Infinities and NaN reach what they meet and nothing else; near the limits float32's class is kept."""
+    precision(word)
+    c = MATRIX_CASES[1]
+    rng = np.random.default_rng(12)
+    x = channels_last(rng, c.x_shape, np.float32)
+    w = rng.standard_normal(c.w_shape).astype(np.float32)
+    x.view(np.uint32)[0, 0, 0, 0] = 0x7FFFFFFF if np.isnan(value) else np.float32(value).view(np.uint32)
+    if spoiled == "w":
+        x, w = channels_last(rng, c.x_shape, np.float32), w.copy()
+        w.view(np.uint32)[3, 2, 1, 1] = 0x7FFFFFFF if np.isnan(value) else np.float32(value).view(np.uint32)
+    if value == 1e-38:
+        (x if spoiled == "x" else w)[...] *= np.float32(value)
+    if value == 3.3e38:
+        x, w = x.copy("K"), w.copy()
+        (w if spoiled == "x" else x)[...] *= np.float32(2.0**-20)
+    with np.errstate(all="ignore"):
+        expected = forward(c, x.astype(np.float64), w.astype(np.float64)).astype(np.float32)
+        magnitude = forward(c, np.abs(x).astype(np.float64), np.abs(w).astype(np.float64))
+    y = simulator.conv_forward(x, w, None, *c.options)
+    finite = np.isfinite(expected)
+    np.testing.assert_array_equal(y[~finite], expected[~finite])
+    share = {"highest": 1e-6, "high": 1e-4, "medium": 1e-2}[word]
+    assert (np.abs(y[finite] - expected[finite]) <= share * magnitude[finite] + 1e-44).all()
+    assert finite.any() and finite.all() == np.isfinite(value)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs memory that is reserved once it is written")

@@ -61,17 +61,27 @@ FAULTS = (
     Fault(
         "half a warp in a collective",
         MATRIX,
-        "prim::load_matrices(a[i]",
-        "if (lane < 16) prim::load_matrices(a[i]",
+        "prim::load_matrices(r, left",
+        "if (lane < 16) prim::load_matrices(r, left",
         "report: ",
     ),
     Fault(
         "chunk off its 16 bytes",
         MATRIX,
-        "&shared.left[stage][chunk_offset(i, chunk)]",
-        "&shared.left[stage][chunk_offset(i, chunk) + 1]",
+        "&shared.left[stage][chunk_offset<T>(i, chunk)]",
+        "&shared.left[stage][chunk_offset<T>(i, chunk) + 1]",
         "report: .*misaligned",
     ),
+    Fault(
+        "a part of a float32 left out",
+        MATRIX,
+        "q < Parts; q++) {\n              if",
+        "q < 2; q++) {\n              if",
+        WRONG,
+    ),
+    Fault("parts of other sums", MATRIX, "b[j][0][both - q], b[j][1]", "b[j][0][both - q], b[j][0]", WRONG),
+    Fault("values in another order", MATRIX, "right_chunks(high, j, 2)", "right_chunks(high, j, 0)", WRONG),
+    Fault("rest of a part", MATRIX, "prim::float_of(y & upper)", "prim::float_of(x & upper)", WRONG),
     Fault("stride of the taps", PROBLEM, "s.at[d] = f.tap_move * j[d]", "s.at[d] = j[d] + 1", WRONG),
 )
 

@@ -1,5 +1,5 @@
 // Convolution forward, its input gradient and its weight gradient as implicit matrix products: on the ordinary cores, and
-// forward and input gradient of 16-bit channels-last arrays on tensor cores.
+// forward and input gradient of channels-last arrays, but for float64, on tensor cores.
 #include "conv.h"
 
 #include <atomic>
@@ -23,10 +23,14 @@ template <class A> bool takes_large(int64_t rows, int64_t columns, int64_t parts
   return ceil_div(rows, Large::BM) * ceil_div(columns, Large::BN) * parts >= kProcessors;
 }
 
-// Tensor cores take 8 neighbouring channels at once, and weights whose channels are neighbours.
+// Tensor cores take 16 bytes of neighbouring channels at once, and weights whose channels are neighbours.
 bool takes_matrix(const ConvShape& s, bool gradient, const void* source) {
-  return item_size(s.dtype) == 2 && s.layout == Layout::channels_last &&
-         (gradient ? s.group_out() : s.group_in()) % kChunk == 0 && reinterpret_cast<std::uintptr_t>(source) % 16 == 0;
+  const int64_t channels = gradient ? s.group_out() : s.group_in(), item = int64_t(item_size(s.dtype));
+  return s.dtype != DType::f64 && s.layout == Layout::channels_last && channels * item % 16 == 0 &&
+         reinterpret_cast<std::uintptr_t>(source) % 16 == 0;
+}
+int parts_of_float(const ConvShape& s) {
+  return s.precision == Precision::highest ? 3 : s.precision == Precision::high ? 2 : 1;
 }
 std::size_t packed_bytes(const ConvShape& s) { return std::size_t(s.K * s.group_in() * s.taps()) * item_size(s.dtype); }
 
@@ -41,7 +45,7 @@ __global__ void pack_weights_kernel(SlideProblem<T, true> p, int64_t taps, int64
 
 template <class T>
 void slide_on_matrices(Context& ctx, const char* name, SlideProblem<T, true> p, int64_t taps, int64_t rows,
-                       int64_t parts) {
+                       int64_t classes, int parts_of_value) {
   const int64_t n = p.groups * p.out_channels * taps * p.in_channels;
   T* packed = static_cast<T*>(ctx.workspace(std::size_t(n) * sizeof(T)));
   if (!packed) return;
@@ -55,9 +59,13 @@ void slide_on_matrices(Context& ctx, const char* name, SlideProblem<T, true> p, 
     using Tile = decltype(tile);
     p.row_tiles = ceil_div(rows, Tile::BM);
     p.column_tiles = ceil_div(p.out_channels, Tile::BN);
-    run_matrix_gemm<Tile>(ctx, name, p, p.row_tiles * p.column_tiles * parts);
+    const int64_t blocks = p.row_tiles * p.column_tiles * classes;
+    if constexpr (sizeof(T) == 2) run_matrix_gemm<Tile, 0>(ctx, name, p, blocks);
+    else if (parts_of_value == 3) run_matrix_gemm<Tile, 3>(ctx, name, p, blocks);
+    else if (parts_of_value == 2) run_matrix_gemm<Tile, 2>(ctx, name, p, blocks);
+    else run_matrix_gemm<Tile, 1>(ctx, name, p, blocks);
   };
-  if (takes_large<float>(rows, p.out_channels, parts)) run(MatrixTile<128, 64, 3>());
+  if (takes_large<float>(rows, p.out_channels, classes)) run(MatrixTile<128, 64, 3>());
   else run(MatrixTile<64, 32, 3>());
 }
 
@@ -81,8 +89,9 @@ void slide(Context& ctx, const ConvShape& s, bool gradient, const void* source, 
     classes *= phases;
   }
   const char* name = gradient ? "conv_backward_input" : "conv_forward";
-  if constexpr (last && sizeof(T) == 2)
-    if (takes_matrix(s, gradient, source)) return slide_on_matrices(ctx, name, p, taps, rows, s.G * classes);
+  if constexpr (last && sizeof(T) <= 4)
+    if (takes_matrix(s, gradient, source))
+      return slide_on_matrices(ctx, name, p, taps, rows, s.G * classes, parts_of_float(s));
   const auto run = [&](auto tile) {
     using Tile = decltype(tile);
     p.row_tiles = ceil_div(rows, Tile::BM);
@@ -260,7 +269,9 @@ void conv_plan(const ConvShape& s, ConvOp op, int, ConvPlan* plan) {
   if (op != ConvOp::backward_weight) {
     const bool matrix = takes_matrix(s, op == ConvOp::backward_input, nullptr);
     plan->kernel = matrix ? "tensor cores" : "implicit matrix product";
-    plan->why = matrix ? "16-bit channels-last arrays with a multiple of 8 channels to sum over"
+    plan->why = matrix ? s.dtype == DType::f32
+                             ? "channels-last arrays with a multiple of 4 channels to sum over, split into bfloat16 parts"
+                             : "16-bit channels-last arrays with a multiple of 8 channels to sum over"
                        : "tiles of pixels by channels on the ordinary cores, sums in ascending order";
     plan->workspace = matrix ? packed_bytes(s) : 0;
     return;

@@ -58,6 +58,9 @@ template <> FC_DEVICE BFloat16 from_accumulator<BFloat16>(float v) {
   return {__bfloat16_as_ushort(__float2bfloat16_rn(v))};
 }
 
+FC_DEVICE uint32_t bits_of(float v) { return __float_as_uint(v); }
+FC_DEVICE float float_of(uint32_t bits) { return __uint_as_float(bits); }
+FC_DEVICE float multiply_add(float a, float b, float c) { return __fmaf_rn(a, b, c); }
 FC_DEVICE float square_root(float v) { return __fsqrt_rn(v); }
 FC_DEVICE double square_root(double v) { return __dsqrt_rn(v); }
 FC_DEVICE float power(float v, float p) { return powf(v, p); }
@@ -120,6 +123,17 @@ template <class T> FC_DEVICE T from_accumulator(Accumulator<T> v) { return v; }
 template <> FC_DEVICE Float16 from_accumulator<Float16>(float v) { return {simt::float_to_float16(v)}; }
 template <> FC_DEVICE BFloat16 from_accumulator<BFloat16>(float v) { return {simt::float_to_bfloat16(v)}; }
 
+FC_DEVICE uint32_t bits_of(float v) {
+  uint32_t bits;
+  std::memcpy(&bits, &v, 4);
+  return bits;
+}
+FC_DEVICE float float_of(uint32_t bits) {
+  float v;
+  std::memcpy(&v, &bits, 4);
+  return v;
+}
+FC_DEVICE float multiply_add(float a, float b, float c) { return std::fma(a, b, c); }
 FC_DEVICE float square_root(float v) { return std::sqrt(v); }
 FC_DEVICE double square_root(double v) { return std::sqrt(v); }
 FC_DEVICE float power(float v, float p) { return std::pow(v, p); }

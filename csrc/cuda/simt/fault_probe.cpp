@@ -1,5 +1,6 @@
-// One convolution on tensor cores in the simulator, held against plain loops: what tests/test_seeded_faults.py builds from
+// A convolution of bfloat16 and one of float32 on tensor cores in the simulator, held against plain loops: what tests/test_seeded_faults.py builds from
 // sources with a mistake in them. Prints "exact", "wrong: ..." or the simulator's report, then the bank conflicts.
+#include <cmath>
 #include <cstdio>
 #include <random>
 #include <vector>
@@ -16,22 +17,31 @@ namespace {
 
 constexpr int64_t N = 1, H = 7, W = 6, C = 24, K = 40, R = 3;  // ragged against tiles of 64 x 32 x 32; padding 1
 
-std::vector<BFloat16> integers(std::size_t n, unsigned seed) {
+template <class T> T stored(float v);
+template <> BFloat16 stored<BFloat16>(float v) { return {simt::float_to_bfloat16(v)}; }
+template <> float stored<float>(float v) { return v; }
+
+// Integers whose sums are exact. Of float32, channels of 20 bits, which take three parts, meet few ones of the other array.
+template <class T> std::vector<T> integers(int64_t n, bool weights, unsigned seed) {
   std::mt19937 random(seed);
-  std::vector<BFloat16> v(n + 4096, BFloat16{simt::float_to_bfloat16(3)});  // a margin of threes behind the array
-  for (std::size_t i = 0; i < n; i++) v[i].bits = simt::float_to_bfloat16(float(int(random() % 3) - 1));
+  std::vector<T> v(std::size_t(n) + 4096, stored<T>(3));  // a margin of threes behind the array
+  for (int64_t i = 0; i < n; i++) {
+    const bool long_ones = sizeof(T) == 4 && (i % C < C / 2) == weights, few = sizeof(T) == 4 && !long_ones;
+    const int one = few && random() % 16 ? 0 : int(random() % 3) - 1;
+    v[std::size_t(i)] = stored<T>(long_ones ? float(int(random() % (1 << 20)) - (1 << 19)) : float(one));
+  }
   return v;
 }
-float at(const std::vector<BFloat16>& v, int64_t i) { return simt::bfloat16_to_float(v[std::size_t(i)].bits); }
 
-int probe() {
-  const auto x = integers(N * H * W * C, 1), w = integers(K * R * R * C, 2);  // weights: k, tap, c
-  std::vector<BFloat16> y(N * H * W * K, BFloat16{0x7fff});
+template <class T, int Parts> int64_t wrong_results() {
+  const auto x = integers<T>(N * H * W * C, false, 1), w = integers<T>(K * R * R * C, true, 2);  // weights: k, tap, c
+  const auto at = [](const std::vector<T>& v, int64_t i) { return prim::to_accumulator(v[std::size_t(i)]); };
+  std::vector<T> y(N * H * W * K, stored<T>(HUGE_VALF));
   const int64_t size[3] = {1, H, W};
-  SlideProblem<BFloat16, true> p{Image<BFloat16>(x.data(), Layout::channels_last, C, size),
-                                 Image<BFloat16>(y.data(), Layout::channels_last, K, size),
-                                 w.data(), nullptr, Finish<BFloat16>(), y.data(), N, 1, C, K, K * R * R * C, 1,
-                                 R * R * C, C, false, {}, 0, 0};
+  SlideProblem<T, true> p{Image<T>(x.data(), Layout::channels_last, C, size),
+                          Image<T>(y.data(), Layout::channels_last, K, size),
+                          w.data(), nullptr, Finish<T>(), y.data(), N, 1, C, K, K * R * R * C, 1,
+                          R * R * C, C, false, {}, 0, 0};
   for (int d = 0; d < 3; d++) p.axis[d] = {d ? R : 1, 1, d ? 1 : 0, 1, 1, 1};
   using Tile = MatrixTile<64, 32, 3>;
   p.row_tiles = ceil_div(N * H * W, Tile::BM);
@@ -40,7 +50,7 @@ int probe() {
   for (const char* schedule : {"up", "down", "shuffled"}) {
     simt::set_schedule(schedule);
     Context ctx(1);
-    run_matrix_gemm<Tile>(ctx, "probe", p, p.row_tiles * p.column_tiles);
+    run_matrix_gemm<Tile, Parts>(ctx, "probe", p, p.row_tiles * p.column_tiles);
     for (int64_t h = 0; h < H; h++)
       for (int64_t q = 0; q < W; q++)
         for (int64_t k = 0; k < K; k++) {
@@ -55,6 +65,11 @@ int probe() {
           wrong += !(at(y, (h * W + q) * K + k) == sum);
         }
   }
+  return wrong;
+}
+
+int probe() {
+  const int64_t wrong = wrong_results<BFloat16, 0>() + wrong_results<float, 3>();
   if (wrong) std::printf("wrong: %ld results\n", long(wrong));
   else std::printf("exact\n");
   std::printf("bank conflicts: %ld\n", simt::counters.bank_conflicts);
