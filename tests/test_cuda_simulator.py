@@ -122,6 +122,20 @@ def test_tensor_cores_read_without_bank_conflicts_and_for_any_batch(simulator, c
         (x, lambda x: simulator.conv_forward(x, w, None, *c.options)),
         (dy, lambda dy: simulator.conv_backward_input(dy, w, (len(dy), *c.x_shape[1:]), *c.options)),
     )
+    if np.dtype(dtype).itemsize == 2:
+        results = []
+        for schedule in SCHEDULES:
+            simulator.set_schedule(schedule)
+            simulator.set_conv_tile(tile)
+            simulator.reset_counters()
+            results.append(simulator.conv_backward_weight(dy, x, w.shape, *c.options))
+            assert_same_bits(results[-1], results[0])
+            counts = simulator.counters()
+            assert counts["matrix_products"] > 0 and counts["bank_conflicts"] == 0
+        simulator.set_schedule("rotate")
+        x64, dy64 = x.astype(np.float64), dy.astype(np.float64)
+        magnitude = backward_weight(c, np.abs(dy64), np.abs(x64))
+        assert_bound(results[0], backward_weight(c, dy64, x64), magnitude, dy[:, 0].size)
     for images, convolve in calls:
         simulator.set_conv_tile(tile)
         simulator.reset_counters()

@@ -64,7 +64,7 @@ def test_prediction_of_a_layer(precision, way):
     case = predict_case = work.conv(LAYER, way, precision)
     found = predict.predict(case)
     assert found.work is predict_case and found.launches and found.kernel
-    assert found.bound == "compute" and found.floor == LAYER.flops / predict.RATES[precision]
+    assert found.bound == "compute" and found.floor == LAYER.flops / predict.FLOORS[precision]
     assert found.floor < found.seconds < 1
     assert backend.simulator().get_float32_precision() == "highest"
 

@@ -67,6 +67,16 @@ def matrices_loaded(words):
     return out.reshape(-1)
 
 
+def transposed_matrices_loaded(words):
+    rows = words.view(np.uint16).reshape(8, 32, 8)[:, LANES * 5 % 32]
+    out = np.empty((8, 32, 4, 2), np.uint16)
+    for lane in LANES:
+        for matrix in range(4):
+            for half in range(2):
+                out[:, lane, matrix, half] = rows[:, 8 * matrix + 2 * (lane % 4) + half, lane // 4]
+    return out.reshape(-1).view(np.uint32)
+
+
 def multiplied(name):
     def product(words):
         halves = words.view(np.uint16).view(narrow(name)).astype(np.float32)
@@ -93,6 +103,7 @@ EXPECTED = {
     "from_accumulator bfloat16": rounded("bfloat16"),
     "to_accumulator float16": widened("float16"),
     "to_accumulator bfloat16": widened("bfloat16"),
+    "multiply_add": each(lambda v: np.where(np.isinf(v), np.nan, v * np.float32(0.5))),
     "square_root float32": each(np.sqrt),
     "square_root float64": each(np.sqrt, np.float64),
     "power float32": each(lambda v: v.astype(np.float64) ** -0.75),
@@ -102,6 +113,7 @@ EXPECTED = {
     "shuffle_down": shuffled_down,
     "async_copy_16": copied,
     "load_matrices": matrices_loaded,
+    "load_matrices_transposed": transposed_matrices_loaded,
     "multiply_16816 float16": multiplied("float16"),
     "multiply_16816 bfloat16": multiplied("bfloat16"),
 }

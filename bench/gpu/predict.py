@@ -31,6 +31,8 @@ from .work import WAYS, Work, convolutions, memory_bound
 PROCESSORS, THREADS, SHARED_BYTES, BLOCKS = 132, 2048, 227 << 10, 32  # of an H200, and of one of its processors
 BANDWIDTH = 4.3e12  # bytes/s, read and written: an H200's copy
 RATES = {"bf16": 790e12, "tf32": 400e12, "fp32": 50e12}  # operations/s that matrix products of cuBLAS reach
+# The fastest way to float32's class is six products of bfloat16 parts.
+FLOORS = {**RATES, "fp32": RATES["bf16"] / 6}
 MEMORY_SHARE = 0.85
 LATENCY = 0.8e-6  # seconds that a load takes under way: what is in flight in this time is what the memory delivers
 THREAD_BYTES = 16  # in flight of one thread, where shared memory does not hold more
@@ -44,16 +46,17 @@ class Kind(NamedTuple):
     """What is assumed of kernels whose plan says `pattern`: the unit, its share, and products for one of float32."""
 
     pattern: str
-    unit: str | None  # None: that of the precision
+    unit: str
     share: float
     products: int
 
 
 # The first that fits. Shares: gpu.md's expectation for mma.sync fed by cp.async, 350 to 450 of 790; 40 of 50 on the
-# ordinary cores with 8 x 8 sums a thread.
+# ordinary cores with 8 x 8 sums a thread; splitting takes about a quarter of the instructions of six products.
 KINDS = (
-    Kind(r"tensor.*(three|3|split)|(three|3|split).*tensor", None, 0.5, 3),
-    Kind(r"tensor", None, 0.5, 1),
+    Kind(r"tensor.*three parts", "bf16", 0.4, 6),
+    Kind(r"tensor.*two parts", "bf16", 0.4, 3),
+    Kind(r"tensor", "bf16", 0.5, 1),
     Kind(r"direct|depthwise", "fp32", 0.5, 1),
     Kind(r"", "fp32", 0.8, 1),
 )
@@ -164,7 +167,7 @@ def predict(work: Work) -> Prediction:
         (kernel, workspace), started = _plan(work), launches(work)
     finally:
         simulator.set_float32_precision(before)
-    floors = {"compute": work.flops / RATES[work.precision], "memory": work.bytes / BANDWIDTH}
+    floors = {"compute": work.flops / FLOORS[work.precision], "memory": work.bytes / BANDWIDTH}
     if work.op != "conv":
         floors.pop("compute")
     bound = max(floors, key=lambda name: floors[name])
@@ -173,7 +176,7 @@ def predict(work: Work) -> Prediction:
     arithmetic = 0.0
     if work.op == "conv":
         kind = next(kind for kind in KINDS if re.search(kind.pattern, kernel))
-        rate = RATES[kind.unit or ("tf32" if work.precision == "fp32" else work.precision)]
+        rate = RATES[kind.unit]
         arithmetic = work.flops * kind.products / (rate * kind.share * main.filling)
     seconds = max(arithmetic, memory) + LAUNCH * len(started)
     return Prediction(work, kernel, started, floors[bound], bound, seconds)
@@ -234,7 +237,7 @@ def text(tree: Path, against: Path | None = None, compile_kernels: bool = True) 
     order = {precision: i for i, precision in enumerate(RATES)}
     convs.sort(key=lambda p: order[p.work.precision])
     rates = ", ".join(f"{name} {rate / 1e12:.0f} TFLOP/s" for name, rate in RATES.items())
-    assumed = "; ".join(f"/{k.pattern or 'any other'}/ {k.share:.0%} of {k.unit or 'its'} rate" for k in KINDS)
+    assumed = "; ".join(f"/{k.pattern or 'any other'}/ {k.share:.0%} of {k.unit} rate" for k in KINDS)
     unit = f"Times are in µs, for channels-last arrays and {BATCH} images."
     if times is not None:
         unit += f' Predicted / measured (measured over predicted); measured is stage "ours" of {against}.'

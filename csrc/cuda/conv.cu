@@ -5,13 +5,18 @@
 #include <atomic>
 #include <numeric>
 
-#include "matrix_gemm.cuh"
+#include "matrix_weight.cuh"
 #include "slide_problem.cuh"
 
 namespace fastconv::cuda {
 namespace {
 
 std::atomic<TileChoice> choice{TileChoice::by_shape};
+using SmallMatrix = MatrixTile<64, 32, 3>;
+using LargeMatrix = MatrixTile<128, 64, 3>;
+template <class Tile> constexpr bool is_matrix_tile = false;
+template <> constexpr bool is_matrix_tile<SmallMatrix> = true;
+template <> constexpr bool is_matrix_tile<LargeMatrix> = true;
 constexpr int64_t kProcessors = 132;  // of an H200; sizes follow from the shape alone, never from the device at hand
 
 // ---- forward and input gradient ------------------------------------------------------------------------------------
@@ -65,8 +70,8 @@ void slide_on_matrices(Context& ctx, const char* name, SlideProblem<T, true> p, 
     else if (parts_of_value == 2) run_matrix_gemm<Tile, 2>(ctx, name, p, blocks);
     else run_matrix_gemm<Tile, 1>(ctx, name, p, blocks);
   };
-  if (takes_large<float>(rows, p.out_channels, classes)) run(MatrixTile<128, 64, 3>());
-  else run(MatrixTile<64, 32, 3>());
+  if (takes_large<float>(rows, p.out_channels, classes)) run(LargeMatrix());
+  else run(SmallMatrix());
 }
 
 template <class T, bool last>
@@ -118,13 +123,19 @@ void slide(Context& ctx, const ConvShape& s, bool gradient, const void* source, 
 
 struct WeightPlan {
   int64_t rows, pixels, split, splits;  // rows: taps x channels of a group; pixels of one split
-  bool large;
+  bool matrix, large;
 
-  template <class A> static WeightPlan of(const ConvShape& s) {
-    WeightPlan p{s.taps() * s.group_in(), s.N * s.out_space(), 0, 0, false};
+  // matrix: on tensor cores, which take 8 neighbouring channels of either array at once.
+  template <class A> static WeightPlan of(const ConvShape& s, const void* x, const void* dy) {
+    WeightPlan p{s.taps() * s.group_in(), s.N * s.out_space(), 0, 0, false, false};
+    const auto aligned = [](const void* data) { return reinterpret_cast<std::uintptr_t>(data) % 16 == 0; };
+    p.matrix = item_size(s.dtype) == 2 && s.layout == Layout::channels_last && s.group_in() % 8 == 0 &&
+               s.group_out() % 8 == 0 && aligned(x) && aligned(dy);
     p.large = takes_large<A>(p.rows, s.group_out(), s.G);
     const int64_t edge = p.large ? Tiles<A>::Large::BM : Tiles<A>::Small::BM;
-    const int64_t tiles = ceil_div(p.rows, edge) * ceil_div(s.group_out(), edge) * s.G;
+    const int64_t high = !p.matrix ? edge : p.large ? LargeMatrix::BM : SmallMatrix::BM;
+    const int64_t wide = !p.matrix ? edge : p.large ? LargeMatrix::BN : SmallMatrix::BN;
+    const int64_t tiles = ceil_div(p.rows, high) * ceil_div(s.group_out(), wide) * s.G;
     const int64_t least = 256, wanted = ceil_div(2 * kProcessors, tiles);
     p.split = std::max(least, ceil_div(p.pixels, wanted));
     p.splits = ceil_div(p.pixels, p.split);
@@ -206,7 +217,7 @@ __global__ void weight_sum_kernel(int64_t n, int64_t channels, int64_t taps, int
 template <class T, bool last>
 void weight_gradient(Context& ctx, const ConvShape& s, const void* dy, const void* x, void* dw) {
   using A = Accumulator<T>;
-  const WeightPlan plan = WeightPlan::of<A>(s);
+  const WeightPlan plan = WeightPlan::of<A>(s, x, dy);
   A* partials = static_cast<A*>(ctx.workspace(plan.bytes(s, sizeof(A))));
   if (!partials) return;
   const Image<T> gradient(dy, s.layout, s.K, s.out);
@@ -222,9 +233,16 @@ void weight_gradient(Context& ctx, const ConvShape& s, const void* dy, const voi
     using Tile = decltype(tile);
     p.row_tiles = ceil_div(plan.rows, Tile::BM);
     p.column_tiles = ceil_div(s.group_out(), Tile::BN);
-    run_gather_gemm<Tile>(ctx, "conv_backward_weight", p, p.row_tiles * p.column_tiles * s.G * plan.splits);
+    const int64_t blocks = p.row_tiles * p.column_tiles * s.G * plan.splits;
+    if constexpr (is_matrix_tile<Tile>) run_matrix_weight<Tile>(ctx, "conv_backward_weight", p, blocks);
+    else run_gather_gemm<Tile>(ctx, "conv_backward_weight", p, blocks);
   };
-  if (plan.large) run(typename Tiles<A>::Large());
+  if (plan.matrix) {
+    if constexpr (last && sizeof(T) == 2) {
+      if (plan.large) run(LargeMatrix());
+      else run(SmallMatrix());
+    }
+  } else if (plan.large) run(typename Tiles<A>::Large());
   else run(typename Tiles<A>::Small());
   const int64_t n = s.K * plan.rows;
   launch_elements(ctx, "weight_sum", weight_sum_kernel<T>, n, n, s.group_in(), s.taps(), plan.splits, partials,
@@ -268,7 +286,8 @@ void conv_plan(const ConvShape& s, ConvOp op, int, ConvPlan* plan) {
   }
   if (op != ConvOp::backward_weight) {
     const bool matrix = takes_matrix(s, op == ConvOp::backward_input, nullptr);
-    plan->kernel = matrix ? "tensor cores" : "implicit matrix product";
+    const char* split[] = {"tensor cores", "tensor cores, one part", "tensor cores, two parts", "tensor cores, three parts"};
+    plan->kernel = matrix ? split[s.dtype == DType::f32 ? parts_of_float(s) : 0] : "implicit matrix product";
     plan->why = matrix ? s.dtype == DType::f32
                              ? "channels-last arrays with a multiple of 4 channels to sum over, split into bfloat16 parts"
                              : "16-bit channels-last arrays with a multiple of 8 channels to sum over"
@@ -276,9 +295,12 @@ void conv_plan(const ConvShape& s, ConvOp op, int, ConvPlan* plan) {
     plan->workspace = matrix ? packed_bytes(s) : 0;
     return;
   }
-  plan->kernel = "implicit matrix product";
-  plan->why = "tiles of taps by channels on the ordinary cores, runs of pixels added in order";
-  plan->workspace = s.dtype == DType::f64 ? WeightPlan::of<double>(s).bytes(s, 8) : WeightPlan::of<float>(s).bytes(s, 4);
+  const bool wide = s.dtype == DType::f64;
+  const WeightPlan weights = wide ? WeightPlan::of<double>(s, nullptr, nullptr) : WeightPlan::of<float>(s, nullptr, nullptr);
+  plan->kernel = weights.matrix ? "tensor cores" : "implicit matrix product";
+  plan->why = weights.matrix ? "16-bit channels-last arrays with multiples of 8 channels, runs of pixels added in order"
+                             : "tiles of taps by channels on the ordinary cores, runs of pixels added in order";
+  plan->workspace = weights.bytes(s, wide ? 8 : 4);
 }
 
 }  // namespace fastconv::cuda

@@ -11,20 +11,6 @@ namespace {
 
 constexpr int kLane = kProbeWords / 32;  // words of one lane
 
-FC_DEVICE float as_float(uint32_t bits) {
-  union {
-    uint32_t u;
-    float f;
-  } v{bits};
-  return v.f;
-}
-FC_DEVICE uint32_t as_bits(float value) {
-  union {
-    float f;
-    uint32_t u;
-  } v{value};
-  return v.u;
-}
 FC_DEVICE double as_double(const uint32_t* words) {
   union {
     uint32_t u[2];
@@ -54,17 +40,25 @@ template <class F> FC_DEVICE void each_double(const uint32_t* in, uint32_t* out,
 }
 template <class T> struct Round {
   FC_DEVICE static void run(const uint32_t* in, uint32_t* out) {
-    each(in, out, [](uint32_t v) { return uint32_t(prim::from_accumulator<T>(as_float(v)).bits); });
+    each(in, out, [](uint32_t v) { return uint32_t(prim::from_accumulator<T>(prim::float_of(v)).bits); });
   }
 };
 template <class T> struct Widen {
   FC_DEVICE static void run(const uint32_t* in, uint32_t* out) {
-    each(in, out, [](uint32_t v) { return as_bits(prim::to_accumulator(T{std::uint16_t(v)})); });
+    each(in, out, [](uint32_t v) { return prim::bits_of(prim::to_accumulator(T{std::uint16_t(v)})); });
+  }
+};
+// Half of each value: the product alone would be rounded, and may overflow.
+struct MultiplyAdd {
+  FC_DEVICE static void run(const uint32_t* in, uint32_t* out) {
+    each(in, out, [](uint32_t v) {
+      return prim::bits_of(prim::multiply_add(prim::float_of(v), 1.5f, -prim::float_of(v)));
+    });
   }
 };
 struct SquareRoot {
   FC_DEVICE static void run(const uint32_t* in, uint32_t* out) {
-    each(in, out, [](uint32_t v) { return as_bits(prim::square_root(as_float(v))); });
+    each(in, out, [](uint32_t v) { return prim::bits_of(prim::square_root(prim::float_of(v))); });
   }
 };
 struct SquareRootDouble {
@@ -74,7 +68,7 @@ struct SquareRootDouble {
 };
 struct Power {
   FC_DEVICE static void run(const uint32_t* in, uint32_t* out) {
-    each(in, out, [](uint32_t v) { return as_bits(prim::power(as_float(v), -0.75f)); });
+    each(in, out, [](uint32_t v) { return prim::bits_of(prim::power(prim::float_of(v), -0.75f)); });
   }
 };
 struct PowerDouble {
@@ -84,7 +78,7 @@ struct PowerDouble {
 };
 struct IsFinite {
   FC_DEVICE static void run(const uint32_t* in, uint32_t* out) {
-    each(in, out, [](uint32_t v) { return uint32_t(prim::is_finite(double(as_float(v)))); });
+    each(in, out, [](uint32_t v) { return uint32_t(prim::is_finite(double(prim::float_of(v)))); });
   }
 };
 
@@ -134,7 +128,7 @@ struct AsyncCopy {
 };
 
 // Rows of 16 bytes, those of a lane in an order of their own.
-struct LoadMatrices {
+template <bool transposed> struct LoadMatrices {
   FC_DEVICE static void run(const uint32_t* in, uint32_t* out) {
     uint32_t* shared = reinterpret_cast<uint32_t*>(prim::shared_memory());
     const int lane = int(threadIdx.x);
@@ -142,7 +136,9 @@ struct LoadMatrices {
     __syncthreads();
     for (int part = 0; part < kProbeWords / 128; part++) {
       uint32_t r[4];
-      prim::load_matrices(r, shared + 128 * part + 4 * (lane * 5 % 32));
+      const uint32_t* row = shared + 128 * part + 4 * (lane * 5 % 32);
+      if (transposed) prim::load_matrices_transposed(r, row);
+      else prim::load_matrices(r, row);
       for (int v = 0; v < 4; v++) out[128 * part + 4 * lane + v] = r[v];
     }
   }
@@ -156,9 +152,9 @@ template <class T> struct Multiply {
     float d[4];
     for (int v = 0; v < 4; v++) a[v] = in[4 * lane + v];
     for (int v = 0; v < 2; v++) b[v] = in[128 + 2 * lane + v];
-    for (int v = 0; v < 4; v++) d[v] = as_float(in[192 + 4 * lane + v]);
+    for (int v = 0; v < 4; v++) d[v] = prim::float_of(in[192 + 4 * lane + v]);
     prim::multiply_16816<T>(d, a, b);
-    for (int v = 0; v < 4; v++) out[4 * lane + v] = as_bits(d[v]);
+    for (int v = 0; v < 4; v++) out[4 * lane + v] = prim::bits_of(d[v]);
   }
 };
 
@@ -177,6 +173,7 @@ constexpr Entry kProbes[] = {
     {"from_accumulator bfloat16", start<Round<BFloat16>>},
     {"to_accumulator float16", start<Widen<Float16>>},
     {"to_accumulator bfloat16", start<Widen<BFloat16>>},
+    {"multiply_add", start<MultiplyAdd>},
     {"square_root float32", start<SquareRoot>},
     {"square_root float64", start<SquareRootDouble>},
     {"power float32", start<Power>},
@@ -185,7 +182,8 @@ constexpr Entry kProbes[] = {
     {"atomic_max", start<AtomicMax>},
     {"shuffle_down", start<ShuffleDown>},
     {"async_copy_16", start<AsyncCopy>},
-    {"load_matrices", start<LoadMatrices>},
+    {"load_matrices", start<LoadMatrices<false>>},
+    {"load_matrices_transposed", start<LoadMatrices<true>>},
     {"multiply_16816 float16", start<Multiply<Float16>>},
     {"multiply_16816 bfloat16", start<Multiply<BFloat16>>},
 };

@@ -98,6 +98,13 @@ FC_DEVICE void load_matrices(uint32_t (&r)[4], const void* row) {
                : "r"(shared_address(row))
                : "memory");
 }
+// The same of the transposed matrices: the values (2 (i % 4), i / 4) and the one below.
+FC_DEVICE void load_matrices_transposed(uint32_t (&r)[4], const void* row) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+               : "r"(shared_address(row))
+               : "memory");
+}
 // d += a b, a 16x16 by rows, b 16x8 by columns, sums in float.
 template <class T> FC_DEVICE void multiply_16816(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]);
 template <>
@@ -164,6 +171,7 @@ FC_DEVICE void async_copy_16(void* to, const void* from, bool valid) { simt::asy
 FC_DEVICE void async_commit() { simt::async_commit(); }
 template <int n> FC_DEVICE void async_wait() { simt::async_wait(n); }
 FC_DEVICE void load_matrices(uint32_t (&r)[4], const void* row) { simt::load_matrices(r, row); }
+FC_DEVICE void load_matrices_transposed(uint32_t (&r)[4], const void* row) { simt::load_matrices_transposed(r, row); }
 template <class T> FC_DEVICE void multiply_16816(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]);
 template <>
 FC_DEVICE void multiply_16816<BFloat16>(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {

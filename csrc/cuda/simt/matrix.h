@@ -19,6 +19,22 @@ inline void load_matrices(std::uint32_t (&r)[4], const void* row) {
   }, row, r);
 }
 
+inline void load_matrices_transposed(std::uint32_t (&r)[4], const void* row) {
+  check_shared(row, 16);
+  collective("load_matrices_transposed", [](Lane* lanes) {
+    counters.matrix_loads++;
+    for (int m = 0; m < 4; m++) {
+      const void* rows[8];
+      for (int i = 0; i < 8; i++) rows[i] = lanes[8 * m + i].in;
+      count_bank_conflicts(rows, 8);
+      for (int i = 0; i < kWarp; i++)
+        for (int h = 0; h < 2; h++)
+          std::memcpy(reinterpret_cast<char*>(static_cast<std::uint32_t*>(lanes[i].out) + m) + 2 * h,
+                      static_cast<const char*>(rows[2 * (i % 4) + h]) + 2 * (i / 4), 2);
+    }
+  }, row, r);
+}
+
 struct Factors {
   const std::uint32_t *a, *b;
   float (*value)(std::uint16_t);
