@@ -115,6 +115,26 @@ def test_training_is_that_of_processors(tmp_path):
     assert all(first[key].tobytes() == second[key].tobytes() for key in first)
 
 
+COMMAND = (
+    START
+    + """
+    import sys
+    from fastconv.cli import main
+    options = ["--epochs", "1", "--image-size", "8", "--batch-size", "256", "--workers", "1"]
+    sys.exit(main(["train", "mlp", "--data", "digits", "--output", sys.argv[1], "--device", sys.argv[2], *options]))
+"""
+)
+
+
+def test_command(tmp_path):
+    """``mpiexec -n 2 python -m fastconv train --device cuda``: each rank has a GPU."""
+    pytest.importorskip("sklearn")
+    mpiexec(2, COMMAND, tmp_path / "run", "cuda")
+    assert (tmp_path / "run" / "last.npz").exists()
+    done = mpiexec(2, COMMAND, tmp_path / "other", "cuda:1", check=False)
+    assert done.returncode != 0 and "--device must be cpu, or cuda, where each" in done.stdout + done.stderr
+
+
 REFUSALS = (
     START.replace("install()", "install(available=False)")
     + """

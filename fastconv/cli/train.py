@@ -81,9 +81,16 @@ def add_parser(verbs: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Train; status 1 where the loss is no number any more."""
-    from ..distributed import end_all_ranks, world
+    from ..distributed import NCCLCommunicator, end_all_ranks, world
 
     group = world()
+    if group.size > 1 and arguments.device not in (None, "cpu"):
+        if arguments.device != "cuda":
+            raise ValueError(
+                f"--device must be cpu, or cuda, where each of several processes takes a GPU, got {arguments.device}"
+            )
+        group = NCCLCommunicator(group)
+        arguments.device = group.device
     folder = Path(arguments.output or f"runs/{arguments.model}")
     last = folder / "last.npz"
     options, saved = _options(arguments, last)
@@ -188,11 +195,9 @@ def prepare(options: dict[str, Any], arguments: argparse.Namespace, say: Any, gr
     if options["weights"] is not None:
         model.load_state_dict(read_weights(options["weights"])[0])
     if group.size > 1:
-        model = SyncBatchNorm.convert_sync_batchnorm(model)
+        model = SyncBatchNorm.convert_sync_batchnorm(model, group)
     if group.rank > 0:
         fc.manual_seed(options["seed"] + group.rank)  # other masks of dropout than rank 0
-    if arguments.device not in (None, "cpu") and group.size > 1:
-        raise ValueError(f"--device must be cpu where several processes train, got {arguments.device}")
     shard = (group.rank, group.size)
     count = len(source.train)
     train = data.DataLoader(
