@@ -212,7 +212,7 @@ def test_memory_does_not_grow_with_the_number_of_shapes():
             _cpu.batch_norm_forward(y, None, None, None, None, True, 0.1, 1e-5)
 
         rng = np.random.default_rng(1)
-        for _ in range(2000):
+        for _ in range(8000):  # until scratch of all sizes has been in use
             call(rng)
         before = resident()
         for _ in range(10000):
