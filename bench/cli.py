@@ -147,7 +147,7 @@ def _wanted(task: Task, options: argparse.Namespace) -> bool:
         return False
     if options.network is not None:
         return task.layer.startswith(f"{options.network}-")
-    if options.layer is not None or options.all or task.op not in ("conv", "conv_backward"):
+    if options.layer is not None or options.all or not task.op.startswith("conv"):
         return True
     return task.layer in REPRESENTATIVE
 

@@ -127,8 +127,9 @@ def options(*arguments):
 
 
 def test_what_is_chosen():
-    selection = [found.layer for found in cli._selected(options("--op", "conv"))]
-    assert len(selection) == len(cli.REPRESENTATIVE) and set(selection) == cli.REPRESENTATIVE
+    for op in ("conv", "conv_packed", "conv_backward"):
+        selection = [found.layer for found in cli._selected(options("--op", op))]
+        assert len(selection) == len(cli.REPRESENTATIVE) and set(selection) == cli.REPRESENTATIVE
     everything = {found.layer for found in cli._selected(options("--op", "conv", "--all"))}
     assert everything > set(selection) and not any("-dw" in layer for layer in everything)
     vgg = [found.layer for found in cli._selected(options("--op", "conv_backward", "--network", "vgg16"))]
