@@ -30,6 +30,7 @@ __all__ = [
     "is_writable",
     "one_device",
     "parse",
+    "thaw",
     "to_device",
     "to_host",
 ]
@@ -71,6 +72,16 @@ def write(target: Any, values: np.ndarray) -> None:
 def is_writable(array: Any) -> bool:
     """Whether elements may be assigned; CuPy has no arrays that refuse."""
     return getattr(array.flags, "writeable", True)
+
+
+def thaw(tensor: Any) -> None:
+    """Give `tensor` a writable copy of its array where that is one of `fastconv.nn.functional.pack_weight`.
+
+    What was packed goes with the old array. Other read-only arrays are the caller's, and stay.
+    """
+    data = tensor.data
+    if isinstance(data, np.ndarray) and not data.flags.writeable and type(data.base).__name__ == "PyCapsule":
+        tensor.data = data.copy()
 
 
 def device_of(array: Any) -> str:

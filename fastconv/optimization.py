@@ -115,10 +115,7 @@ class Optimized(Module):
             self._pack()
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True) -> LoadResult:
-        """As `Module.load_state_dict`; packed weights, which nobody can write to, are replaced."""
-        for parameter in self.parameters():
-            if isinstance(parameter.data, np.ndarray) and not parameter.data.flags.writeable:
-                parameter.data = parameter.data.copy()
+        """As `Module.load_state_dict`; what is loaded is packed again."""
         try:
             return super().load_state_dict(state_dict, strict)
         finally:

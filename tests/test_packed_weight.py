@@ -154,11 +154,37 @@ def test_nobody_writes_to_it(cpu_backend):
     before = layer.weight.data.copy()
     layer.weight.grad, layer.bias.grad = np.ones_like(before), np.ones(8, np.float32)
     with pytest.raises(ValueError, match="read-only"):
-        fc.optim.SGD(layer.parameters(), lr=0.1).step()
+        nn.init.zeros_(layer.weight)
     assert_same_bits(layer.weight.data, before)
     layer.weight.data = layer.weight.data * 2  # another array: nothing of the old one is used
     x = image(1, 4, 8, 8)
     assert_same_bits(layer(x), F.conv2d(x, before * 2, layer.bias.data))
+
+
+def test_steps_and_loaded_states_reach_packed_layers(cpu_backend):
+    layer, other = nn.Conv2d(4, 8, 3), nn.Conv2d(4, 8, 3)
+    other.load_state_dict(layer.state_dict())
+    x = image(1, 4, 8, 8)
+    for _ in range(3):
+        layer.weight.data = F.pack_weight(layer.weight)
+        assert_same_bits(layer(x), other(x))
+        for each in (layer, other):
+            optimizer = fc.optim.SGD(each.parameters(), lr=0.1, momentum=0.9)
+            F.mse_loss(each(fc.tensor(x)), np.zeros((1, 8, 6, 6), np.float32)).backward()
+            optimizer.step()
+        assert layer.weight.data.flags.writeable
+        assert_same_bits(layer(x), other(x))
+    layer.weight.data = F.pack_weight(layer.weight)
+    layer(x)
+    state = {key: value * 2 for key, value in other.state_dict().items()}
+    layer.load_state_dict(state)
+    other.load_state_dict(state)
+    assert_same_bits(layer(x), other(x))
+    frozen_by_the_caller = other.weight.data
+    frozen_by_the_caller.flags.writeable = False
+    other.weight.grad = np.ones_like(frozen_by_the_caller)
+    with pytest.raises(ValueError, match="read-only"):
+        fc.optim.SGD(other.parameters(), lr=0.1).step()
 
 
 def test_views_and_copies_are_ordinary_arrays(cpu_backend):

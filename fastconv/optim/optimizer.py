@@ -12,7 +12,7 @@ from typing import Any, cast
 import numpy as np
 
 from ..cuda import is_device_array
-from ..devices import as_array, device_of, guard, is_array, is_writable, one_device, to_device
+from ..devices import as_array, device_of, guard, is_array, is_writable, one_device, thaw, to_device
 from ..nn.modules.state import host_array
 from ..tensor import Parameter, Tensor
 from .threads import run_together
@@ -145,6 +145,7 @@ class Optimizer:
         for parameter, _ in pairs:
             if np.shape(parameter.grad) != parameter.data.shape:
                 raise ValueError(f"grad must have shape {parameter.data.shape}, got {np.shape(parameter.grad)}")
+            thaw(parameter)
             if not is_writable(parameter.data):
                 raise ValueError(f"parameter of shape {parameter.data.shape} is read-only")
             if is_device_array(parameter.data) != is_device_array(parameter.grad):

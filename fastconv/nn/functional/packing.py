@@ -48,6 +48,7 @@ def pack_weight(weight: Any) -> ndarray:
     transposed ones and gradients pack nothing that lasts.
 
     ``layer.weight.data = F.pack_weight(layer.weight)`` gives a layer such a weight, and `fastconv.optimize` a network.
+    A step of an optimiser and ``load_state_dict`` then give the layer a writable array again, with nothing packed.
 
     Examples
     --------

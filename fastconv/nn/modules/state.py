@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastconv.cuda import is_device_array
-from fastconv.devices import is_writable, to_host, write
+from fastconv.devices import is_writable, thaw, to_host, write
 from fastconv.nn.modules.arguments import is_floating
 from fastconv.tensor import Tensor
 
@@ -61,6 +61,14 @@ def _convert(key: str, target: np.ndarray, value: Any) -> np.ndarray | str:
     with np.errstate(over="ignore", invalid="ignore"):
         # A copy in any case: the value may be a view of another entry that is about to be written.
         return np.array(array, dtype=target.dtype)
+
+
+def writable_state(module: Any) -> dict[str, Any]:
+    """The state of `module`, whose packed weights are ordinary arrays again."""
+    for parameter in module.parameters():
+        thaw(parameter)
+    state: dict[str, Any] = module.state_dict()
+    return state
 
 
 def load_entries(owner: str, targets: Mapping[str, Any], values: Mapping[str, Any], strict: bool) -> LoadResult:
