@@ -1,6 +1,6 @@
 // A weight that nobody can write to any more, and what convolutions have packed of it: panels for the direct kernels,
-// transformed filters for Winograd, parts for AMX. A form is packed by the first call that needs it and read by all later
-// ones, from any thread; a call that finds it half done packs for itself alone, in its workspace.
+// transformed filters for Winograd, parts for AMX. A form is packed by the first call that needs it and read by all
+// later ones, from any thread; a call that finds it half done packs for itself alone, in its workspace.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -31,8 +31,8 @@ class PackedWeight {
   PackedWeight& operator=(const PackedWeight&) = delete;
 
   const void* data() const { return block_; }
-  // Memory of this form. `filled`: it holds the form; else the caller must fill it and say so by finish(). Null: another
-  // call is about to, or memory is short.
+  // Memory of this form. `filled`: it holds the form; else the caller must fill it and say so by finish(). Null:
+  // another call is about to, or memory is short.
   void* form(const PackedForm&, std::size_t bytes, bool* filled);
   void finish(void* form, bool filled);  // not filled: it is given back
   std::size_t bytes() const;             // of all filled forms

@@ -27,8 +27,8 @@ template <class A> void place(Workspace<A>& w, void* block) {
   move(w.threads);
 }
 
-// All runs of the reduction, cut into chunks of at most kChunkSteps; returns the number of chunks. `fetch`: tiles that go
-// to the output fetch one row a run, so the last chunk needs as many runs as there are rows.
+// All runs of the reduction, cut into chunks of at most kChunkSteps; returns the number of chunks. `fetch`: tiles that
+// go to the output fetch one row a run, so the last chunk needs as many runs as there are rows.
 int64_t build_runs(const TapProblem& p, const Blocking& b, bool fetch, Run* runs, int64_t* chunks) {
   const int64_t last = (p.depth() - 1) % kChunkSteps + 1, piece = fetch ? max_of(8, last / 8) : kChunkSteps;
   int64_t left = p.depth();
@@ -71,7 +71,8 @@ void load_block(const TapProblem& p, const Blocking& b, const T* x, int64_t grou
   const TapAxis &depth = p.axis[0], &high = p.axis[1], &wide = p.axis[2];
   const int64_t plane = high.source * wide.source, all = p.groups * p.channels;
   const bool last = p.layout == Layout::channels_last;
-  // Of the source's pixels every skip-th, beginning with one that the first pixel wanted is a number of skips away from.
+  // Of the source's pixels every skip-th, beginning with one that the first pixel wanted is a number of skips away
+  // from.
   const int64_t skip = wide.unit / b.wide_unit, phase = ((wide.first % skip) + skip) % skip;
   const int64_t width = ceil_div(max_of(0, wide.source - phase), skip);
   const auto load_row = [&](int64_t n, int64_t d, int64_t h, int64_t first, int64_t pixels, A* dst) {
@@ -221,8 +222,8 @@ void solve(ConvAlgorithm algorithm, TapProblem p, const T* x, const T* weights, 
           out.finish = &finish;
           out.origin = reinterpret_cast<const A*>(y);
         }
-      // The stores at a tile's end are too many for the processor to hide: 64 -> 256 channels at 56x56, with a sum 1.2 to
-      // 1.3 times as fast, without one 1.25; as fast as before where the reduction is long.
+      // The stores at a tile's end are too many for the processor to hide: 64 -> 256 channels at 56x56, with a sum 1.2
+      // to 1.3 times as fast, without one 1.25; as fast as before where the reduction is long.
       out.fetch = direct_store && chunk == chunk_count - 1;
       const int64_t unit = direct_store ? out_channels : b.panel_columns;
       for (int64_t g = 0; g < group_count; g += 2) {

@@ -104,8 +104,8 @@ struct WeightSource {
   const std::int32_t* slot;
 };
 
-// kLanes output channels of a filter of one tap, weights of an output channel next to each other. Sixteen streams of one
-// cache line a block are more than hardware prefetches.
+// kLanes output channels of a filter of one tap, weights of an output channel next to each other. Sixteen streams of
+// one cache line a block are more than hardware prefetches.
 template <class T, class A>
 FC_INLINE int64_t pack_one_tap(const T* w, int64_t column_stride, int64_t channels, int64_t width, A* panel) {
   constexpr int lanes = kLanes<A>;

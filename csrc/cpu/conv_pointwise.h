@@ -1,8 +1,8 @@
 // 1x1 convolution of channels-first arrays: per image a matrix product  y[K x pixels] = w[K x C] x[C x pixels].
 //
 // Here the pixels are the vector dimension, so nothing is transposed: a panel of kTileColumns pixels x a chunk of
-// channels is copied once into L1 (rows of x lie a plane apart: read in place they would need a TLB entry each), and all
-// output channels run over it in tiles of `rows` channels. Panels end at the image's edge, so small images waste
+// channels is copied once into L1 (rows of x lie a plane apart: read in place they would need a TLB entry each), and
+// all output channels run over it in tiles of `rows` channels. Panels end at the image's edge, so small images waste
 // registers; those go to the direct engine (kPointwisePixels in tuning.h).
 #pragma once
 #include "conv_pack.h"
@@ -77,8 +77,8 @@ void solve_pointwise_first(const TapProblem& p, const T* x, const T* weights, co
   const int64_t pixels = p.axis[0].count * p.axis[1].count * p.axis[2].count;
   PointwiseBlocking b = pointwise_blocking<A>(p, threads);
   bool filled;
-  A* kept = packed_panels<T, A>(ConvAlgorithm::pointwise, p, b.rows, 1, p.groups * b.tiles * b.rows * p.channels, &filled,
-                                ctx);
+  const int64_t all_weights = p.groups * b.tiles * b.rows * p.channels;
+  A* kept = packed_panels<T, A>(ConvAlgorithm::pointwise, p, b.rows, 1, all_weights, &filled, ctx);
   if (kept) {
     b.total -= b.shared;
     b.shared = 0;

@@ -157,7 +157,9 @@ constexpr Candidate kCandidates[] = {
     {ConvAlgorithm::amx, amx_can, against_amx, "tiles of bfloat16 products: the highest peak of this processor"},
 #endif
     {ConvAlgorithm::winograd_4x4,
-     [](const ConvShape& s, ConvOp op) { return winograd_filter(s) && s.dtype == DType::f32 && op != ConvOp::backward_weight; },
+     [](const ConvShape& s, ConvOp op) {
+       return winograd_filter(s) && s.dtype == DType::f32 && op != ConvOp::backward_weight;
+     },
      [](const ConvShape& s, ConvOp op) {
        return s.precision == Precision::highest ? "less exact than float32 precision 'highest' asks for"
                                                 : against_tiles(s, op, 4, kWinograd4);

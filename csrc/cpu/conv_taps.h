@@ -3,11 +3,12 @@
 //   y(n, k, g0, g1, g2) = bias(k) + sum over taps t and channels c of
 //                         x(n, c, g * unit + first + t * step) * weight(k, c, weight_first + t * weight_step)
 //
-// with grid points g on each of the three axes, x zero outside its bounds. A convolution is one such problem. Its input
-// gradient is one per phase (position modulo stride): every phase is a stride-1 problem on dy with the taps that hit it.
+// with grid points g on each of the three axes, x zero outside its bounds. A convolution is one such problem. Its
+// input gradient is one per phase (position modulo stride): every phase is a stride-1 problem on dy with the taps that
+// hit it.
 //
-// Blocks: a task takes `images` images, one depth, `rows` x `cols` grid points. Their source pixels lie channels-last in
-// scratch (L2-sized, zero borders included), or stay in place where the array already is that. For each panel of
+// Blocks: a task takes `images` images, one depth, `rows` x `cols` grid points. Their source pixels lie channels-last
+// in scratch (L2-sized, zero borders included), or stay in place where the array already is that. For each panel of
 // kTileColumns output channels and each chunk of the reduction (L1-sized), tiles of 2 x group_rows pixels run through.
 #pragma once
 #include "../ops.h"
@@ -112,7 +113,8 @@ template <class A> Blocking choose_blocking(const TapProblem& p, int threads) {
   b.group_rows = best_group_rows(wide.count);
   bool inside = true;
   for (const TapAxis& a : p.axis) inside = inside && a.first >= 0 && a.first + a.span(a.count) <= a.source;
-  // Pixels a multiple of 4 KB apart share one L1 set, which holds fewer lines than a tile has rows: copied, they do not.
+  // Pixels a multiple of 4 KB apart share one L1 set, which holds fewer lines than a tile has rows: copied, they do
+  // not.
   const bool last = p.layout == Layout::channels_last;
   const bool spread = wide.unit * p.groups * p.channels * int64_t(sizeof(A)) % 4096 != 0;
   b.in_place = p.same_type && last && inside && spread && wide.count % b.group_rows == 0;

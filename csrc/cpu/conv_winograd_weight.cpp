@@ -1,10 +1,10 @@
 // Winograd weight gradient: F(3x3, 2x2), whose outputs are the nine taps and whose filter is a tile of dy.
 //
-// x is cut into the tiles of F(2x2, 3x3), whose transform it shares: V[position][tile][channel]. The 2x2 gradients of a
-// tile become W[position][tile][output channel]. At each of the 16 positions the tiles are summed up, S = sum of V W, by
-// the register tiles of weight_gradient.h; the output transform comes once, after the last tile. A task has some input
-// and some output channels, and one of `partitions` runs of blocks of tiles; these are added up in order at the end. All
-// of it follows from the shape alone, so the bits do not depend on the number of threads.
+// x is cut into the tiles of F(2x2, 3x3), whose transform it shares: V[position][tile][channel]. The 2x2 gradients of
+// a tile become W[position][tile][output channel]. At each of the 16 positions the tiles are summed up, S = sum of V
+// W, by the register tiles of weight_gradient.h; the output transform comes once, after the last tile. A task has some
+// input and some output channels, and one of `partitions` runs of blocks of tiles; these are added up in order at the
+// end. All of it follows from the shape alone, so the bits do not depend on the number of threads.
 #include "conv_winograd_weight.h"
 
 #include "conv_pack.h"
@@ -119,13 +119,14 @@ template <class T> struct Call {
     const int64_t group = (pair0 + pair) / p.panels, panel0 = (pair0 + pair) % p.panels;
     for (int64_t c = 0; c < channels; c += kLane) {
       const int64_t lines = rows * 2 + 2, across = cols * 2 + 2;
-      pack_strip<T, A>({x, s.layout, s.C, group * p.C + c0 + c, min_of(kLane, channels - c), s.in[1], s.in[2]}, n0, images,
-                       row * 2 - s.pad[1], lines, col * 2 - s.pad[2], across, strip);
+      pack_strip<T, A>({x, s.layout, s.C, group * p.C + c0 + c, min_of(kLane, channels - c), s.in[1], s.in[2]}, n0,
+                       images, row * 2 - s.pad[1], lines, col * 2 - s.pad[2], across, strip);
       A* to = v + c;
       for (int64_t i = 0; i < images; i++)
         for (int64_t r = 0; r < rows; r++)
           for (int64_t t = 0; t < cols; t++, to += p.v_pitch)
-            transform_input<2>(strip + ((i * lines + r * 2) * across + t * 2) * kLane, across * kLane, kLane, to, p.v_step);
+            transform_input<2>(strip + ((i * lines + r * 2) * across + t * 2) * kLane, across * kLane, kLane, to,
+                               p.v_step);
     }
     for (int64_t i = 0; i < count; i++) {
       const int64_t k0 = (panel0 + i) * p.width, outputs = min_of(p.width, p.K - k0), width = panel_width(outputs);
@@ -137,7 +138,8 @@ template <class T> struct Call {
         for (int64_t m = 0; m < images; m++)
           for (int64_t r = 0; r < rows; r++)
             for (int64_t t = 0; t < cols; t++, to += width)
-              transform_gradient(strip + ((m * lines + r * 2) * across + t * 2) * kLane, across * kLane, kLane, to, p.w_step);
+              transform_gradient(strip + ((m * lines + r * 2) * across + t * 2) * kLane, across * kLane, kLane, to,
+                                 p.w_step);
       }
     }
     const int64_t start = 0, register_tiles = ceil_div(channels, kTileRows);
@@ -149,8 +151,8 @@ template <class T> struct Call {
         for (int64_t tile = 0; tile < register_tiles; tile++) {
           const int64_t from = channels * tile / register_tiles, m = channels * (tile + 1) / register_tiles - from;
           const TileSums<A> kernel = wide ? tile_kernel<A, 2>(m) : tile_kernel<A, 1>(m);
-          kernel(line, v + position * p.v_step + from, gradients, sums(partition, pair + i, position, c0 + from), p.width,
-                 first);
+          kernel(line, v + position * p.v_step + from, gradients, sums(partition, pair + i, position, c0 + from),
+                 p.width, first);
         }
       }
   }
@@ -212,7 +214,9 @@ template <class T> struct Call {
 
 }  // namespace
 
-std::size_t winograd_weight_workspace(const ConvShape& s, int threads) { return std::size_t(make_plan(s, threads).bytes()); }
+std::size_t winograd_weight_workspace(const ConvShape& s, int threads) {
+  return std::size_t(make_plan(s, threads).bytes());
+}
 
 std::uint32_t winograd_backward_weight(const ConvShape& s, const void* dy, const void* x, void* dw, int threads,
                                        Context& ctx) {

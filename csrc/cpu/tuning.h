@@ -69,14 +69,15 @@ constexpr WinogradLimits kWinograd4 = {8, 12, 49, 512, 49, 8};
 // Most outputs computed for one that is kept: F(2x2) computes 9 / 4 times as fast as it goes.
 constexpr double kWinogradWaste = 1.5;
 
-// Its weight gradient (conv_winograd_weight.cpp): tiles of a block, and channels and output channels of a task. Zen 4, L2
-// of 1 MB, 13 layers, 1 and 2 threads: 64 tiles or 64 output channels lose 2 to 5 %, 192 tiles 3 to 5 %, 128 channels 2 %.
+// Its weight gradient (conv_winograd_weight.cpp): tiles of a block, and channels and output channels of a task. Zen 4,
+// L2 of 1 MB, 13 layers, 1 and 2 threads: 64 tiles or 64 output channels lose 2 to 5 %, 192 tiles 3 to 5 %, 128
+// channels 2 %.
 constexpr std::int64_t kWinogradWeightTiles = 128, kWinogradWeightChannels = 64, kWinogradWeightColumns = 128;
-// Multiples of the speed of the tap products, both layouts, 1 and 2 threads, 8 images; then 1 image: 64 -> 64 at 56x56: 1.5
-// to 1.9; 1.5 to 1.8. 16 -> 16 at 28x28: 1.4 to 1.7; 1.4 to 1.7. 12 -> 48 at 14x14: 1.3 to 1.6; 1.1 to 1.5. 64 -> 64 at 7x7:
-// 1.3; 0.9 to 1.2. 64 -> 64 at 6x6 (9 tiles): 1.4 to 1.6; 1.2 to 1.3. 3x3 (4 tiles, 16 pixels for 9): 0.8 to 1.3; 0.8.
-// 8 -> 32 at 56x56: 1.2 to 1.5; 1.0 to 1.4. 8 -> 8: 0.7 (channels first) to 1.4. 3 -> 16: 0.8; 0.8. 512 -> 1024 at 7x7
-// (32800 weights a tile): 1.3; 0.9 to 1.05. 1024 -> 1024 (65500): 1.2 to 1.3; 0.9.
+// Multiples of the speed of the tap products, both layouts, 1 and 2 threads, 8 images; then 1 image: 64 -> 64 at
+// 56x56: 1.5 to 1.9; 1.5 to 1.8. 16 -> 16 at 28x28: 1.4 to 1.7; 1.4 to 1.7. 12 -> 48 at 14x14: 1.3 to 1.6; 1.1 to 1.5.
+// 64 -> 64 at 7x7: 1.3; 0.9 to 1.2. 64 -> 64 at 6x6 (9 tiles): 1.4 to 1.6; 1.2 to 1.3. 3x3 (4 tiles, 16 pixels for 9):
+// 0.8 to 1.3; 0.8. 8 -> 32 at 56x56: 1.2 to 1.5; 1.0 to 1.4. 8 -> 8: 0.7 (channels first) to 1.4. 3 -> 16: 0.8; 0.8.
+// 512 -> 1024 at 7x7 (32800 weights a tile): 1.3; 0.9 to 1.05. 1024 -> 1024 (65500): 1.2 to 1.3; 0.9.
 constexpr std::int64_t kWinogradWeightLeastTiles = 9, kWinogradWeightFewest = 8, kWinogradWeightLeastWeights = 128;
 constexpr std::int64_t kWinogradWeightMostWeights = 33000;  // channels x output channels for each tile of an image
 

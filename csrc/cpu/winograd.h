@@ -1,10 +1,11 @@
-// Winograd's minimal filtering F(m x m, 3x3): m x m outputs from A x A inputs, A = m + 2, with A * A products a channel.
+// Winograd's minimal filtering F(m x m, 3x3): m x m outputs from A x A inputs, A = m + 2, with A * A products a
+// channel.
 //
 // Lavin and Gray, Fast Algorithms for Convolutional Neural Networks (CVPR 2016):  y = At [ (G g Gt) * (Bt d B) ] A.
 // F(2x2) uses the points 0, +-1, infinity; the halves of its G stand in the output transform here, so that weights are
 // only added up. F(4x4) uses 0, +-sqrt(1/2), +-sqrt(2), infinity instead of the usual 0, +-1, +-2: the transforms then
-// hold no number above 2.83, and the rms error of 64 to 512 channels is 0.4 of that of the usual points (on the choice of
-// points: Barabasz et al., Error Analysis and Improving the Accuracy of Winograd Convolution, 2020).
+// hold no number above 2.83, and the rms error of 64 to 512 channels is 0.4 of that of the usual points (on the choice
+// of points: Barabasz et al., Error Analysis and Improving the Accuracy of Winograd Convolution, 2020).
 //
 // Multiply-adds are written out: all paths give the same bits.
 #pragma once
@@ -125,8 +126,8 @@ template <int M> FC_INLINE void transform_weight(const float* g, std::int64_t ta
   }
 }
 
-// The weight gradient is F(3x3, 2x2) with the same points, so that its inputs are transformed as those of F(2x2); halves
-// stand in its output transform, too. The 2x2 gradients of a tile -> W, `step` between positions.
+// The weight gradient is F(3x3, 2x2) with the same points, so that its inputs are transformed as those of F(2x2);
+// halves stand in its output transform, too. The 2x2 gradients of a tile -> W, `step` between positions.
 FC_INLINE void transform_gradient(const float* d, std::int64_t row, std::int64_t pixel, float* w, std::int64_t step) {
   const auto filter = [](Vec<float> a, Vec<float> b, Vec<float>* o) {
     o[0] = a;

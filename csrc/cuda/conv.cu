@@ -1,5 +1,5 @@
-// Convolution forward, its input gradient and its weight gradient as implicit matrix products: on the ordinary cores, and
-// forward and input gradient of channels-last arrays, but for float64, on tensor cores.
+// Convolution forward, its input gradient and its weight gradient as implicit matrix products: on the ordinary cores,
+// and forward and input gradient of channels-last arrays, but for float64, on tensor cores.
 #include "conv.h"
 
 #include <atomic>
@@ -286,17 +286,19 @@ void conv_plan(const ConvShape& s, ConvOp op, int, ConvPlan* plan) {
   }
   if (op != ConvOp::backward_weight) {
     const bool matrix = takes_matrix(s, op == ConvOp::backward_input, nullptr);
-    const char* split[] = {"tensor cores", "tensor cores, one part", "tensor cores, two parts", "tensor cores, three parts"};
+    const char* split[] = {"tensor cores", "tensor cores, one part", "tensor cores, two parts",
+                           "tensor cores, three parts"};
     plan->kernel = matrix ? split[s.dtype == DType::f32 ? parts_of_float(s) : 0] : "implicit matrix product";
     plan->why = matrix ? s.dtype == DType::f32
-                             ? "channels-last arrays with a multiple of 4 channels to sum over, split into bfloat16 parts"
+                             ? "channels-last arrays with a multiple of 4 channels to sum over, in bfloat16 parts"
                              : "16-bit channels-last arrays with a multiple of 8 channels to sum over"
                        : "tiles of pixels by channels on the ordinary cores, sums in ascending order";
     plan->workspace = matrix ? packed_bytes(s) : 0;
     return;
   }
   const bool wide = s.dtype == DType::f64;
-  const WeightPlan weights = wide ? WeightPlan::of<double>(s, nullptr, nullptr) : WeightPlan::of<float>(s, nullptr, nullptr);
+  const WeightPlan weights =
+      wide ? WeightPlan::of<double>(s, nullptr, nullptr) : WeightPlan::of<float>(s, nullptr, nullptr);
   plan->kernel = weights.matrix ? "tensor cores" : "implicit matrix product";
   plan->why = weights.matrix ? "16-bit channels-last arrays with multiples of 8 channels, runs of pixels added in order"
                              : "tiles of taps by channels on the ordinary cores, runs of pixels added in order";

@@ -1,9 +1,9 @@
 // Implicit matrix product on tensor cores, for 16-bit and float32 channels-last arrays.
 //
 // The problem is that of gather_gemm.cuh; here 8 or 4 neighbouring channels, 16 bytes, move at once: cp.async brings a
-// tile's rows to shared memory while earlier ones are multiplied (`stages` tiles in flight), ldmatrix spreads them over a
-// warp's registers, mma.sync multiplies 16 x 16 by 16 x 8. Chunks of a row are permuted so that the eight rows of a matrix
-// lie in different banks.
+// tile's rows to shared memory while earlier ones are multiplied (`stages` tiles in flight), ldmatrix spreads them
+// over a warp's registers, mma.sync multiplies 16 x 16 by 16 x 8. Chunks of a row are permuted so that the eight rows
+// of a matrix lie in different banks.
 //
 // A float32 is the sum of `Parts` bfloat16 numbers, each but the last the upper bits of what the ones before it leave;
 // three hold all 24 bits. Products of parts are exact, those of the lowest parts are left out:
@@ -14,9 +14,10 @@
 //   3      all a_i b_j with i + j <= 2      2^-23                  "highest"
 //
 // Tensor cores round their sums towards zero, which adds up over a long reduction: the products of 16 steps are summed
-// there, from zero, and these sums in float32 (Ootomo and Yokota, "Recovering Single Precision Accuracy from Tensor Cores
-// While Exceeding the FP32 Theoretical Peak Performance", 2022). Parts of an infinity or of a number near the smallest
-// are not what is wanted of them. Both show in the result, which is then computed again on the ordinary cores.
+// there, from zero, and these sums in float32 (Ootomo and Yokota, "Recovering Single Precision Accuracy from Tensor
+// Cores While Exceeding the FP32 Theoretical Peak Performance", 2022). Parts of an infinity or of a number near the
+// smallest are not what is wanted of them. Both show in the result, which is then computed again on the ordinary
+// cores.
 #pragma once
 #include "gather_gemm.cuh"
 
@@ -153,7 +154,8 @@ __global__ void __launch_bounds__(Tile::kThreads) matrix_gemm_kernel(const Probl
     if (next < tiles) load(next, int(next % stages));
     prim::async_commit();
     const T *left = shared.left[t % stages], *right = shared.right[t % stages];
-    // Rows of 16-byte chunks c and c + 1: of 16 rows of the left operand; of 16 columns of the right one, two matrices each.
+    // Rows of 16-byte chunks c and c + 1: of 16 rows of the left operand; of 16 columns of the right one, two matrices
+    // each.
     const auto left_chunks = [&](uint32_t (&r)[4], int i, int c) {
       prim::load_matrices(r, left + chunk_offset<T>(wm + 16 * i + lane % 16, c + lane / 16));
     };
@@ -181,8 +183,8 @@ __global__ void __launch_bounds__(Tile::kThreads) matrix_gemm_kernel(const Probl
           for (int j = 0; j < WN / 8; j++) prim::multiply_16816<T>(sums[i][j], a[i], b[j]);
       }
     } else {
-      // Lane t of four has values t, 4 + t, 8 + t and 12 + t of a row, and takes them for 2t, 2t + 1, 2t + 8 and 2t + 9: in
-      // both operands, so that what is multiplied belongs together.
+      // Lane t of four has values t, 4 + t, 8 + t and 12 + t of a row, and takes them for 2t, 2t + 1, 2t + 8 and 2t +
+      // 9: in both operands, so that what is multiplied belongs together.
       uint32_t b[WN / 8][2][Parts];
 #pragma unroll
       for (int j = 0; j < WN / 16; j++) {
@@ -256,7 +258,8 @@ __global__ void __launch_bounds__(Tile::kThreads) matrix_gemm_kernel(const Probl
 
 template <class Tile, int Parts, class Problem>
 void run_matrix_gemm(Context& ctx, const char* name, const Problem& p, int64_t blocks) {
-  launch(ctx, name, matrix_gemm_kernel<Problem, Tile, Parts>, blocks, Tile::kThreads, sizeof(MatrixMemory<Problem, Tile>), p);
+  constexpr std::size_t bytes = sizeof(MatrixMemory<Problem, Tile>);
+  launch(ctx, name, matrix_gemm_kernel<Problem, Tile, Parts>, blocks, Tile::kThreads, bytes, p);
 }
 
 }  // namespace

@@ -1,7 +1,8 @@
 // The weight gradient of 16-bit channels-last arrays as a matrix product on tensor cores.
 //
-// The sum runs over pixels, but channels are neighbours in memory: tiles are brought to shared memory as they are, a row
-// for each pixel, and ldmatrix transposes matrices of 8 x 8 on their way to the registers. Otherwise as matrix_gemm.cuh.
+// The sum runs over pixels, but channels are neighbours in memory: tiles are brought to shared memory as they are, a
+// row for each pixel, and ldmatrix transposes matrices of 8 x 8 on their way to the registers. Otherwise as
+// matrix_gemm.cuh.
 #pragma once
 #include "matrix_gemm.cuh"
 
@@ -117,14 +118,16 @@ __global__ void __launch_bounds__(Tile::kThreads) matrix_weight_kernel(const Pro
     for (int j = 0; j < WN / 8; j++)
 #pragma unroll
       for (int v = 0; v < 4; v++) {
-        const int64_t m = e.row0 + wm + 16 * i + lane / 4 + v / 2 * 8, n = e.column0 + wn + 8 * j + lane % 4 * 2 + v % 2;
+        const int64_t m = e.row0 + wm + 16 * i + lane / 4 + v / 2 * 8;
+        const int64_t n = e.column0 + wn + 8 * j + lane % 4 * 2 + v % 2;
         if (m < e.rows && n < e.columns) p.store(shared.part, m, n, sums[i][j][v]);
       }
 }
 
-template <class Tile, class Problem> void run_matrix_weight(Context& ctx, const char* name, const Problem& p, int64_t blocks) {
-  launch(ctx, name, matrix_weight_kernel<Problem, Tile>, blocks, Tile::kThreads, sizeof(MatrixWeightMemory<Problem, Tile>),
-         p);
+template <class Tile, class Problem>
+void run_matrix_weight(Context& ctx, const char* name, const Problem& p, int64_t blocks) {
+  constexpr std::size_t bytes = sizeof(MatrixWeightMemory<Problem, Tile>);
+  launch(ctx, name, matrix_weight_kernel<Problem, Tile>, blocks, Tile::kThreads, bytes, p);
 }
 
 }  // namespace

@@ -1,5 +1,6 @@
-// A convolution of bfloat16 and one of float32 on tensor cores in the simulator, held against plain loops: what tests/test_seeded_faults.py builds from
-// sources with a mistake in them. Prints "exact", "wrong: ..." or the simulator's report, then the bank conflicts.
+// A convolution of bfloat16 and one of float32 on tensor cores in the simulator, held against plain loops: what
+// tests/test_seeded_faults.py builds from sources with a mistake in them. Prints "exact", "wrong: ..." or the
+// simulator's report, then the bank conflicts.
 #include <cmath>
 #include <cstdio>
 #include <random>
@@ -21,7 +22,8 @@ template <class T> T stored(float v);
 template <> BFloat16 stored<BFloat16>(float v) { return {simt::float_to_bfloat16(v)}; }
 template <> float stored<float>(float v) { return v; }
 
-// Integers whose sums are exact. Of float32, channels of 20 bits, which take three parts, meet few ones of the other array.
+// Integers whose sums are exact. Of float32, channels of 20 bits, which take three parts, meet few ones of the other
+// array.
 template <class T> std::vector<T> integers(int64_t n, bool weights, unsigned seed) {
   std::mt19937 random(seed);
   std::vector<T> v(std::size_t(n) + 4096, stored<T>(3));  // a margin of threes behind the array
