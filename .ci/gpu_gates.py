@@ -4,7 +4,8 @@ values in registers, and leave assembly to one file. Prints the table that it ch
 
 usage: gpu_gates.py [--targets 80,90a,100] [--table FILE.md]
 
-Needs nvcc and c++filt. Prints a table of registers, spilled bytes, stack and barriers of each kernel instance.
+Needs nvcc and c++filt. Prints a table of each kernel instance's registers, with its spilled bytes and its stack where
+it has any.
 """
 
 from __future__ import annotations
@@ -96,21 +97,27 @@ def readable(names: list[str]) -> list[str]:
 
 
 def table(kernels: list[Kernel]) -> str:
-    """Markdown: one row an instance, registers by target."""
+    """Markdown: one row an instance; registers, spilled bytes and stack by target."""
     targets = sorted({k.target for k in kernels})
     names = sorted({k.name for k in kernels})
-    registers = {(k.name, k.target): k.registers for k in kernels}
+    found = {(k.name, k.target): k for k in kernels}
+
+    def cell(name: str, target: str) -> str:
+        if (k := found.get((name, target))) is None:
+            return ""
+        more = [f", {size} B {what}" for size, what in ((k.spilled, "spilled"), (k.stack, "stack")) if size]
+        return f"{k.registers}{''.join(more)}"
+
     rows = [f"| kernel | {' | '.join(f'sm_{t}' for t in targets)} |", "|---|" + "---:|" * len(targets)]
     for name, text in sorted(zip(names, readable(names)), key=lambda pair: pair[1]):
-        cells = (str(registers.get((name, t), "")) for t in targets)
-        rows.append(f"| `{text}` | {' | '.join(cells)} |")
+        rows.append(f"| `{text}` | {' | '.join(cell(name, t) for t in targets)} |")
     return "\n".join(rows)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--targets", default="80,90a,100", help="compute capabilities (default: %(default)s)")
-    parser.add_argument("--table", metavar="FILE.md", help="write the table of registers there")
+    parser.add_argument("--table", metavar="FILE.md", help="write the table there")
     options = parser.parse_args()
     problems = [f"assembly or intrinsics outside prims.cuh: {line}" for line in strays()]
     with tempfile.TemporaryDirectory() as folder:
