@@ -17,7 +17,7 @@
 // there, from zero, and these sums in float32 (Ootomo and Yokota, "Recovering Single Precision Accuracy from Tensor
 // Cores While Exceeding the FP32 Theoretical Peak Performance", 2022). Parts of an infinity or of a number near the
 // smallest are not what is wanted of them. Both show in the result, which is then computed again on the ordinary
-// cores.
+// cores; but not where values below 2^-112 meet such large ones that results stay above 2^-60: there digits are lost.
 #pragma once
 #include "gather_gemm.cuh"
 
