@@ -109,6 +109,18 @@ def cpu_backend(request):
 
 
 @pytest.fixture
+def asked(cpu_backend):
+    """A function that asks a backend for an algorithm until the test ends, and returns the backend."""
+
+    def ask(algorithm: str):
+        cpu_backend.set_conv_algorithm(algorithm)
+        return cpu_backend
+
+    yield ask
+    cpu_backend.set_conv_algorithm("")
+
+
+@pytest.fixture
 def cupy(monkeypatch):
     """The stand-in for CuPy over the simulator, with everything in place as on a machine with a GPU."""
     if "cuda:simt" not in BACKENDS:

@@ -53,18 +53,6 @@ by_winograd = pytest.mark.parametrize("algorithm", WINOGRAD)
 TILED = Conv("tiled", (3, 19, 11, 10), (21, 19, 3, 3), (1, 1), ((1, 2), (0, 1)), (1, 1))
 
 
-@pytest.fixture
-def asked(cpu_backend) -> Iterator:
-    """A function that asks a backend for an algorithm until the test ends, and returns the backend."""
-
-    def ask(algorithm: str):
-        cpu_backend.set_conv_algorithm(algorithm)
-        return cpu_backend
-
-    yield ask
-    cpu_backend.set_conv_algorithm("")
-
-
 def precision(algorithm: str) -> str:
     return "high" if algorithm in INEXACT else "highest"
 

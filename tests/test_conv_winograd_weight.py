@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -44,18 +42,6 @@ BLOCKS = [
     conv("groups", (2, 60, 20, 21), 165, groups=3),
     conv("many_groups", (1, 120, 8, 8), 80, groups=20),
 ]
-
-
-@pytest.fixture
-def asked(cpu_backend) -> Iterator:
-    """A function that asks a backend for an algorithm until the test ends, and returns the backend."""
-
-    def ask(algorithm: str):
-        cpu_backend.set_conv_algorithm(algorithm)
-        return cpu_backend
-
-    yield ask
-    cpu_backend.set_conv_algorithm("")
 
 
 def gradient(backend, case: Conv, dy: np.ndarray, x: np.ndarray) -> np.ndarray:

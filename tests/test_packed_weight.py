@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import pickle
 import threading
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -26,12 +25,6 @@ ROWS = [
     Conv("rows_one", (1, 70, 1, 1), (50, 70, 1, 1), (1, 1), ((0, 0), (0, 0)), (1, 1)),
     Conv("rows_many", (300, 90, 1, 1), (33, 90, 1, 1), (1, 1), ((0, 0), (0, 0)), (1, 1)),
 ]
-
-
-@pytest.fixture
-def asked(cpu_backend) -> Iterator:
-    yield cpu_backend.set_conv_algorithm
-    cpu_backend.set_conv_algorithm("")
 
 
 def image(*shape: int, seed: int = 0) -> np.ndarray:

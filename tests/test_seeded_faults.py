@@ -33,7 +33,7 @@ class Fault(NamedTuple):
     noticed: str
 
 
-MATRIX, PROBLEM = "matrix_gemm.cuh", "slide_problem.cuh"
+MATRIX, GATHER, PROBLEM = "matrix_gemm.cuh", "gather_gemm.cuh", "slide_problem.cuh"
 BARRIER = "    __syncthreads();  // tile t is there for all, and nobody reads the stage that is loaded next\n"
 WRONG = r"wrong: \d+ results"
 FAULTS = (
@@ -44,7 +44,7 @@ FAULTS = (
     Fault("missing final wait", MATRIX, "  prim::async_wait<0>();\n", "", "report: .*asynchronous copies in flight"),
     Fault(
         "halo one too wide",
-        MATRIX,
+        GATHER,
         "< std::uint64_t(p.gathered.size[2])",
         "<= std::uint64_t(p.gathered.size[2])",
         WRONG,
@@ -54,7 +54,7 @@ FAULTS = (
         "barrier that half of the threads meet",
         MATRIX,
         BARRIER,
-        "    if (thread < 64) __syncthreads();\n",
+        "    if (threadIdx.x < 64) __syncthreads();\n",
         "report: .*(divergent barrier|partial warp|returned|wrong)|" + WRONG,
     ),
     Fault("no permutation of chunks", MATRIX, "(chunk ^ (row >> 1 & 3))", "chunk", r"bank conflicts: [1-9]"),

@@ -104,7 +104,7 @@ template <class T> struct Call {
   A* all_sums;
   char* scratch;
   std::uint32_t* largest;
-  int64_t pair0 = 0, pairs = 0;  // the chunk at work
+  int64_t pair0 = 0;  // of the chunk at work
 
   A* sums(int64_t partition, int64_t pair, int64_t position, int64_t c) const {
     return all_sums + (((partition * p.pairs_chunk + pair) * kPositions + position) * p.C + c) * p.width;
@@ -189,7 +189,7 @@ template <class T> struct Call {
 
   void run() {
     for (pair0 = 0; pair0 < p.pairs; pair0 += p.pairs_chunk) {
-      pairs = min_of(p.pairs_chunk, p.pairs - pair0);
+      const int64_t pairs = min_of(p.pairs_chunk, p.pairs - pair0);
       // A task's panels are of one group.
       const int64_t c_tasks = ceil_div(p.C, p.c_task), pair_tasks = ceil_div(pairs, p.panels_task);
       parallel_for(p.team, p.partitions * pair_tasks * c_tasks, [&](int64_t task, int thread) {

@@ -38,6 +38,13 @@ struct Extent {
   int64_t rows, columns, first, end, row0, column0;
 };
 
+// Whether the place of row and step lies in the gathered image.
+template <class Problem> FC_DEVICE bool meets_image(const Problem& p, const Row& r, const Step& s) {
+  return std::uint64_t(r.at[0] + s.at[0]) < std::uint64_t(p.gathered.size[0]) &&
+         std::uint64_t(r.at[1] + s.at[1]) < std::uint64_t(p.gathered.size[1]) &&
+         std::uint64_t(r.at[2] + s.at[2]) < std::uint64_t(p.gathered.size[2]);
+}
+
 template <class A> struct alignas(16) Four {
   A v[4];
 };
@@ -95,7 +102,6 @@ __global__ void __launch_bounds__(Tile::kThreads) gather_gemm_kernel(const Probl
   for (int i = 0; i < TM; i++)
 #pragma unroll
     for (int j = 0; j < TN; j++) sums[i][j] = 0;
-  const int64_t size0 = p.gathered.size[0], size1 = p.gathered.size[1], size2 = p.gathered.size[2];
   for (int64_t k0 = e.first; k0 < e.end; k0 += BK) {
     const int steps = e.end - k0 < BK ? int(e.end - k0) : BK;
     if (thread < steps) shared.steps[thread] = p.step(shared.part, k0 + thread);
@@ -107,10 +113,7 @@ __global__ void __launch_bounds__(Tile::kThreads) gather_gemm_kernel(const Probl
       if (k < steps) {
         const Row& r = shared.rows[m];
         const Step& s = shared.steps[k];
-        const bool inside = std::uint64_t(r.at[0] + s.at[0]) < std::uint64_t(size0) &&
-                            std::uint64_t(r.at[1] + s.at[1]) < std::uint64_t(size1) &&
-                            std::uint64_t(r.at[2] + s.at[2]) < std::uint64_t(size2);
-        if (inside) value = prim::to_accumulator(p.gathered.data[r.offset + s.offset]);
+        if (meets_image(p, r, s)) value = prim::to_accumulator(p.gathered.data[r.offset + s.offset]);
       }
       shared.left[k][m] = value;
     }

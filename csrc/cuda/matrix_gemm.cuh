@@ -48,13 +48,6 @@ template <class T> FC_DEVICE int chunk_offset(int row, int chunk) {
   return (row * kChunks + (chunk ^ (row >> 1 & 3))) * kChunk<T>;
 }
 
-// Whether the place of row and step lies in the gathered image.
-template <class Problem> FC_DEVICE bool meets_image(const Problem& p, const Row& r, const Step& s) {
-  return std::uint64_t(r.at[0] + s.at[0]) < std::uint64_t(p.gathered.size[0]) &&
-         std::uint64_t(r.at[1] + s.at[1]) < std::uint64_t(p.gathered.size[1]) &&
-         std::uint64_t(r.at[2] + s.at[2]) < std::uint64_t(p.gathered.size[2]);
-}
-
 // Bits whose upper half is the nearest bfloat16, of ties the even one; a NaN stays one.
 FC_DEVICE uint32_t rounded(uint32_t x) { return (x & 0x7f800000u) == 0x7f800000u ? x : x + 0x7fffu + (x >> 16 & 1u); }
 
@@ -92,6 +85,57 @@ FC_DEVICE float ordinary_sum(const Problem& p, const Memory& shared, int m, int 
     sum = prim::multiply_add(value, p.plain[shared.columns[n] + s.plain], sum);
   }
   return sum;
+}
+
+// The sums of a warp, 16 rows by 8 columns each.
+template <class Tile> using TileSums = float[Tile::WM / 16][Tile::WN / 8][4];
+
+template <class Tile> FC_DEVICE void clear(TileSums<Tile>& sums) {
+#pragma unroll
+  for (int i = 0; i < Tile::WM / 16; i++)
+#pragma unroll
+    for (int j = 0; j < Tile::WN / 8; j++)
+#pragma unroll
+      for (int v = 0; v < 4; v++) sums[i][j][v] = 0;
+}
+
+// load(tile, stage) begins the copies of a tile, multiply(stage) uses them: `stages` - 1 tiles are under way meanwhile.
+template <int stages, class Load, class Multiply>
+FC_DEVICE void each_tile(int64_t tiles, const Load& load, const Multiply& multiply) {
+  for (int t = 0; t < stages - 1; t++) {
+    if (t < tiles) load(t, t);
+    prim::async_commit();
+  }
+  for (int64_t t = 0; t < tiles; t++) {
+    prim::async_wait<stages - 2>();
+    __syncthreads();  // tile t is there for all, and nobody reads the stage that is loaded next
+    const int64_t next = t + stages - 1;
+    if (next < tiles) load(next, int(next % stages));
+    prim::async_commit();
+    multiply(int(t % stages));
+  }
+  prim::async_wait<0>();
+}
+
+// Adds 16 steps of 16-bit values: left(r, i) and right(r, j) load 16 rows, and two matrices each of 16 columns.
+template <class T, class Tile, class Left, class Right>
+FC_DEVICE void multiply_steps(TileSums<Tile>& sums, const Left& left, const Right& right) {
+  uint32_t a[Tile::WM / 16][4], b[Tile::WN / 8][2];
+#pragma unroll
+  for (int i = 0; i < Tile::WM / 16; i++) left(a[i], i);
+#pragma unroll
+  for (int j = 0; j < Tile::WN / 16; j++) {
+    uint32_t two[4];
+    right(two, j);
+    b[2 * j][0] = two[0];
+    b[2 * j][1] = two[1];
+    b[2 * j + 1][0] = two[2];
+    b[2 * j + 1][1] = two[3];
+  }
+#pragma unroll
+  for (int i = 0; i < Tile::WM / 16; i++)
+#pragma unroll
+    for (int j = 0; j < Tile::WN / 8; j++) prim::multiply_16816<T>(sums[i][j], a[i], b[j]);
 }
 
 // Parts: of a float32; 0 for 16-bit types.
@@ -135,25 +179,11 @@ __global__ void __launch_bounds__(Tile::kThreads) matrix_gemm_kernel(const Probl
                           p.plain + (within ? shared.columns[i] + s.plain : 0), within);
   };
 
-  float sums[WM / 16][WN / 8][4];
-#pragma unroll
-  for (int i = 0; i < WM / 16; i++)
-#pragma unroll
-    for (int j = 0; j < WN / 8; j++)
-#pragma unroll
-      for (int v = 0; v < 4; v++) sums[i][j][v] = 0;
+  TileSums<Tile> sums;
+  clear<Tile>(sums);
   const int64_t tiles = (e.end + BK - 1) / BK;
-  for (int t = 0; t < stages - 1; t++) {
-    if (t < tiles) load(t, t);
-    prim::async_commit();
-  }
-  for (int64_t t = 0; t < tiles; t++) {
-    prim::async_wait<stages - 2>();
-    __syncthreads();  // tile t is there for all, and nobody reads the stage that is loaded next
-    const int64_t next = t + stages - 1;
-    if (next < tiles) load(next, int(next % stages));
-    prim::async_commit();
-    const T *left = shared.left[t % stages], *right = shared.right[t % stages];
+  each_tile<stages>(tiles, load, [&](int stage) {
+    const T *left = shared.left[stage], *right = shared.right[stage];
     // Rows of 16-byte chunks c and c + 1: of 16 rows of the left operand; of 16 columns of the right one, two matrices
     // each.
     const auto left_chunks = [&](uint32_t (&r)[4], int i, int c) {
@@ -164,24 +194,10 @@ __global__ void __launch_bounds__(Tile::kThreads) matrix_gemm_kernel(const Probl
     };
     if constexpr (Parts == 0) {
 #pragma unroll
-      for (int k = 0; k < kChunks; k += 2) {
-        uint32_t a[WM / 16][4], b[WN / 8][2];
-#pragma unroll
-        for (int i = 0; i < WM / 16; i++) left_chunks(a[i], i, k);
-#pragma unroll
-        for (int j = 0; j < WN / 16; j++) {
-          uint32_t two[4];
-          right_chunks(two, j, k);
-          b[2 * j][0] = two[0];
-          b[2 * j][1] = two[1];
-          b[2 * j + 1][0] = two[2];
-          b[2 * j + 1][1] = two[3];
-        }
-#pragma unroll
-        for (int i = 0; i < WM / 16; i++)
-#pragma unroll
-          for (int j = 0; j < WN / 8; j++) prim::multiply_16816<T>(sums[i][j], a[i], b[j]);
-      }
+      for (int k = 0; k < kChunks; k += 2)
+        multiply_steps<T, Tile>(
+            sums, [&](uint32_t (&r)[4], int i) { left_chunks(r, i, k); },
+            [&](uint32_t (&r)[4], int j) { right_chunks(r, j, k); });
     } else {
       // Lane t of four has values t, 4 + t, 8 + t and 12 + t of a row, and takes them for 2t, 2t + 1, 2t + 8 and 2t +
       // 9: in both operands, so that what is multiplied belongs together.
@@ -231,8 +247,7 @@ __global__ void __launch_bounds__(Tile::kThreads) matrix_gemm_kernel(const Probl
         }
       }
     }
-  }
-  prim::async_wait<0>();
+  });
   // Row and column in the tile of this thread's result number r.
   const auto row_of = [&](int r) { return wm + r / (WN / 2) * 16 + lane / 4 + r % 4 / 2 * 8; };
   const auto column_of = [&](int r) { return wn + r % (WN / 2) / 4 * 8 + lane % 4 * 2 + r % 2; };

@@ -68,50 +68,25 @@ __global__ void __launch_bounds__(Tile::kThreads) matrix_weight_kernel(const Pro
                           p.plain + (within ? shared.columns[c] + s.plain : 0), within);
   };
 
-  float sums[WM / 16][WN / 8][4];
-#pragma unroll
-  for (int i = 0; i < WM / 16; i++)
-#pragma unroll
-    for (int j = 0; j < WN / 8; j++)
-#pragma unroll
-      for (int v = 0; v < 4; v++) sums[i][j][v] = 0;
+  TileSums<Tile> sums;
+  clear<Tile>(sums);
   const int64_t tiles = (e.end - e.first + BK - 1) / BK;
-  for (int t = 0; t < stages - 1; t++) {
-    if (t < tiles) load(t, t);
-    prim::async_commit();
-  }
-  for (int64_t t = 0; t < tiles; t++) {
-    prim::async_wait<stages - 2>();
-    __syncthreads();  // tile t is there for all, and nobody reads the stage that is loaded next
-    const int64_t next = t + stages - 1;
-    if (next < tiles) load(next, int(next % stages));
-    prim::async_commit();
-    const T *left = shared.left[t % stages], *right = shared.right[t % stages];
-    const int matrix = lane / 8;
+  const int matrix = lane / 8;
+  each_tile<stages>(tiles, load, [&](int stage) {
+    const T *left = shared.left[stage], *right = shared.right[stage];
 #pragma unroll
-    for (int k = 0; k < BK; k += 16) {
-      uint32_t a[WM / 16][4], b[WN / 8][2];
-#pragma unroll
-      for (int i = 0; i < WM / 16; i++)
-        prim::load_matrices_transposed(
-            a[i], left + pixel_offset<BM>(k + matrix / 2 * 8 + lane % 8, (wm + 16 * i) / 8 + matrix % 2));
-#pragma unroll
-      for (int j = 0; j < WN / 16; j++) {
-        uint32_t two[4];
-        prim::load_matrices_transposed(
-            two, right + pixel_offset<BN>(k + matrix % 2 * 8 + lane % 8, (wn + 16 * j) / 8 + matrix / 2));
-        b[2 * j][0] = two[0];
-        b[2 * j][1] = two[1];
-        b[2 * j + 1][0] = two[2];
-        b[2 * j + 1][1] = two[3];
-      }
-#pragma unroll
-      for (int i = 0; i < WM / 16; i++)
-#pragma unroll
-        for (int j = 0; j < WN / 8; j++) prim::multiply_16816<T>(sums[i][j], a[i], b[j]);
-    }
-  }
-  prim::async_wait<0>();
+    for (int k = 0; k < BK; k += 16)
+      multiply_steps<T, Tile>(
+          sums,
+          [&](uint32_t (&r)[4], int i) {
+            const int pixel_row = k + matrix / 2 * 8 + lane % 8;
+            prim::load_matrices_transposed(r, left + pixel_offset<BM>(pixel_row, (wm + 16 * i) / 8 + matrix % 2));
+          },
+          [&](uint32_t (&r)[4], int j) {
+            const int pixel_row = k + matrix % 2 * 8 + lane % 8;
+            prim::load_matrices_transposed(r, right + pixel_offset<BN>(pixel_row, (wn + 16 * j) / 8 + matrix / 2));
+          });
+  });
 #pragma unroll
   for (int i = 0; i < WM / 16; i++)
 #pragma unroll

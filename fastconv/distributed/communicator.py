@@ -7,8 +7,11 @@ import os
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
+
+from ..devices import guard
 
 __all__ = ["Communicator", "SingleProcess", "Work", "end_all_ranks", "world"]
 
@@ -130,6 +133,12 @@ def check_reducible(array: np.ndarray) -> None:
         raise TypeError(f"array must be an array of float32, float64 or int64, got {kind}")
     if not array.flags.c_contiguous or not array.flags.writeable:
         raise ValueError("array must be contiguous and writable")
+
+
+def bytes_of(array: Any) -> Any:
+    """The memory of a contiguous array, NumPy's or CuPy's, as one row of uint8."""
+    with guard(array):
+        return array.reshape(-1).view(np.uint8)
 
 
 def check_root(root: int, size: int) -> None:

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from ..config import get_num_threads, set_num_threads
-from .communicator import Communicator, Work, check_reducible, check_root
+from .communicator import Communicator, Work, bytes_of, check_reducible, check_root
 
 __all__ = ["MPICommunicator", "end_all_ranks_on_error", "share_cores"]
 
@@ -87,11 +87,11 @@ class MPICommunicator(Communicator):
         check_root(root, self.size)
         if not array.flags.c_contiguous:
             raise ValueError("array must be contiguous")
-        self.finish(self._comm.Ibcast(array.reshape(-1).view(np.uint8), root).Test, "a broadcast")
+        self.finish(self._comm.Ibcast(bytes_of(array), root).Test, "a broadcast")
 
     def all_gather(self, array: np.ndarray) -> np.ndarray:
         gathered = np.empty((self.size, *array.shape), array.dtype)
-        request = self._comm.Iallgather(_bytes(np.ascontiguousarray(array)), _bytes(gathered))
+        request = self._comm.Iallgather(bytes_of(np.ascontiguousarray(array)), bytes_of(gathered))
         self.finish(request.Test, "an all-gather")
         return gathered
 
@@ -185,10 +185,6 @@ class _AllReduce(Work):
 
 def _within_tests(done: Callable[[], bool]) -> bool:
     return any(done() for _ in range(_TESTS))
-
-
-def _bytes(array: np.ndarray) -> np.ndarray:
-    return array.reshape(-1).view(np.uint8)
 
 
 def end_all_ranks_on_error(comm: Any) -> None:

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from ..cuda import is_device_array
-from ..devices import device_of, guard, parse
-from .communicator import Communicator, Work, check_root, world
+from ..devices import device_of, parse
+from .communicator import Communicator, Work, bytes_of, check_root, world
 
 __all__ = ["NCCLCommunicator"]
 
@@ -99,7 +99,7 @@ class NCCLCommunicator(Communicator):
         if isinstance(array, np.ndarray):
             return self._processes.broadcast(array, root)
         self._check(array)
-        bits = _bytes(array)
+        bits = bytes_of(array)
         self._begin(bits, lambda stream: self._nccl.broadcast(bits, root, stream)).wait()
 
     def all_gather(self, array: Any) -> Any:
@@ -108,7 +108,7 @@ class NCCLCommunicator(Communicator):
         self._check(array)
         with self._on_device():
             gathered = self._cupy.empty((self.size, *array.shape), array.dtype)
-        bits, all_bits = _bytes(array), _bytes(gathered)
+        bits, all_bits = bytes_of(array), bytes_of(gathered)
         self._begin((bits, all_bits), lambda stream: self._nccl.all_gather(bits, all_bits, bits.size, stream)).wait()
         return gathered
 
@@ -158,8 +158,3 @@ class _OnStream(Work):
         with self._device:
             self._cupy.cuda.get_current_stream().wait_event(self._event)
         self._arrays = None
-
-
-def _bytes(array: Any) -> Any:
-    with guard(array):
-        return array.reshape(-1).view(np.uint8)

@@ -18,7 +18,7 @@ from ..nn.modules.sync_batch_norm import SyncBatchNorm
 from ..tape import after_backward, is_grad_enabled
 from ..tensor import Tensor, record
 from .buckets import Buckets
-from .communicator import Communicator, world
+from .communicator import Communicator, bytes_of, world
 
 __all__ = ["DataParallel"]
 
@@ -230,7 +230,7 @@ class DataParallel(Module):
     def _broadcast_part(self, arrays: list[np.ndarray]) -> None:
         library = array_module(arrays[0])
         with guard(arrays[0]):
-            packed = library.concatenate([library.ascontiguousarray(a).reshape(-1).view(np.uint8) for a in arrays])
+            packed = library.concatenate([bytes_of(library.ascontiguousarray(a)) for a in arrays])
             self.process_group.broadcast(packed)
             start = 0
             for array in arrays:

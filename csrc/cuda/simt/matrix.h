@@ -4,35 +4,27 @@
 
 namespace fastconv::simt {
 
-inline void load_matrices(std::uint32_t (&r)[4], const void* row) {
+template <bool transposed> void load_any_matrices(const char* name, std::uint32_t (&r)[4], const void* row) {
   check_shared(row, 16);
-  collective("load_matrices", [](Lane* lanes) {
+  collective(name, [](Lane* lanes) {
     counters.matrix_loads++;
     for (int m = 0; m < 4; m++) {
       const void* rows[8];
       for (int i = 0; i < 8; i++) rows[i] = lanes[8 * m + i].in;
       count_bank_conflicts(rows, 8);
       for (int i = 0; i < kWarp; i++)
-        std::memcpy(static_cast<std::uint32_t*>(lanes[i].out) + m,
-                    static_cast<const char*>(rows[i / 4]) + 4 * (i % 4), 4);
+        for (int h = 0; h < 2; h++) {
+          const int down = transposed ? 2 * (i % 4) + h : i / 4, across = transposed ? i / 4 : 2 * (i % 4) + h;
+          std::memcpy(static_cast<char*>(lanes[i].out) + 4 * m + 2 * h,
+                      static_cast<const char*>(rows[down]) + 2 * across, 2);
+        }
     }
   }, row, r);
 }
 
+inline void load_matrices(std::uint32_t (&r)[4], const void* row) { load_any_matrices<false>("load_matrices", r, row); }
 inline void load_matrices_transposed(std::uint32_t (&r)[4], const void* row) {
-  check_shared(row, 16);
-  collective("load_matrices_transposed", [](Lane* lanes) {
-    counters.matrix_loads++;
-    for (int m = 0; m < 4; m++) {
-      const void* rows[8];
-      for (int i = 0; i < 8; i++) rows[i] = lanes[8 * m + i].in;
-      count_bank_conflicts(rows, 8);
-      for (int i = 0; i < kWarp; i++)
-        for (int h = 0; h < 2; h++)
-          std::memcpy(reinterpret_cast<char*>(static_cast<std::uint32_t*>(lanes[i].out) + m) + 2 * h,
-                      static_cast<const char*>(rows[2 * (i % 4) + h]) + 2 * (i / 4), 2);
-    }
-  }, row, r);
+  load_any_matrices<true>("load_matrices_transposed", r, row);
 }
 
 struct Factors {
