@@ -148,6 +148,40 @@ def test_tensor_cores_read_without_bank_conflicts_and_for_any_batch(simulator, c
             assert_same_bits(convolve(images[i : i + 1])[0], together[i])
 
 
+def one_value_on(a: np.ndarray) -> np.ndarray:
+    """A copy in channels-last order that begins one value after a multiple of 16 bytes."""
+    memory = np.empty(a.size + 32, a.dtype)
+    start = -(memory.ctypes.data // a.itemsize) % (16 // a.itemsize) + 1
+    last = np.moveaxis(a, 1, -1)
+    moved = memory[start : start + a.size].reshape(last.shape)
+    assert moved.ctypes.data % 16 == a.itemsize
+    moved[...] = last
+    return np.moveaxis(moved, -1, 1)
+
+
+@pytest.mark.parametrize("c", MATRIX_CASES, ids=str)
+@pytest.mark.parametrize("dtype", (np.float16, bfloat16, np.float32), ids=("float16", "bfloat16", "float32"))
+def test_bits_do_not_depend_on_where_an_array_begins(simulator, c, dtype):
+    rng = np.random.default_rng(14)
+    x, dy = channels_last(rng, c.x_shape, dtype), channels_last(rng, c.y_shape, dtype)
+    w = rng.standard_normal(c.w_shape).astype(dtype)
+    results = []
+    for place in (lambda a: a, one_value_on):
+        simulator.reset_counters()
+        results.append(
+            (
+                simulator.conv_forward(place(x), w, None, *c.options),
+                simulator.conv_backward_input(place(dy), w, x.shape, *c.options),
+                simulator.conv_backward_weight(place(dy), x, w.shape, *c.options),
+                simulator.conv_backward_weight(dy, place(x), w.shape, *c.options),
+                simulator.counters()["matrix_products"],
+            )
+        )
+    assert results[0][-1] == results[1][-1] > 0
+    for here, there in zip(results[0][:-1], results[1][:-1]):
+        assert_same_bits(there, here)
+
+
 @pytest.fixture
 def precision(simulator):
     """A function that sets the float32 precision until the test ends."""
@@ -211,6 +245,30 @@ def test_what_parts_do_not_hold(simulator, precision, value, spoiled, word):
     share = {"highest": 1e-6, "high": 1e-4, "medium": 1e-2}[word]
     assert (np.abs(y[finite] - expected[finite]) <= share * magnitude[finite] + 1e-44).all()
     assert finite.any() and finite.all() == np.isfinite(value)
+
+
+@pytest.mark.parametrize("word", ("highest", "high", "medium"))
+@pytest.mark.parametrize("exponent", (-116, -120, -124, -130, -140))
+@pytest.mark.parametrize("small", ("x", "w"))
+def test_small_values_that_meet_large_ones(simulator, precision, small, exponent, word):
+    """float32's class where parts would be lost but the result is of ordinary size, whatever lies in the same tile."""
+    precision(word)
+    c = MATRIX_CASES[1]
+    rng = np.random.default_rng(13)
+    x = channels_last(rng, c.x_shape, np.float32)
+    w = rng.standard_normal(c.w_shape).astype(np.float32)
+    scales = (2.0**exponent, 2.0 ** min(-exponent - 20, 120))
+    for array, scale in zip((x, w), scales if small == "x" else scales[::-1]):
+        array[::2] *= np.float32(scale)
+    x, w = x.copy("K"), w.copy()
+    expected = forward(c, x.astype(np.float64), w.astype(np.float64))
+    magnitude = forward(c, np.abs(x).astype(np.float64), np.abs(w).astype(np.float64))
+    y = simulator.conv_forward(x, w, None, *c.options)
+    share = {"highest": 1e-6, "high": 1e-4, "medium": 1e-2}[word]
+    assert (np.abs(y - expected) <= share * magnitude + 2.0**-126).all()
+    simulator.set_conv_tile("small")
+    for i in range(len(x)):
+        assert_same_bits(simulator.conv_forward(x[i : i + 1], w, None, *c.options)[0], y[i])
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs memory that is reserved once it is written")

@@ -104,6 +104,7 @@ EXPECTED = {
     "to_accumulator float16": widened("float16"),
     "to_accumulator bfloat16": widened("bfloat16"),
     "multiply_add": each(lambda v: np.where(np.isinf(v), np.nan, v * np.float32(0.5))),
+    "larger_magnitude": each(lambda v: np.fmax(np.float32(1), np.abs(v))),
     "square_root float32": each(np.sqrt),
     "square_root float64": each(np.sqrt, np.float64),
     "power float32": each(lambda v: v.astype(np.float64) ** -0.75),

@@ -34,6 +34,7 @@ class Fault(NamedTuple):
 
 
 MATRIX, GATHER, PROBLEM = "matrix_gemm.cuh", "gather_gemm.cuh", "slide_problem.cuh"
+WEIGHT, WEIGHT_PROBLEM = "matrix_weight.cuh", "weight_problem.cuh"
 BARRIER = "    __syncthreads();  // tile t is there for all, and nobody reads the stage that is loaded next\n"
 WRONG = r"wrong: \d+ results"
 FAULTS = (
@@ -75,14 +76,20 @@ FAULTS = (
     Fault(
         "a part of a float32 left out",
         MATRIX,
-        "q < Parts; q++) {\n              if",
-        "q < 2; q++) {\n              if",
+        "q < Parts; q++)\n              if",
+        "q < 2; q++)\n              if",
         WRONG,
     ),
     Fault("parts of other sums", MATRIX, "b[j][0][both - q], b[j][1]", "b[j][0][both - q], b[j][0]", WRONG),
     Fault("values in another order", MATRIX, "right_chunks(high, j, 2)", "right_chunks(high, j, 0)", WRONG),
     Fault("rest of a part", MATRIX, "prim::float_of(y & upper)", "prim::float_of(x & upper)", WRONG),
     Fault("stride of the taps", PROBLEM, "s.at[d] = f.tap_move * j[d]", "s.at[d] = j[d] + 1", WRONG),
+    Fault("no carry from step to step", GATHER, "c.digit[d - 1]++", "c.digit[d - 1] += 0", WRONG),
+    Fault("unguarded end of a split", WEIGHT, "within = k < e.end", "within = true", WRONG),
+    Fault("transposed matrices in another order", WEIGHT, "k + matrix / 2 * 8", "k + matrix % 2 * 8", WRONG),
+    Fault("pixels without permutation", WEIGHT, "pixel & 7", "0", r"bank conflicts: [1-9]"),
+    Fault("channels that are no eight", WEIGHT, "m : e.rows - 8", "m : e.rows - 1", "report: .*misaligned"),
+    Fault("second split begins with the first", WEIGHT_PROBLEM, "first = q.split * split", "first = 0", WRONG),
 )
 
 

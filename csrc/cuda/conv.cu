@@ -7,6 +7,7 @@
 
 #include "matrix_weight.cuh"
 #include "slide_problem.cuh"
+#include "weight_problem.cuh"
 
 namespace fastconv::cuda {
 namespace {
@@ -29,11 +30,11 @@ template <class A> bool takes_large(int64_t rows, int64_t columns, int64_t parts
 }
 
 // Tensor cores take 16 bytes of neighbouring channels at once, and weights whose channels are neighbours.
-bool takes_matrix(const ConvShape& s, bool gradient, const void* source) {
+bool takes_matrix(const ConvShape& s, bool gradient) {
   const int64_t channels = gradient ? s.group_out() : s.group_in(), item = int64_t(item_size(s.dtype));
-  return s.dtype != DType::f64 && s.layout == Layout::channels_last && channels * item % 16 == 0 &&
-         reinterpret_cast<std::uintptr_t>(source) % 16 == 0;
+  return s.dtype != DType::f64 && s.layout == Layout::channels_last && channels * item % 16 == 0;
 }
+bool is_aligned(const void* data) { return reinterpret_cast<std::uintptr_t>(data) % 16 == 0; }
 int parts_of_float(const ConvShape& s) {
   return s.precision == Precision::highest ? 3 : s.precision == Precision::high ? 2 : 1;
 }
@@ -84,7 +85,7 @@ void slide(Context& ctx, const ConvShape& s, bool gradient, const void* source, 
       static_cast<const T*>(w), static_cast<const T*>(b), Finish<T>(epilogue), static_cast<T*>(y), s.N, s.G,
       gradient ? s.group_out() : s.group_in(), gradient ? s.group_in() : s.group_out(),
       s.group_out() * s.group_in() * taps, gradient ? s.group_in() * taps : taps, gradient ? taps : s.group_in() * taps, 1,
-      gradient, {}, 0, 0};
+      gradient, is_aligned(source), {}, 0, 0};
   int64_t rows = s.N, classes = 1;
   for (int d = 0; d < 3; d++) {
     const int64_t phases = gradient ? std::min(s.stride[d], s.in[d]) : 1;
@@ -95,7 +96,7 @@ void slide(Context& ctx, const ConvShape& s, bool gradient, const void* source, 
   }
   const char* name = gradient ? "conv_backward_input" : "conv_forward";
   if constexpr (last && sizeof(T) <= 4)
-    if (takes_matrix(s, gradient, source))
+    if (takes_matrix(s, gradient))
       return slide_on_matrices(ctx, name, p, taps, rows, s.G * classes, parts_of_float(s));
   const auto run = [&](auto tile) {
     using Tile = decltype(tile);
@@ -118,19 +119,16 @@ void slide(Context& ctx, const ConvShape& s, bool gradient, const void* source, 
 }
 
 // ---- weight gradient -----------------------------------------------------------------------------------------------
-//
-// dw(c and tap, k) = sum over pixels. The pixels are cut into splits, whose sums are added in order.
 
 struct WeightPlan {
   int64_t rows, pixels, split, splits;  // rows: taps x channels of a group; pixels of one split
   bool matrix, large;
 
   // matrix: on tensor cores, which take 8 neighbouring channels of either array at once.
-  template <class A> static WeightPlan of(const ConvShape& s, const void* x, const void* dy) {
+  template <class A> static WeightPlan of(const ConvShape& s) {
     WeightPlan p{s.taps() * s.group_in(), s.N * s.out_space(), 0, 0, false, false};
-    const auto aligned = [](const void* data) { return reinterpret_cast<std::uintptr_t>(data) % 16 == 0; };
     p.matrix = item_size(s.dtype) == 2 && s.layout == Layout::channels_last && s.group_in() % 8 == 0 &&
-               s.group_out() % 8 == 0 && aligned(x) && aligned(dy);
+               s.group_out() % 8 == 0;
     p.large = takes_large<A>(p.rows, s.group_out(), s.G);
     const int64_t edge = p.large ? Tiles<A>::Large::BM : Tiles<A>::Small::BM;
     const int64_t high = !p.matrix ? edge : p.large ? LargeMatrix::BM : SmallMatrix::BM;
@@ -143,61 +141,6 @@ struct WeightPlan {
   }
   std::size_t bytes(const ConvShape& s, std::size_t item) const {
     return std::size_t(splits * s.K * rows) * item;
-  }
-};
-
-template <class T, bool last> struct WeightProblem {
-  using Value = T;
-  static constexpr bool kGatherAlongSteps = !last, kPlainAlongSteps = !last;
-  struct Part {
-    int64_t group, split;
-  };
-
-  Image<T> gathered, gradient;
-  const T* plain;
-  Accumulator<T>* partials;  // split, k, tap, c
-  int64_t groups, in_channels, out_channels;
-  int64_t kernel[3], stride[3], pad[3], dilation[3];
-  WeightPlan plan;
-  int64_t row_tiles, column_tiles;
-
-  template <class Tile> FC_DEVICE Extent part(int64_t block, Part& q) const {
-    const int64_t row_tile = block % row_tiles, rest = block / row_tiles, column_tile = rest % column_tiles;
-    q.group = rest / column_tiles % groups;
-    q.split = rest / column_tiles / groups;
-    const int64_t first = q.split * plan.split, end = first + plan.split;
-    return {plan.rows, out_channels, first, end < plan.pixels ? end : plan.pixels, row_tile * Tile::BM,
-            column_tile * Tile::BN};
-  }
-  FC_DEVICE Row row(const Part& q, int64_t m) const {
-    Row r;
-    int64_t tap[3];
-    const int64_t number = divide(m, in_channels), c = m - number * in_channels;
-    digits(number, kernel, tap);
-    r.offset = (q.group * in_channels + c) * gathered.channel;
-    for (int d = 0; d < 3; d++) {
-      r.at[d] = tap[d] * dilation[d];
-      r.offset += r.at[d] * gathered.step[d];
-    }
-    r.out = m;
-    return r;
-  }
-  FC_DEVICE int64_t column(const Part& q, int64_t n) const { return (q.group * out_channels + n) * gradient.channel; }
-  FC_DEVICE Step step(const Part&, int64_t k) const {
-    Step s;
-    int64_t at[3];
-    const int64_t n = digits(k, gradient.size, at);
-    s.offset = n * gathered.image;
-    s.plain = n * gradient.image;
-    for (int d = 0; d < 3; d++) {
-      s.at[d] = at[d] * stride[d] - pad[d];
-      s.offset += s.at[d] * gathered.step[d];
-      s.plain += at[d] * gradient.step[d];
-    }
-    return s;
-  }
-  FC_DEVICE void store(const Part& q, int64_t m, int64_t n, Accumulator<T> v) const {
-    partials[((q.split * groups + q.group) * out_channels + n) * plan.rows + m] = v;
   }
 };
 
@@ -217,12 +160,13 @@ __global__ void weight_sum_kernel(int64_t n, int64_t channels, int64_t taps, int
 template <class T, bool last>
 void weight_gradient(Context& ctx, const ConvShape& s, const void* dy, const void* x, void* dw) {
   using A = Accumulator<T>;
-  const WeightPlan plan = WeightPlan::of<A>(s, x, dy);
+  const WeightPlan plan = WeightPlan::of<A>(s);
   A* partials = static_cast<A*>(ctx.workspace(plan.bytes(s, sizeof(A))));
   if (!partials) return;
   const Image<T> gradient(dy, s.layout, s.K, s.out);
   WeightProblem<T, last> p{Image<T>(x, s.layout, s.C, s.in), gradient, gradient.data, partials, s.G, s.group_in(),
-                           s.group_out(), {}, {}, {}, {}, plan, 0, 0};
+                           s.group_out(), {}, {}, {}, {}, plan.rows, plan.pixels, plan.split,
+                           is_aligned(x) && is_aligned(dy), 0, 0};
   for (int d = 0; d < 3; d++) {
     p.kernel[d] = s.kernel[d];
     p.stride[d] = s.stride[d];
@@ -285,7 +229,7 @@ void conv_plan(const ConvShape& s, ConvOp op, int, ConvPlan* plan) {
     return;
   }
   if (op != ConvOp::backward_weight) {
-    const bool matrix = takes_matrix(s, op == ConvOp::backward_input, nullptr);
+    const bool matrix = takes_matrix(s, op == ConvOp::backward_input);
     const char* split[] = {"tensor cores", "tensor cores, one part", "tensor cores, two parts",
                            "tensor cores, three parts"};
     plan->kernel = matrix ? split[s.dtype == DType::f32 ? parts_of_float(s) : 0] : "implicit matrix product";
@@ -298,7 +242,7 @@ void conv_plan(const ConvShape& s, ConvOp op, int, ConvPlan* plan) {
   }
   const bool wide = s.dtype == DType::f64;
   const WeightPlan weights =
-      wide ? WeightPlan::of<double>(s, nullptr, nullptr) : WeightPlan::of<float>(s, nullptr, nullptr);
+      wide ? WeightPlan::of<double>(s) : WeightPlan::of<float>(s);
   plan->kernel = weights.matrix ? "tensor cores" : "implicit matrix product";
   plan->why = weights.matrix ? "16-bit channels-last arrays with multiples of 8 channels, runs of pixels added in order"
                              : "tiles of taps by channels on the ordinary cores, runs of pixels added in order";

@@ -33,6 +33,10 @@ struct Step {
   int64_t offset, at[3];
   int64_t plain;          // in the plain operand
 };
+// The number of a step in the mixed base of a problem, Problem::base(part, digit): the last digit counts neighbours.
+struct Cursor {
+  int64_t digit[4];
+};
 // The tile's part of a problem: sizes, and steps first ... end of the sum.
 struct Extent {
   int64_t rows, columns, first, end, row0, column0;
@@ -57,6 +61,25 @@ FC_DEVICE int64_t digits(int64_t n, const int64_t (&base)[3], int64_t (&digit)[3
     n = q;
   }
   return n;
+}
+
+template <class Problem> FC_DEVICE Cursor cursor_at(const Problem& p, const typename Problem::Part& q, int64_t k) {
+  Cursor c;
+  for (int d = 3; d > 0; d--) {
+    const int64_t base = p.base(q, d), rest = divide(k, base);
+    c.digit[d] = k - rest * base;
+    k = rest;
+  }
+  c.digit[0] = k;
+  return c;
+}
+// Moves on by a few steps without dividing.
+template <class Problem>
+FC_DEVICE void advance(const Problem& p, const typename Problem::Part& q, Cursor& c, int steps) {
+  c.digit[3] += steps;
+#pragma unroll
+  for (int d = 3; d > 0; d--)
+    for (const int64_t base = p.base(q, d); c.digit[d] >= base; c.digit[d] -= base) c.digit[d - 1]++;
 }
 
 constexpr int kSkew = 4;  // values between rows of a tile: stores by columns spread over the banks
@@ -104,7 +127,7 @@ __global__ void __launch_bounds__(Tile::kThreads) gather_gemm_kernel(const Probl
     for (int j = 0; j < TN; j++) sums[i][j] = 0;
   for (int64_t k0 = e.first; k0 < e.end; k0 += BK) {
     const int steps = e.end - k0 < BK ? int(e.end - k0) : BK;
-    if (thread < steps) shared.steps[thread] = p.step(shared.part, k0 + thread);
+    if (thread < steps) shared.steps[thread] = p.step(shared.part, cursor_at(p, shared.part, k0 + thread));
     __syncthreads();
 #pragma unroll
     for (int i = thread; i < BM * BK; i += threads) {

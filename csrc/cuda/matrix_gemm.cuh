@@ -15,9 +15,12 @@
 //
 // Tensor cores round their sums towards zero, which adds up over a long reduction: the products of 16 steps are summed
 // there, from zero, and these sums in float32 (Ootomo and Yokota, "Recovering Single Precision Accuracy from Tensor
-// Cores While Exceeding the FP32 Theoretical Peak Performance", 2022). Parts of an infinity or of a number near the
-// smallest are not what is wanted of them. Both show in the result, which is then computed again on the ordinary
-// cores; but not where values below 2^-112 meet such large ones that results stay above 2^-60: there digits are lost.
+// Cores While Exceeding the FP32 Theoretical Peak Performance", 2022).
+//
+// Parts of an infinity or of a number near the smallest are not what is wanted of them. A result that shows it, being
+// not finite or itself small, is computed again on the ordinary cores. Where small values meet large ones it shows
+// nothing: a tile with large values has its rows and columns searched for both, and what such a row and column give is
+// computed again too. What remains: a sum of exactly zero may stand for products of values below 2^-102 and below 2^20.
 #pragma once
 #include "gather_gemm.cuh"
 
@@ -37,6 +40,8 @@ template <class Problem, class Tile> struct MatrixMemory {
   using T = typename Problem::Value;
   alignas(1024) T left[Tile::stages][Tile::BM * kChunks * kChunk<T>];
   alignas(1024) T right[Tile::stages][Tile::BN * kChunks * kChunk<T>];
+  int64_t some_large;                         // of a float32
+  uint32_t extremes[Tile::BM + Tile::BN];     // of rows and columns: of a tile with some large value
   Row rows[Tile::BM];
   int64_t columns[Tile::BN];
   typename Problem::Part part;
@@ -48,12 +53,21 @@ template <class T> FC_DEVICE int chunk_offset(int row, int chunk) {
   return (row * kChunks + (chunk ^ (row >> 1 & 3))) * kChunk<T>;
 }
 
+// Copies 16 bytes of an array, zeros where not valid. An array that does not begin at 16 bytes is copied by values: the
+// choice of a kernel, and with it the result's bits, follows from the shape alone.
+template <class T> FC_DEVICE void copy_chunk(T* to, const T* from, bool valid, bool aligned) {
+  if (aligned) return prim::async_copy_16(to, from, valid);
+  for (int v = 0; v < kChunk<T>; v++) to[v] = valid ? from[v] : T();
+}
+
 // Bits whose upper half is the nearest bfloat16, of ties the even one; a NaN stays one.
 FC_DEVICE uint32_t rounded(uint32_t x) { return (x & 0x7f800000u) == 0x7f800000u ? x : x + 0x7fffu + (x >> 16 & 1u); }
 
-// The parts of x and y, each pair in one register, x in the lower half.
-template <int Parts> FC_DEVICE void split_pair(uint32_t x, uint32_t y, uint32_t (&parts)[Parts]) {
+// The parts of x and y, each pair in one register, x in the lower half; `largest` grows to their magnitudes.
+template <int Parts> FC_DEVICE void split_pair(uint32_t x, uint32_t y, uint32_t (&parts)[Parts], float& largest) {
   constexpr uint32_t upper = 0xffff0000u;
+  largest = prim::larger_magnitude(largest, prim::float_of(x));
+  largest = prim::larger_magnitude(largest, prim::float_of(y));
 #pragma unroll
   for (int q = 0; q < Parts; q++) {
     if (q == Parts - 1 && Parts < 3) {  // the third part holds all that is left
@@ -61,9 +75,40 @@ template <int Parts> FC_DEVICE void split_pair(uint32_t x, uint32_t y, uint32_t 
       y = rounded(y);
     }
     parts[q] = x >> 16 | (y & upper);
-    if (q == Parts - 1) break;
-    x = prim::bits_of(prim::float_of(x) - prim::float_of(x & upper));
-    y = prim::bits_of(prim::float_of(y) - prim::float_of(y & upper));
+    if (q < Parts - 1) {
+      x = prim::bits_of(prim::float_of(x) - prim::float_of(x & upper));
+      y = prim::bits_of(prim::float_of(y) - prim::float_of(y & upper));
+    }
+  }
+}
+
+// A value below 2^-102 may have parts below the smallest normal number. What it then lacks, at most 2^-126, cannot be
+// seen in a result above 2^-60 unless it is multiplied by a large value: 2^-126 x 2^20 is 2^-46 of that result.
+constexpr float kLarge = 1048576;
+constexpr uint32_t kHasSmall = 1, kHasLarge = 2;
+FC_DEVICE uint32_t extremes_of(float value) {
+  constexpr uint32_t small = (127u - 102u) << 23, large = (127u + 20u) << 23;
+  const uint32_t magnitude = prim::bits_of(value) & 0x7fffffffu;
+  return magnitude >= large ? kHasLarge : magnitude != 0 && magnitude < small ? kHasSmall : 0;
+}
+
+// Whether one has small values and the other large ones.
+FC_DEVICE bool meet(uint32_t a, uint32_t b) {
+  return ((a & kHasSmall) && (b & kHasLarge)) || ((a & kHasLarge) && (b & kHasSmall));
+}
+
+// Sets shared.extremes from all that the tile's rows and columns multiply.
+template <class Tile, class Problem, class Memory> FC_DEVICE void search_extremes(const Problem& p, Memory& shared) {
+  for (int i = int(threadIdx.x); i < Tile::BM + Tile::BN; i += Tile::kThreads) {
+    uint32_t found = 0;
+    Cursor cursor{};
+    for (int64_t k = 0; k < shared.extent.end; k++, advance(p, shared.part, cursor, 1)) {
+      const Step s = p.step(shared.part, cursor);
+      if (i >= Tile::BM) found |= extremes_of(p.plain[shared.columns[i - Tile::BM] + s.plain]);
+      else if (meets_image(p, shared.rows[i], s))
+        found |= extremes_of(p.gathered.data[shared.rows[i].offset + s.offset]);
+    }
+    shared.extremes[i] = found;
   }
 }
 
@@ -79,8 +124,9 @@ template <class Problem, class Memory>
 FC_DEVICE float ordinary_sum(const Problem& p, const Memory& shared, int m, int n) {
   const Row& r = shared.rows[m];
   float sum = 0;
-  for (int64_t k = shared.extent.first; k < shared.extent.end; k++) {
-    const Step s = p.step(shared.part, k);
+  Cursor cursor{};
+  for (int64_t k = 0; k < shared.extent.end; k++, advance(p, shared.part, cursor, 1)) {
+    const Step s = p.step(shared.part, cursor);
     const float value = meets_image(p, r, s) ? p.gathered.data[r.offset + s.offset] : 0.0f;
     sum = prim::multiply_add(value, p.plain[shared.columns[n] + s.plain], sum);
   }
@@ -159,19 +205,26 @@ __global__ void __launch_bounds__(Tile::kThreads) matrix_gemm_kernel(const Probl
     const int64_t n = e.column0 + i;
     shared.columns[i] = p.column(shared.part, n < e.columns ? n : e.columns - 1);
   }
+  if constexpr (Parts > 0) {
+    for (int i = thread; i < BM + BN; i += threads) shared.extremes[i] = 0;
+    if (thread == 0) shared.some_large = 0;
+  }
   __syncthreads();
 
   const int chunk = thread % kChunks, row0 = thread / kChunks;  // what this thread loads of every tile
-  const auto load = [&](int64_t tile, int stage) {
+  Cursor cursor{};
+  if (e.end > 0) cursor = cursor_at(p, shared.part, chunk * kChunk<T>);  // a class of positions may meet no tap
+  const auto load = [&](int64_t tile, int stage) {  // of one tile after the other
     const int64_t k = tile * BK + chunk * kChunk<T>;
     const bool within = k < e.end;
-    const Step s = p.step(shared.part, within ? k : 0);
+    const Step s = p.step(shared.part, cursor);
+    advance(p, shared.part, cursor, BK);
 #pragma unroll
     for (int i = row0; i < BM; i += threads / kChunks) {
       const Row& r = shared.rows[i];
       const bool inside = within && meets_image(p, r, s);
-      prim::async_copy_16(&shared.left[stage][chunk_offset<T>(i, chunk)],
-                          p.gathered.data + (inside ? r.offset + s.offset : 0), inside);
+      copy_chunk(&shared.left[stage][chunk_offset<T>(i, chunk)],
+                 p.gathered.data + (inside ? r.offset + s.offset : 0), inside, p.aligned);
     }
 #pragma unroll
     for (int i = row0; i < BN; i += threads / kChunks)
@@ -181,6 +234,7 @@ __global__ void __launch_bounds__(Tile::kThreads) matrix_gemm_kernel(const Probl
 
   TileSums<Tile> sums;
   clear<Tile>(sums);
+  float largest = 0;
   const int64_t tiles = (e.end + BK - 1) / BK;
   each_tile<stages>(tiles, load, [&](int stage) {
     const T *left = shared.left[stage], *right = shared.right[stage];
@@ -209,8 +263,8 @@ __global__ void __launch_bounds__(Tile::kThreads) matrix_gemm_kernel(const Probl
         right_chunks(high, j, 2);
 #pragma unroll
         for (int h = 0; h < 2; h++) {
-          split_pair<Parts>(low[2 * h], low[2 * h + 1], b[2 * j + h][0]);
-          split_pair<Parts>(high[2 * h], high[2 * h + 1], b[2 * j + h][1]);
+          split_pair<Parts>(low[2 * h], low[2 * h + 1], b[2 * j + h][0], largest);
+          split_pair<Parts>(high[2 * h], high[2 * h + 1], b[2 * j + h][1], largest);
         }
       }
 #pragma unroll
@@ -220,8 +274,8 @@ __global__ void __launch_bounds__(Tile::kThreads) matrix_gemm_kernel(const Probl
         left_chunks(high, i, 2);
 #pragma unroll
         for (int h = 0; h < 2; h++) {
-          split_pair<Parts>(low[h], low[h + 2], a[h]);
-          split_pair<Parts>(high[h], high[h + 2], a[2 + h]);
+          split_pair<Parts>(low[h], low[h + 2], a[h], largest);
+          split_pair<Parts>(high[h], high[h + 2], a[2 + h], largest);
         }
 #pragma unroll
         for (int j = 0; j < WN / 8; j++) {
@@ -236,18 +290,26 @@ __global__ void __launch_bounds__(Tile::kThreads) matrix_gemm_kernel(const Probl
 #pragma unroll
           for (int both = Parts - 1; both >= 0; both--)
 #pragma unroll
-            for (int q = 0; q < Parts; q++) {
-              if (q > both) continue;
-              const uint32_t left_part[4] = {a[0][q], a[1][q], a[2][q], a[3][q]};
-              const uint32_t right_part[2] = {b[j][0][both - q], b[j][1][both - q]};
-              prim::multiply_16816<BFloat16>(of_step, left_part, right_part);
-            }
+            for (int q = 0; q < Parts; q++)
+              if (q <= both) {
+                const uint32_t left_part[4] = {a[0][q], a[1][q], a[2][q], a[3][q]};
+                const uint32_t right_part[2] = {b[j][0][both - q], b[j][1][both - q]};
+                prim::multiply_16816<BFloat16>(of_step, left_part, right_part);
+              }
 #pragma unroll
           for (int v = 0; v < 4; v++) sums[i][j][v] += of_step[v];
         }
       }
     }
   });
+  if constexpr (Parts > 0) {
+    if (largest >= kLarge) prim::atomic_max(&shared.some_large, 1);
+    __syncthreads();
+    if (shared.some_large) {  // for all threads alike
+      search_extremes<Tile>(p, shared);
+      __syncthreads();
+    }
+  }
   // Row and column in the tile of this thread's result number r.
   const auto row_of = [&](int r) { return wm + r / (WN / 2) * 16 + lane / 4 + r % 4 / 2 * 8; };
   const auto column_of = [&](int r) { return wn + r % (WN / 2) / 4 * 8 + lane % 4 * 2 + r % 2; };
@@ -262,7 +324,10 @@ __global__ void __launch_bounds__(Tile::kThreads) matrix_gemm_kernel(const Probl
         const int64_t n = e.column0 + column_of(r);
         if (e.row0 + m >= e.rows || n >= e.columns) continue;
         p.store(shared.part, shared.rows[m].out, n, sums[i][j][v]);
-        if (Parts > 0 && in_doubt(sums[i][j][v])) doubts |= std::uint64_t(1) << r;
+        if constexpr (Parts > 0) {
+          const bool lost = meet(shared.extremes[m], shared.extremes[BM + column_of(r)]);
+          if (lost || in_doubt(sums[i][j][v])) doubts |= std::uint64_t(1) << r;
+        }
       }
   if constexpr (Parts > 0)
     for (int r = 0; doubts; r++, doubts >>= 1)

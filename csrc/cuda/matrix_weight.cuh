@@ -51,21 +51,23 @@ __global__ void __launch_bounds__(Tile::kThreads) matrix_weight_kernel(const Pro
   __syncthreads();
 
   const int pixel = thread / pixel_threads, chunk0 = thread % pixel_threads;  // what this thread loads of every tile
-  const auto load = [&](int64_t tile, int stage) {
+  Cursor cursor = cursor_at(p, shared.part, e.first + pixel);
+  const auto load = [&](int64_t tile, int stage) {  // of one tile after the other
     const int64_t k = e.first + tile * BK + pixel;
     const bool within = k < e.end;
-    const Step s = p.step(shared.part, within ? k : e.first);
+    const Step s = p.step(shared.part, cursor);
+    advance(p, shared.part, cursor, BK);
 #pragma unroll
     for (int c = chunk0; c < BM / 8; c += pixel_threads) {
       const Row& r = shared.rows[c];
       const bool inside = within && meets_image(p, r, s);
-      prim::async_copy_16(&shared.left[stage][pixel_offset<BM>(pixel, c)],
-                          p.gathered.data + (inside ? r.offset + s.offset : 0), inside);
+      copy_chunk(&shared.left[stage][pixel_offset<BM>(pixel, c)], p.gathered.data + (inside ? r.offset + s.offset : 0),
+                 inside, p.aligned);
     }
 #pragma unroll
     for (int c = chunk0; c < BN / 8; c += pixel_threads)
-      prim::async_copy_16(&shared.right[stage][pixel_offset<BN>(pixel, c)],
-                          p.plain + (within ? shared.columns[c] + s.plain : 0), within);
+      copy_chunk(&shared.right[stage][pixel_offset<BN>(pixel, c)], p.plain + (within ? shared.columns[c] + s.plain : 0),
+                 within, p.aligned);
   };
 
   TileSums<Tile> sums;

@@ -56,6 +56,11 @@ struct MultiplyAdd {
     });
   }
 };
+struct LargerMagnitude {
+  FC_DEVICE static void run(const uint32_t* in, uint32_t* out) {
+    each(in, out, [](uint32_t v) { return prim::bits_of(prim::larger_magnitude(1.0f, prim::float_of(v))); });
+  }
+};
 struct SquareRoot {
   FC_DEVICE static void run(const uint32_t* in, uint32_t* out) {
     each(in, out, [](uint32_t v) { return prim::bits_of(prim::square_root(prim::float_of(v))); });
@@ -174,6 +179,7 @@ constexpr Entry kProbes[] = {
     {"to_accumulator float16", start<Widen<Float16>>},
     {"to_accumulator bfloat16", start<Widen<BFloat16>>},
     {"multiply_add", start<MultiplyAdd>},
+    {"larger_magnitude", start<LargerMagnitude>},
     {"square_root float32", start<SquareRoot>},
     {"square_root float64", start<SquareRootDouble>},
     {"power float32", start<Power>},

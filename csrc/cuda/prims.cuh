@@ -61,6 +61,7 @@ template <> FC_DEVICE BFloat16 from_accumulator<BFloat16>(float v) {
 FC_DEVICE uint32_t bits_of(float v) { return __float_as_uint(v); }
 FC_DEVICE float float_of(uint32_t bits) { return __uint_as_float(bits); }
 FC_DEVICE float multiply_add(float a, float b, float c) { return __fmaf_rn(a, b, c); }
+FC_DEVICE float larger_magnitude(float m, float v) { return fmaxf(m, fabsf(v)); }  // m where v is NaN
 FC_DEVICE float square_root(float v) { return __fsqrt_rn(v); }
 FC_DEVICE double square_root(double v) { return __dsqrt_rn(v); }
 FC_DEVICE float power(float v, float p) { return powf(v, p); }
@@ -141,6 +142,7 @@ FC_DEVICE float float_of(uint32_t bits) {
   return v;
 }
 FC_DEVICE float multiply_add(float a, float b, float c) { return std::fma(a, b, c); }
+FC_DEVICE float larger_magnitude(float m, float v) { return std::fabs(v) > m ? std::fabs(v) : m; }
 FC_DEVICE float square_root(float v) { return std::sqrt(v); }
 FC_DEVICE double square_root(double v) { return std::sqrt(v); }
 FC_DEVICE float power(float v, float p) { return std::pow(v, p); }

@@ -32,7 +32,7 @@ template <class T, bool last> struct SlideProblem {
   T* out;
   int64_t images, groups, in_channels, out_channels;      // channels of a group
   int64_t weight_group, weight_in, weight_out, weight_tap;  // distances in the weights
-  bool gradient;
+  bool gradient, aligned;                                   // aligned: `gathered` begins at 16 bytes
   Slide axis[3];
   int64_t row_tiles, column_tiles;
 
@@ -84,11 +84,10 @@ template <class T, bool last> struct SlideProblem {
     return r;
   }
   FC_DEVICE int64_t column(const Part& q, int64_t n) const { return q.group * weight_group + n * weight_out; }
-  FC_DEVICE Step step(const Part& q, int64_t k) const {
+  FC_DEVICE int64_t base(const Part& q, int digit) const { return digit == 3 ? in_channels : q.taps[digit]; }
+  FC_DEVICE Step step(const Part& q, const Cursor& at) const {
     Step s;
-    int64_t j[3];
-    const int64_t tap = divide(k, in_channels), c = k - tap * in_channels;
-    digits(tap, q.taps, j);
+    const int64_t(&j)[4] = at.digit, c = j[3];
     s.offset = c * gathered.channel;
     int64_t flat = 0;
     for (int d = 0; d < 3; d++) {
