@@ -32,7 +32,26 @@ struct Factors {
   float (*value)(std::uint16_t);
 };
 
-// d += a b; the products of a tensor core are exact and its sums are rounded in an order of its own.
+// The sum of d and 16 exact products as the least exact tensor core forms it: every addend is cut to the 24 bits of the
+// largest one, their sum to a float; later ones keep a few bits more (Fasi, Higham, Mikaitis and Pranesh, "Numerical
+// Behavior of NVIDIA Tensor Cores", 2021).
+inline float truncated_sum(float d, const double (&products)[16]) {
+  double largest = std::fabs(double(d)), sum = d;
+  for (double p : products) {
+    largest = std::fmax(largest, std::fabs(p));
+    sum += p;
+  }
+  if (largest == 0 || !std::isfinite(sum)) return float(sum);
+  const int unit = std::ilogb(largest) - 23;
+  const double scale = std::ldexp(1.0, -unit);
+  std::int64_t total = std::int64_t(d * scale);
+  for (double p : products) total += std::int64_t(p * scale);
+  const double cut = std::ldexp(double(total), unit);
+  const float nearest = float(cut);
+  return std::isfinite(nearest) && std::fabs(double(nearest)) > std::fabs(cut) ? std::nextafter(nearest, 0.0f) : nearest;
+}
+
+// d += a b.
 inline void multiply_16816(const char* name, float (*value)(std::uint16_t), float (&d)[4],
                            const std::uint32_t (&a)[4], const std::uint32_t (&b)[2]) {
   const Factors factors{a, b, value};
@@ -55,8 +74,10 @@ inline void multiply_16816(const char* name, float (*value)(std::uint16_t), floa
     for (int i = 0; i < kWarp; i++)
       for (int e = 0; e < 4; e++) {
         const int row = i / 4 + e / 2 * 8, column = 2 * (i % 4) + e % 2;
+        double products[16];
+        for (int k = 0; k < 16; k++) products[k] = double(left[row][k]) * double(right[k][column]);
         float& sum = static_cast<float*>(lanes[i].out)[e];
-        for (int k = 0; k < 16; k++) sum += left[row][k] * right[k][column];
+        sum = truncated_sum(sum, products);
       }
   }, &factors, d);
 }
