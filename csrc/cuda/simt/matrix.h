@@ -48,7 +48,8 @@ inline float truncated_sum(float d, const double (&products)[16]) {
   for (double p : products) total += std::int64_t(p * scale);
   const double cut = std::ldexp(double(total), unit);
   const float nearest = float(cut);
-  return std::isfinite(nearest) && std::fabs(double(nearest)) > std::fabs(cut) ? std::nextafter(nearest, 0.0f) : nearest;
+  const bool beyond = std::isfinite(nearest) && std::fabs(double(nearest)) > std::fabs(cut);
+  return beyond ? std::nextafter(nearest, 0.0f) : nearest;
 }
 
 // d += a b.
