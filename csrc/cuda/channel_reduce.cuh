@@ -50,14 +50,17 @@ struct Share {
   }
 };
 
-// Where value i of a group lies.
-FC_DEVICE int64_t offset_of(const Groups& g, int64_t group, int64_t i) {
-  const int64_t instance = group / g.C, c = group % g.C;
-  if (g.last) return (instance * g.count + i) * g.C + c;
-  if (g.M == g.count) return group * g.M + i;
-  const int64_t image = divide(i, g.M);
-  return (image * g.C + c) * g.M + i - image * g.M;
-}
+// Where value i of a group lies. What a group's values share is found once, not in the loop over them.
+struct Places {
+  int64_t start, step, space, jump;
+  FC_DEVICE Places(const Groups& g, int64_t group) : step(g.last ? g.C : 1), space(g.M), jump(0) {
+    if (group < 0) group = 0;  // a thread without a group takes no values
+    const int64_t instance = divide(group, g.C);
+    start = g.last ? group + instance * (g.count - 1) * g.C : group * g.M;
+    if (!g.last && g.M != g.count) jump = (g.C - 1) * g.M;  // over an image's other channels
+  }
+  FC_DEVICE int64_t operator()(int64_t i) const { return start + i * step + (jump ? divide(i, space) * jump : 0); }
+};
 
 // Adds up v over the threads that share a group; every one of them receives the sum. All threads of the block.
 FC_DEVICE double block_sum(double v, bool last) {
@@ -92,8 +95,9 @@ FC_DEVICE double group_total(const Groups& g, const double* partials, int64_t gr
 template <class Op> __global__ void __launch_bounds__(kThreads) reduce_kernel(Groups g, Op op, double* partials) {
   const int64_t chunk = int64_t(blockIdx.x) % g.chunks, tile = int64_t(blockIdx.x) / g.chunks;
   const Share share(g, tile, chunk);
+  const Places places(g, share.group);
   double sums[Op::kSums] = {};
-  for (int64_t i = share.first; i < share.end; i += share.step) op.add(offset_of(g, share.group, i), share.group, sums);
+  for (int64_t i = share.first; i < share.end; i += share.step) op.add(places(i), share.group, sums);
   for (int s = 0; s < Op::kSums; s++) {
     const double total = block_sum(sums[s], g.last);
     if (share.group >= 0 && int(threadIdx.x) < (g.last ? kLanes : 1))

@@ -45,8 +45,10 @@ template <class T>
 __global__ void pack_weights_kernel(SlideProblem<T, true> p, int64_t taps, int64_t n, T* packed) {
   const int64_t i = element();
   if (i >= n) return;
-  const int64_t c = i % p.in_channels, tap = i / p.in_channels % taps, row = i / p.in_channels / taps;
-  packed[i] = p.plain[row / p.out_channels * p.weight_group + row % p.out_channels * p.weight_out + c * p.weight_in + tap];
+  int64_t group = i;
+  const int64_t c = take_digit(group, p.in_channels), tap = take_digit(group, taps);
+  const int64_t k = take_digit(group, p.out_channels);
+  packed[i] = p.plain[group * p.weight_group + k * p.weight_out + c * p.weight_in + tap];
 }
 
 template <class T>
@@ -150,7 +152,8 @@ __global__ void weight_sum_kernel(int64_t n, int64_t channels, int64_t taps, int
                                   const Accumulator<T>* partials, T* dw) {
   const int64_t i = element();
   if (i >= n) return;
-  const int64_t tap = i % taps, c = i / taps % channels, k = i / taps / channels;
+  int64_t k = i;
+  const int64_t tap = take_digit(k, taps), c = take_digit(k, channels);
   const int64_t at = (k * taps + tap) * channels + c;
   Accumulator<T> sum = 0;
   for (int64_t s = 0; s < splits; s++) sum += partials[s * n + at];

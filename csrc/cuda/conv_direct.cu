@@ -25,18 +25,9 @@ template <class T> struct Direct {
   }
   // Image, channel and position of the element at position i in memory.
   FC_DEVICE void place(int64_t i, const Image<T>& a, int64_t channels, int64_t& n, int64_t& c, int64_t (&at)[3]) const {
-    if (last) {
-      c = i % channels;
-      i /= channels;
-    }
-    for (int d = 2; d >= 0; d--) {
-      at[d] = i % a.size[d];
-      i /= a.size[d];
-    }
-    if (!last) {
-      c = i % channels;
-      i /= channels;
-    }
+    if (last) c = take_digit(i, channels);
+    for (int d = 2; d >= 0; d--) at[d] = take_digit(i, a.size[d]);
+    if (!last) c = take_digit(i, channels);
     n = i;
   }
   // f(tap, offset in a plane of the other side) for the taps that meet it, in order.
@@ -67,9 +58,9 @@ template <class T> struct Direct {
       return std::uint64_t(position) < std::uint64_t(x.size[d]);
     }
     const int64_t distance = at + pad[d] - tap * dilation[d];
-    if (distance < 0 || distance % stride[d]) return false;
-    position = distance / stride[d];
-    return position < y.size[d];
+    if (distance < 0) return false;
+    position = stride[d] == 1 ? distance : divide(distance, stride[d]);
+    return position * stride[d] == distance && position < y.size[d];
   }
 };
 
@@ -79,7 +70,7 @@ __global__ void direct_forward_kernel(Direct<T> p, int64_t elements, const T* w,
   if (i >= elements) return;
   int64_t n, k = 0, at[3];
   p.place(i, p.y, p.K, n, k, at);
-  const int64_t c0 = k / p.out_channels * p.in_channels;
+  const int64_t c0 = divide(k, p.out_channels) * p.in_channels;
   const T* image = p.x.data + n * p.x.image + c0 * p.x.channel;
   const T* filter = w + k * p.in_channels * p.taps;
   Accumulator<T> sum = 0;
@@ -97,7 +88,7 @@ __global__ void direct_backward_input_kernel(Direct<T> p, int64_t elements, cons
   if (i >= elements) return;
   int64_t n, c = 0, at[3];
   p.place(i, p.x, p.C, n, c, at);
-  const int64_t k0 = c / p.in_channels * p.out_channels, own = c % p.in_channels;
+  const int64_t group = divide(c, p.in_channels), k0 = group * p.out_channels, own = c - group * p.in_channels;
   const T* image = p.y.data + n * p.y.image + k0 * p.y.channel;
   Accumulator<T> sum = 0;
   for (int64_t k = 0; k < p.out_channels; k++)
@@ -118,21 +109,20 @@ template <class T> __global__ void __launch_bounds__(kThreads) direct_weight_ker
   const int64_t tap = number % p.taps, own = number / p.taps;
   const int64_t t[3] = {tap / p.kernel[2] / p.kernel[1], tap / p.kernel[2] % p.kernel[1], tap % p.kernel[2]};
   const Share share(g, tile, chunk);
+  const Places places(g, share.group);
+  const int64_t c = share.group < 0 ? 0 : divide(share.group, p.out_channels) * p.in_channels + own;
   double sum = 0;
   for (int64_t i = share.first; i < share.end; i += share.step) {
-    const int64_t k = share.group;
     int64_t rest = i, offset = 0;
     bool inside = true;
     for (int d = 2; d >= 0; d--) {
       int64_t position;
-      inside &= p.template meets<false>(d, rest % p.y.size[d], t[d], position);
-      rest /= p.y.size[d];
+      inside &= p.template meets<false>(d, take_digit(rest, p.y.size[d]), t[d], position);
       offset += position * p.x.step[d];
     }
     if (!inside) continue;
-    const int64_t c = k / p.out_channels * p.in_channels + own;
     sum += double(prim::to_accumulator(p.x.data[rest * p.x.image + c * p.x.channel + offset])) *
-           double(prim::to_accumulator(p.y.data[offset_of(g, k, i)]));
+           double(prim::to_accumulator(p.y.data[places(i)]));
   }
   sum = block_sum(sum, g.last);
   if (share.group >= 0 && int(threadIdx.x) < (g.last ? kLanes : 1))

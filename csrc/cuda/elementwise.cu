@@ -14,7 +14,7 @@ __global__ void add_rows_kernel(int64_t n, int64_t length, const T* a, int64_t a
                                 int64_t y_step) {
   const int64_t i = element();
   if (i >= n) return;
-  const int64_t row = i / length, column = i % length;
+  const int64_t row = divide(i, length), column = i - row * length;
   const T value = a[row * a_step + column];
   y[row * y_step + column] =
       b ? prim::from_accumulator<T>(prim::to_accumulator(value) + prim::to_accumulator(b[row * b_step + column]))
@@ -62,7 +62,7 @@ __global__ void activation_backward_kernel(Activation kind, int64_t n, const T* 
 struct SlopeIndex {
   int64_t C, M;
   bool last, shared;
-  FC_DEVICE int64_t operator()(int64_t i) const { return shared ? 0 : last ? i % C : i / M % C; }
+  FC_DEVICE int64_t operator()(int64_t i) const { return shared ? 0 : remainder_of(last ? i : divide(i, M), C); }
 };
 
 template <class T>

@@ -55,21 +55,13 @@ template <class A> struct alignas(16) Four {
 
 // The digits of n in a mixed base; what is left over.
 FC_DEVICE int64_t digits(int64_t n, const int64_t (&base)[3], int64_t (&digit)[3]) {
-  for (int d = 2; d >= 0; d--) {
-    const int64_t q = divide(n, base[d]);
-    digit[d] = n - q * base[d];
-    n = q;
-  }
+  for (int d = 2; d >= 0; d--) digit[d] = take_digit(n, base[d]);
   return n;
 }
 
 template <class Problem> FC_DEVICE Cursor cursor_at(const Problem& p, const typename Problem::Part& q, int64_t k) {
   Cursor c;
-  for (int d = 3; d > 0; d--) {
-    const int64_t base = p.base(q, d), rest = divide(k, base);
-    c.digit[d] = k - rest * base;
-    k = rest;
-  }
+  for (int d = 3; d > 0; d--) c.digit[d] = take_digit(k, p.base(q, d));
   c.digit[0] = k;
   return c;
 }

@@ -75,5 +75,12 @@ FC_DEVICE int64_t element() { return int64_t(blockIdx.x) * kThreads + threadIdx.
 FC_DEVICE int64_t divide(int64_t n, int64_t d) {
   return (n | d) >> 32 ? n / d : int64_t(uint32_t(n) / uint32_t(d));
 }
+FC_DEVICE int64_t remainder_of(int64_t n, int64_t d) { return n - divide(n, d) * d; }
+// The last digit of n in this base; n keeps those before it.
+FC_DEVICE int64_t take_digit(int64_t& n, int64_t base) {
+  const int64_t rest = divide(n, base), digit = n - rest * base;
+  n = rest;
+  return digit;
+}
 
 }  // namespace fastconv::cuda

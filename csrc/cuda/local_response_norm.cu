@@ -17,7 +17,7 @@ struct Response {
         channel(s.layout == Layout::channels_last ? 1 : s.M), pixel(s.layout == Layout::channels_last ? s.C : 1),
         last(s.layout == Layout::channels_last), scale(alpha / double(size)), k(k_), beta(b) {}
   int64_t elements() const { return N * C * M; }
-  FC_DEVICE int64_t channel_of(int64_t i) const { return last ? i % C : i / M % C; }
+  FC_DEVICE int64_t channel_of(int64_t i) const { return remainder_of(last ? i : divide(i, M), C); }
 };
 
 // base ** -beta, with square roots for the exponents that networks use.

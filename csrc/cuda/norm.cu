@@ -31,12 +31,13 @@ __global__ void __launch_bounds__(kThreads) moments_kernel(Groups g, const T* x,
   const int64_t chunk = int64_t(blockIdx.x) % g.chunks, tile = int64_t(blockIdx.x) / g.chunks;
   const Share share(g, tile, chunk);
   const double count = double(share.end - chunk * g.chunk);
+  const Places places(g, share.group);
   double sum = 0, squares = 0;
   for (int64_t i = share.first; i < share.end; i += share.step)
-    sum += double(prim::to_accumulator(x[offset_of(g, share.group, i)]));
+    sum += double(prim::to_accumulator(x[places(i)]));
   const double mean = block_sum(sum, g.last) / count;
   for (int64_t i = share.first; i < share.end; i += share.step) {
-    const double d = double(prim::to_accumulator(x[offset_of(g, share.group, i)])) - mean;
+    const double d = double(prim::to_accumulator(x[places(i)])) - mean;
     squares += d * d;
   }
   squares = block_sum(squares, g.last);
@@ -121,8 +122,9 @@ __global__ void running_kernel(Groups g, Statistics s, const double* moments) {
 
 // Group of element i of the whole array.
 FC_DEVICE int64_t group_of(const Groups& g, int64_t i) {
-  if (g.last) return i / (g.count * g.C) * g.C + i % g.C;
-  return g.M == g.count ? i / g.M : i / g.M % g.C;
+  if (!g.last) return g.M == g.count ? divide(i, g.M) : remainder_of(divide(i, g.M), g.C);
+  const int64_t c = take_digit(i, g.C);
+  return g.I == 1 ? c : divide(i, g.count) * g.C + c;
 }
 
 template <class T>

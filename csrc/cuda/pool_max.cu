@@ -59,7 +59,8 @@ __global__ void max_pool_forward_kernel(Pool<Axis> p, int64_t n, const T* x, T* 
 // The tap of window o that lies on input x, or -1.
 FC_DEVICE int64_t tap_on(const Axis& a, int64_t o, int64_t x) {
   const int64_t distance = x - a.origin(o);
-  return distance % a.dilation ? -1 : distance / a.dilation;
+  const int64_t tap = a.dilation == 1 ? distance : divide(distance, a.dilation);
+  return tap * a.dilation == distance ? tap : -1;
 }
 
 template <class T>
@@ -137,8 +138,8 @@ __global__ void no_source_kernel(int64_t n, int64_t* source) {
 }
 
 FC_DEVICE int64_t target_of(const Pool<AdaptiveAxis>& p, const Place& from, int64_t index) {
-  const int64_t area = p.out.size[1] * p.out.size[2];
-  return p.out.plane(from) + p.out.offset(index / area, index / p.out.size[2] % p.out.size[1], index % p.out.size[2]);
+  const int64_t w = take_digit(index, p.out.size[2]), h = take_digit(index, p.out.size[1]);
+  return p.out.plane(from) + p.out.offset(index, h, w);
 }
 
 // Of several values for one place the last in the plane's order stays: the one with the largest position.

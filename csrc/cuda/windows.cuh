@@ -25,16 +25,10 @@ struct Volume {
   // Of the element that lies at position i in memory.
   FC_DEVICE Place place(int64_t i) const {
     Place p;
-    if (last) {
-      p.c = i % C;
-      i /= C;
-    }
-    for (int d = 2; d >= 0; d--) {
-      p.at[d] = i % size[d];
-      i /= size[d];
-    }
-    p.c = last ? p.c : i % C;
-    p.n = last ? i : i / C;
+    if (last) p.c = take_digit(i, C);
+    for (int d = 2; d >= 0; d--) p.at[d] = take_digit(i, size[d]);
+    if (!last) p.c = take_digit(i, C);
+    p.n = i;
     return p;
   }
   FC_DEVICE int64_t plane(const Place& p) const { return p.n * image + p.c * channel; }
@@ -50,12 +44,14 @@ FC_DEVICE Range range(int64_t low, int64_t high) { return {low, high > low ? hig
 struct Axis {
   int64_t in, out, kernel, stride, pad, dilation;
 
+  // Most strides and dilations are 1.
+  FC_DEVICE static int64_t over(int64_t n, int64_t d) { return d == 1 ? n : divide(n, d); }
   FC_DEVICE int64_t origin(int64_t i) const { return i * stride - pad; }
   // The taps of window i that lie in the input.
   FC_DEVICE Range taps(int64_t i) const {
     const int64_t start = origin(i);
-    const int64_t low = start < 0 ? (-start + dilation - 1) / dilation : 0;
-    const int64_t fit = start >= in ? 0 : (in - 1 - start) / dilation + 1;
+    const int64_t low = start < 0 ? over(-start + dilation - 1, dilation) : 0;
+    const int64_t fit = start >= in ? 0 : over(in - 1 - start, dilation) + 1;
     return range(low, fit < kernel ? fit : kernel);
   }
   // The inputs of window i, without dilation.
@@ -66,16 +62,16 @@ struct Axis {
   // The windows whose span, dilation included, holds input x.
   FC_DEVICE Range windows(int64_t x) const {
     const int64_t end = x + pad, reach = (kernel - 1) * dilation + 1;
-    const int64_t fit = end / stride + 1;
-    return range(end < reach ? 0 : (end - reach) / stride + 1, fit < out ? fit : out);
+    const int64_t fit = over(end, stride) + 1;
+    return range(end < reach ? 0 : over(end - reach, stride) + 1, fit < out ? fit : out);
   }
 };
 
 // Window i of an adaptive pooling holds the inputs floor(i in / out) up to ceil((i + 1) in / out).
 struct AdaptiveAxis {
   int64_t in, out;
-  FC_DEVICE Range inputs(int64_t i) const { return {i * in / out, ((i + 1) * in + out - 1) / out}; }
-  FC_DEVICE Range windows(int64_t x) const { return {x * out / in, ((x + 1) * out + in - 1) / in}; }
+  FC_DEVICE Range inputs(int64_t i) const { return {divide(i * in, out), divide((i + 1) * in + out - 1, out)}; }
+  FC_DEVICE Range windows(int64_t x) const { return {divide(x * out, in), divide((x + 1) * out + in - 1, in)}; }
 };
 
 // Both sides of a pooling.
