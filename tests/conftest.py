@@ -2,8 +2,8 @@
 
 Two ways to run the suite, both from the root of a checkout:
 
-* installed: ``pip install ".[test]" && pytest``. The installed package is tested, doctests included: ``--pyargs`` in
-  the pytest settings makes the test path ``fastconv`` mean the package Python imports, not the folder. The checkout
+* installed: ``pip install ".[test]" && pytest -n 2``. The installed package is tested, doctests included: ``--pyargs``
+  in the pytest settings makes the test path ``fastconv`` mean the package Python imports, not the folder. The checkout
   holds no native module then, so it must not come before the installed package (``python -m pytest`` would put it
   there): see ``_prefer_installed``.
 * a source tree: build the native module into it (CMake option ``FASTCONV_INPLACE``), then ``PYTHONPATH=. pytest``.
