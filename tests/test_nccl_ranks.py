@@ -11,6 +11,8 @@ import fastconv as fc
 import fastconv.distributed as dist
 from ranks import mpiexec
 
+simulated = pytest.mark.skipif("cuda:simt" not in fc.available_backends(), reason="the simulator is not built")
+
 START = """
     import fake_nccl
     fake_nccl.install()
@@ -97,11 +99,13 @@ for before, after in (
     ON_GPUS = ON_GPUS.replace(before, after)
 
 
+@simulated
 @pytest.mark.parametrize("ranks", [2, 4])
 def test_sums_broadcasts_gathers_and_refusals(ranks):
     assert "".join(mpiexec(ranks, OPERATIONS).stdout.split()) == str(ranks) * ranks
 
 
+@simulated
 def test_training_is_that_of_processors(tmp_path):
     """The curve and the weights of 2 and 4 GPUs are those of one processor; a second run has the same bits."""
     expected = json.loads(mpiexec(1, TRAINING, tmp_path / "host.npz").stdout)
@@ -126,6 +130,7 @@ COMMAND = (
 )
 
 
+@simulated
 def test_command(tmp_path):
     """``mpiexec -n 2 python -m fastconv train --device cuda``: each rank has a GPU."""
     pytest.importorskip("sklearn")
@@ -158,6 +163,7 @@ REFUSALS = (
 )
 
 
+@simulated
 def test_refusals():
     lines = mpiexec(2, REFUSALS).stdout.strip().splitlines()
     expected = (
