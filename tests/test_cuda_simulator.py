@@ -217,6 +217,15 @@ def test_parts_of_float32(simulator, precision, c, tile):
     assert products == [6 * products[2], 3 * products[2], products[2]] and products[2] > 0
 
 
+# The error that is allowed, of the sum of the products' magnitudes.
+SHARE = {"highest": 1e-6, "high": 1e-4, "medium": 1e-2}
+
+
+def images_and_weights(rng: np.random.Generator, c: Conv) -> tuple[np.ndarray, np.ndarray]:
+    """Normal float32 values, the images channels-last."""
+    return channels_last(rng, c.x_shape, np.float32), rng.standard_normal(c.w_shape).astype(np.float32)
+
+
 @pytest.mark.parametrize("word", ("highest", "high", "medium"))
 @pytest.mark.parametrize("spoiled", ("x", "w"))
 @pytest.mark.parametrize("value", (np.nan, np.inf, -np.inf, 3.3e38, 1e-38), ids=str)
@@ -225,8 +234,7 @@ def test_what_parts_do_not_hold(simulator, precision, value, spoiled, word):
     precision(word)
     c = MATRIX_CASES[1]
     rng = np.random.default_rng(12)
-    x = channels_last(rng, c.x_shape, np.float32)
-    w = rng.standard_normal(c.w_shape).astype(np.float32)
+    x, w = images_and_weights(rng, c)
     x.view(np.uint32)[0, 0, 0, 0] = 0x7FFFFFFF if np.isnan(value) else np.float32(value).view(np.uint32)
     if spoiled == "w":
         x, w = channels_last(rng, c.x_shape, np.float32), w.copy()
@@ -242,8 +250,7 @@ def test_what_parts_do_not_hold(simulator, precision, value, spoiled, word):
     y = simulator.conv_forward(x, w, None, *c.options)
     finite = np.isfinite(expected)
     np.testing.assert_array_equal(y[~finite], expected[~finite])
-    share = {"highest": 1e-6, "high": 1e-4, "medium": 1e-2}[word]
-    assert (np.abs(y[finite] - expected[finite]) <= share * magnitude[finite] + 1e-44).all()
+    assert (np.abs(y[finite] - expected[finite]) <= SHARE[word] * magnitude[finite] + 1e-44).all()
     assert finite.any() and finite.all() == np.isfinite(value)
 
 
@@ -255,8 +262,7 @@ def test_small_values_that_meet_large_ones(simulator, precision, small, exponent
     precision(word)
     c = MATRIX_CASES[1]
     rng = np.random.default_rng(13)
-    x = channels_last(rng, c.x_shape, np.float32)
-    w = rng.standard_normal(c.w_shape).astype(np.float32)
+    x, w = images_and_weights(rng, c)
     scales = (2.0**exponent, 2.0 ** min(-exponent - 20, 120))
     for array, scale in zip((x, w), scales if small == "x" else scales[::-1]):
         array[::2] *= np.float32(scale)
@@ -264,8 +270,7 @@ def test_small_values_that_meet_large_ones(simulator, precision, small, exponent
     expected = forward(c, x.astype(np.float64), w.astype(np.float64))
     magnitude = forward(c, np.abs(x).astype(np.float64), np.abs(w).astype(np.float64))
     y = simulator.conv_forward(x, w, None, *c.options)
-    share = {"highest": 1e-6, "high": 1e-4, "medium": 1e-2}[word]
-    assert (np.abs(y - expected) <= share * magnitude + 2.0**-126).all()
+    assert (np.abs(y - expected) <= SHARE[word] * magnitude + 2.0**-126).all()
     simulator.set_conv_tile("small")
     for i in range(len(x)):
         assert_same_bits(simulator.conv_forward(x[i : i + 1], w, None, *c.options)[0], y[i])

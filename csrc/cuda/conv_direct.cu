@@ -59,7 +59,7 @@ template <class T> struct Direct {
     }
     const int64_t distance = at + pad[d] - tap * dilation[d];
     if (distance < 0) return false;
-    position = stride[d] == 1 ? distance : divide(distance, stride[d]);
+    position = divide_by_step(distance, stride[d]);
     return position * stride[d] == distance && position < y.size[d];
   }
 };

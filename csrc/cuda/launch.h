@@ -75,6 +75,8 @@ FC_DEVICE int64_t element() { return int64_t(blockIdx.x) * kThreads + threadIdx.
 FC_DEVICE int64_t divide(int64_t n, int64_t d) {
   return (n | d) >> 32 ? n / d : int64_t(uint32_t(n) / uint32_t(d));
 }
+// By a stride or a dilation, which mostly is 1.
+FC_DEVICE int64_t divide_by_step(int64_t n, int64_t step) { return step == 1 ? n : divide(n, step); }
 FC_DEVICE int64_t remainder_of(int64_t n, int64_t d) { return n - divide(n, d) * d; }
 // The last digit of n in this base; n keeps those before it.
 FC_DEVICE int64_t take_digit(int64_t& n, int64_t base) {

@@ -59,7 +59,7 @@ __global__ void max_pool_forward_kernel(Pool<Axis> p, int64_t n, const T* x, T* 
 // The tap of window o that lies on input x, or -1.
 FC_DEVICE int64_t tap_on(const Axis& a, int64_t o, int64_t x) {
   const int64_t distance = x - a.origin(o);
-  const int64_t tap = a.dilation == 1 ? distance : divide(distance, a.dilation);
+  const int64_t tap = divide_by_step(distance, a.dilation);
   return tap * a.dilation == distance ? tap : -1;
 }
 

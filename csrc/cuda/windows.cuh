@@ -44,14 +44,12 @@ FC_DEVICE Range range(int64_t low, int64_t high) { return {low, high > low ? hig
 struct Axis {
   int64_t in, out, kernel, stride, pad, dilation;
 
-  // Most strides and dilations are 1.
-  FC_DEVICE static int64_t over(int64_t n, int64_t d) { return d == 1 ? n : divide(n, d); }
   FC_DEVICE int64_t origin(int64_t i) const { return i * stride - pad; }
   // The taps of window i that lie in the input.
   FC_DEVICE Range taps(int64_t i) const {
     const int64_t start = origin(i);
-    const int64_t low = start < 0 ? over(-start + dilation - 1, dilation) : 0;
-    const int64_t fit = start >= in ? 0 : over(in - 1 - start, dilation) + 1;
+    const int64_t low = start < 0 ? divide_by_step(-start + dilation - 1, dilation) : 0;
+    const int64_t fit = start >= in ? 0 : divide_by_step(in - 1 - start, dilation) + 1;
     return range(low, fit < kernel ? fit : kernel);
   }
   // The inputs of window i, without dilation.
@@ -62,8 +60,8 @@ struct Axis {
   // The windows whose span, dilation included, holds input x.
   FC_DEVICE Range windows(int64_t x) const {
     const int64_t end = x + pad, reach = (kernel - 1) * dilation + 1;
-    const int64_t fit = over(end, stride) + 1;
-    return range(end < reach ? 0 : over(end - reach, stride) + 1, fit < out ? fit : out);
+    const int64_t fit = divide_by_step(end, stride) + 1;
+    return range(end < reach ? 0 : divide_by_step(end - reach, stride) + 1, fit < out ? fit : out);
   }
 };
 
