@@ -47,11 +47,11 @@ def test_dry_run(tmp_path):
     (tmp_path / "torch").mkdir()
     (tmp_path / "torch" / "__init__.py").write_text("raise ImportError('not here')\n")
     path = os.pathsep.join(filter(None, [str(tmp_path), os.environ.get("PYTHONPATH")]))
-    stages = "build,primitives,sanitizer,exact,peer,ours,tiles"
+    stages = "build,primitives,sanitizer,exact,ceilings,ours,tiles"
     done = day(DAY, "--dry-run", "--results", tmp_path / "out", "--stages", stages, PYTHONPATH=path)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "**Dry run over the simulator: nothing here was run on a GPU" in done.stdout
-    assert statuses(tmp_path / "out", "peer") == {"torch": "skipped"}
+    assert statuses(tmp_path / "out", "ceilings") == {"torch": "skipped"}
     assert len(statuses(tmp_path / "out", "primitives")) >= 15
     result = json.loads((tmp_path / "out" / "gpu_day.json").read_text())
     assert result["environment"]["dry"] is True and result["ceilings"] == {}
@@ -142,7 +142,7 @@ def row(key, times, stage="ours", **fields):
 def test_report(tmp_path):
     journal = Journal(tmp_path / "gpu_day.jsonl")
     journal.add("environment", environment={"gpu": "NVIDIA H100 80GB HBM3", "dry": False, "driver": "13.0"})
-    journal.add("end", stage="peer", key="c", status="passed", seconds=1, ceiling="bytes/s", value=2e12)
+    journal.add("end", stage="ceilings", key="c", status="passed", seconds=1, ceiling="bytes/s", value=2e12)
     both = {"fastconv nhwc": 10.0, "fastconv nchw": 20.0, "torch nhwc": 8.0, "torch nchw": 9.0}
     journal.add("end", **row("a", both))
     journal.add("end", **row("b", {**both, "fastconv nhwc": 40.0}))

@@ -29,7 +29,7 @@ def measure(device: Device, work: Work) -> dict[str, Any]:
 
 
 def cases(device: Device, settings: Settings) -> Iterator[Case]:
-    """One case a layer, in the order of stage "peer"."""
+    """One case a layer."""
     for work in works(settings):
         yield Case(work.key, partial(measure, device, work))
 

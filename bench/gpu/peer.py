@@ -1,4 +1,4 @@
-"""Stage "peer": the ceilings of this GPU, and torch with cuDNN on every layer: the yardstick."""
+"""Stage "ceilings": what this GPU can do at most, measured with torch; and torch as the layers' yardstick."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from .device import Device
 from .stage import Case, Settings, Skip
-from .work import LAYOUTS, PRECISIONS, Work, checked, convolutions, expected, first, memory_bound
+from .work import PRECISIONS, Work, convolutions, memory_bound
 
 _COPY_BYTES = 2 << 30
 _SIDE = 8192
@@ -17,8 +17,9 @@ _SIDE = 8192
 
 def works(settings: Settings) -> Iterator[Work]:
     """All layers, in the order of what is asked first."""
-    yield from convolutions(settings.batch, settings.networks, settings.dry)
+    yield from convolutions(settings.batch, settings.networks, settings.dry, (True,))
     yield from memory_bound(settings.batch, settings.networks, settings.dry)
+    yield from convolutions(settings.batch, settings.networks, settings.dry, (False,))
 
 
 def set_precision(device: Device, precision: str) -> None:
@@ -49,17 +50,6 @@ def times(found: dict[str, Any]) -> dict[str, Any]:
     return {name: None if t is None else {"ms": t.ms, "spread": t.spread} for name, t in found.items()}
 
 
-def measure(device: Device, work: Work) -> dict[str, Any]:
-    """torch's time for one layer, in both layouts."""
-    set_precision(device, work.precision)
-    right = expected(work, device, work.arrays(device, "nchw"))
-    calls, errors = {}, {}
-    for layout in LAYOUTS:
-        calls[f"torch {layout}"] = work.torch(device, tensors(work, device, layout))
-        errors[f"torch {layout}"] = checked(work, first(calls[f"torch {layout}"]()), right, device, slack=10)
-    return {**columns(work), "errors": errors, "times": times(device.time(calls))}
-
-
 def copy(device: Device) -> dict[str, Any]:
     """Bytes read and written in a second by a copy of 2 GiB."""
     size = 1 << 16 if device.dry else _COPY_BYTES
@@ -86,7 +76,7 @@ def absent() -> dict[str, Any]:
 
 
 def cases(device: Device, settings: Settings) -> Iterator[Case]:
-    """The ceilings, then one case a layer."""
+    """Copies, and matrix products in each precision."""
     if device.torch is None:
         print("no torch: nothing to compare with", file=sys.stderr)
         yield Case("torch", absent)
@@ -94,5 +84,3 @@ def cases(device: Device, settings: Settings) -> Iterator[Case]:
     yield Case("ceiling copy", partial(copy, device))
     for precision in PRECISIONS:
         yield Case(f"ceiling {precision}", partial(matrix, device, precision))
-    for work in works(settings):
-        yield Case(work.key, partial(measure, device, work))

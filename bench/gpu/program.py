@@ -1,4 +1,4 @@
-"""The GPU day: build once, prove the kernels, measure the peer and ours; one command, any GPU machine, no network.
+"""The GPU day: build once, prove the kernels, measure them beside the peer; one command, any GPU machine, no network.
 
 Every stage runs in a process of its own. Whatever crashes, hangs or is missing is recorded, and the rest goes on. All
 that is found is in a journal from the first second: a call that is cut off can be followed by another one, which goes
@@ -110,6 +110,8 @@ class Day:
         self.journal.add("run", stages=[stage.name for stage in stages])
         for name in self.options.again:
             self.journal.add("forget", stage=name)
+        if "build" not in self.options.stages:
+            print(*self.describe())
         for i, stage in enumerate(stages):
             left = self.stop - time.monotonic()
             share = left * stage.seconds / sum(other.seconds for other in stages[i:])
@@ -138,20 +140,23 @@ class Day:
         """The native modules, and what they find."""
         status, note = ("passed", "simulator") if self.settings.dry else build(self.settings.tree, seconds)
         if status == "passed":
-            command = [*self.script, "--describe", *self.dry()]
-            try:
-                done = subprocess.run(command, env=self.environment(), capture_output=True, text=True, timeout=120)
-            except subprocess.TimeoutExpired:
-                status, note = "failed", "the GPU does not answer within two minutes"
-            else:
-                if done.returncode:
-                    status, note = "failed", "\n".join(done.stderr.strip().splitlines()[-10:])
-                else:
-                    self.journal.add("environment", environment=json.loads(done.stdout.splitlines()[-1]))
+            status, note = self.describe(note)
         self.journal.add("end", stage="build", key="build", status=status, seconds=0, note=note[-4000:])
         if status != "passed":
             print(note, file=sys.stderr)
         return status
+
+    def describe(self, note: str = "") -> tuple[str, str]:
+        """Record what the numbers depend on, found by a process of its own; passed with the note, or failed and why."""
+        command = [*self.script, "--describe", *self.dry()]
+        try:
+            done = subprocess.run(command, env=self.environment(), capture_output=True, text=True, timeout=120)
+        except subprocess.TimeoutExpired:
+            return "failed", "the GPU does not answer within two minutes"
+        if done.returncode:
+            return "failed", "\n".join(done.stderr.strip().splitlines()[-10:])
+        self.journal.add("environment", environment=json.loads(done.stdout.splitlines()[-1]))
+        return "passed", note
 
     def stage(self, stage: Stage, seconds: float) -> str:
         """Run workers until the stage is complete; failed, where a case failed, partial, where time ran out."""

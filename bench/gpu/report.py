@@ -35,7 +35,7 @@ def rows(journal: Journal, stage: str) -> list[Row]:
 def ceilings(journal: Journal) -> dict[str, float]:
     """Measured ceilings by name: ``bytes/s``, ``FLOP/s bf16``, ..."""
     ends = journal.ended().items()
-    return {end["ceiling"]: end["value"] for (name, _), end in ends if name == "peer" and end.get("value")}
+    return {end["ceiling"]: end["value"] for (name, _), end in ends if name == "ceilings" and end.get("value")}
 
 
 def ms(row: Row, who: str) -> float | None:
@@ -60,7 +60,7 @@ def as_csv(journal: Journal) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow([*_FIELDS, "contestant", "ms", "spread", "error"])
-    for stage in ("peer", "ours", "tiles"):
+    for stage in ("ours", "tiles"):
         for row in rows(journal, stage):
             for name, t in row["times"].items():
                 cells = [row["stage"], *(row[field] for field in _FIELDS[1:])]
@@ -155,15 +155,14 @@ def _line(text: str) -> str:
 
 
 def _layers(journal: Journal) -> list[str]:
-    ours, alone = rows(journal, "ours"), rows(journal, "peer")
-    by_key = {row["key"]: row for row in alone} | {row["key"]: row for row in ours}
-    if not by_key:
+    found = rows(journal, "ours")
+    if not found:
         return []
     names = ("torch nhwc", "torch nchw", "fastconv nhwc", "fastconv nchw")
     lines = ["", "## Layers: ms, cold L2 cache", ""]
     lines += [f"| op | layer | way | precision | {' | '.join(names)} | x torch | TFLOP/s | TB/s |"]
     lines += ["|---|---|---|---|" + "---:|" * (len(names) + 3)]
-    for row in by_key.values():
+    for row in found:
         cells = [_cell((row["times"].get(name) or {}).get("ms")) for name in names]
         best = ms(row, "fastconv")
         speed = [_cell(best and row[what] / best * 1e3 / 1e12) for what in ("flops", "bytes")]

@@ -48,7 +48,7 @@ STAGES = (
     Stage("sanitizer", "sanitizer", 150, 90, False, "compute-sanitizer over every function, tiny shapes"),
     Stage("exact", "exact", 90, 30, False, "convolutions of integers: every tile, layout and dtype, bit for bit"),
     Stage("suite", "suite", 240, 150, False, "`fastconv verify` and the test suite on backend cuda"),
-    Stage("peer", "peer", 300, 60, True, "torch and cuDNN: the yardstick, and the ceilings of this GPU"),
-    Stage("ours", "ours", 320, 60, True, "fastconv, in turns with torch's best of the stage before"),
+    Stage("ceilings", "peer", 15, 60, True, "copies and matrix products: what this GPU can do at most"),
+    Stage("ours", "ours", 600, 60, True, "fastconv and torch with cuDNN, in turns"),
     Stage("tiles", "tiles", 90, 60, True, "the tiles of convolutions against each other"),
 )

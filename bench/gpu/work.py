@@ -131,21 +131,23 @@ def conv(case: ConvCase, way: str, precision: str) -> Work:
     )
 
 
-def convolutions(batch: int, networks: tuple[str, ...], dry: bool) -> Iterator[Work]:
-    """Layers of the networks: first one of each kind in every precision, then all the others."""
+def convolutions(
+    batch: int, networks: tuple[str, ...], dry: bool, selected: tuple[bool, ...] = (True, False)
+) -> Iterator[Work]:
+    """Layers of the networks in every precision: those selected (True), one of each kind, then the others (False)."""
     chosen = [replace(case, N=batch) for case in CONVS if case.network in networks]
     if dry:
         chosen = [shrink(case, 16, 6, 1) for case in chosen[2:4]] + [shrink(c, 8, 5, 1) for c in chosen if c.depthwise][
             :1
         ]
     few = REPRESENTATIVE | {"mobilenetv2-dw1", "mobilenetv2-dw4_s2", "mobilenetv2-dw8"}
-    for first in (True, False):
+    for part in selected:
         for precision in PRECISIONS:
             if dry and precision == "tf32":
                 continue
             for way in WAYS:
                 for case in chosen:
-                    if (str(case) in few) is first:
+                    if (str(case) in few) is part:
                         yield conv(case, way, precision)
 
 
