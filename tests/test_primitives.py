@@ -98,6 +98,20 @@ def multiplied(name):
     return product
 
 
+def warpgroup_multiplied(name):
+    def product(words):
+        halves = words.view(np.uint16).view(narrow(name)).astype(np.float32)
+        sums = halves[: 64 * 16].reshape(64, 16) @ halves[64 * 16 : 96 * 16].reshape(32, 16).T
+        d = np.arange(128)[:, None] % 7 + np.arange(16)
+        for thread in range(128):
+            for v in range(16):
+                row = thread // 32 * 16 + thread % 32 // 4 + v % 4 // 2 * 8
+                d[thread, v] += int(sums[row, v // 4 * 8 + thread % 4 * 2 + v % 2])
+        return np.ascontiguousarray(d.astype(np.int16)).view(np.uint32).reshape(-1)
+
+    return product
+
+
 EXPECTED = {
     "from_accumulator float16": rounded("float16"),
     "from_accumulator bfloat16": rounded("bfloat16"),
@@ -117,6 +131,10 @@ EXPECTED = {
     "load_matrices_transposed": transposed_matrices_loaded,
     "multiply_16816 float16": multiplied("float16"),
     "multiply_16816 bfloat16": multiplied("bfloat16"),
+    "warpgroup_multiply float16": warpgroup_multiplied("float16"),
+    "warpgroup_multiply bfloat16": warpgroup_multiplied("bfloat16"),
+    "warpgroup_multiply across float16": warpgroup_multiplied("float16"),
+    "warpgroup_multiply across bfloat16": warpgroup_multiplied("bfloat16"),
 }
 
 
@@ -137,7 +155,7 @@ def test_every_primitive_has_a_probe():
     text = (SOURCES / "prims.cuh").read_text()
     found = set(re.findall(r"FC_DEVICE \w+\*? (\w+)\(", text)) | set(re.findall(r"FC_DEVICE T (\w+)\(", text))
     probes = (SOURCES / "primitive_probe.cu").read_text()
-    indirect = {"shared_address"}  # of async_copy_16 and load_matrices
+    indirect = {"shared_address", "run"}  # of async_copy_16, load_matrices and warpgroup_multiply
     assert {name for name in found - indirect if f"prim::{name}" not in probes} == set()
     assert len(found) > 10
 

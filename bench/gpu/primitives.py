@@ -22,6 +22,10 @@ _APPROXIMATE = {"power float32": 1e-5, "power float64": 1e-12}
 def words(name: str) -> np.ndarray:
     """The input of a primitive: bits of any float, or what its arithmetic keeps exact."""
     rng = np.random.default_rng(zlib.crc32(name.encode()))
+    if name.startswith("warpgroup"):
+        small = rng.integers(-4, 5, 2 * _WORDS).astype(np.float32)
+        bits = small.view(np.uint32) >> 16 if "bfloat16" in name else small.astype(np.float16).view(np.uint16)
+        return bits.astype(np.uint16).view(np.uint32).copy()
     if name.startswith("multiply"):  # a, b: pairs of 16-bit integers from -4 to 4; d: float integers
         small = rng.integers(-4, 5, 2 * _WORDS).astype(np.float32)
         bits = small.view(np.uint32) >> 16 if "bfloat16" in name else small.astype(np.float16).view(np.uint16)

@@ -32,7 +32,18 @@ def _verify(families: list[str], quick: bool) -> dict[str, Any]:
 
 
 def _tests(settings: Settings, file: str) -> dict[str, Any]:
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:benchmark", "-k", "cuda and not simt"]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "-p",
+        "no:benchmark",
+        "-k",
+        "cuda and not simt",
+    ]
     if settings.dry:
         command += ["-p", "fake_gpu"]
     elif find_spec("xdist"):

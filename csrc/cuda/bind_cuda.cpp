@@ -22,7 +22,10 @@ void set_conv_tile(const std::string& name) {
 
 py::list primitives() {
   py::list names;
-  for (int i = 0; cuda::primitive_name(i); i++) names.append(std::string(cuda::primitive_name(i)));
+  for (int i = 0; cuda::primitive_name(i); i++) {
+    const std::string name = cuda::primitive_name(i);
+    if (name.rfind("warpgroup", 0) != 0 || cuda::has_warpgroups()) names.append(name);
+  }
   return names;
 }
 

@@ -1,10 +1,11 @@
 // Sums over groups of values in a fixed order: for bias gradients, normalisation and PReLU slopes.
 //
 // A group is an instance and a channel: batch_norm has one instance of N images, instance_norm N instances of one image.
-// A group is cut into chunks by the shape alone. One block sums a chunk (channels-last: of 32 neighbouring channels) in
-// double, and who needs the group's sum adds its chunks in order: no atomics, the same bits every time.
+// A group is cut into chunks by the shape alone. One block sums a chunk (channels-last: of 32 neighbouring channels, 16
+// bytes of them a thread) in double, and who needs the group's sum adds its chunks in order: no atomics, the same bits
+// every time.
 #pragma once
-#include "launch.h"
+#include "vectors.cuh"
 
 namespace fastconv::cuda {
 namespace {
@@ -23,27 +24,33 @@ struct Groups {
     chunk = count > least * most_chunks ? ceil_div(count, most_chunks) : least;
     chunks = count ? ceil_div(count, chunk) : 1;
   }
-  int64_t groups() const { return I * C; }
+  FC_EVERYWHERE int64_t groups() const { return I * C; }
   int64_t tiles() const { return last ? I * ceil_div(C, kLanes) : I * C; }  // of groups that one block serves
   // Of `sums` partial sums a chunk; never 0, so that a null workspace means that memory is short.
   std::size_t partial_bytes(int sums) const { return std::size_t(groups() * chunks * sums) * sizeof(double) + 16; }
 };
 
-// Group of this thread (-1: none), and the values of the group that it takes: first, first + step, ... below end.
-struct Share {
+// What a thread takes of a chunk: V groups from `group` on, `valid` of them (0: none), and of each the values first,
+// first + step, ... below end.
+template <int V> struct Share {
+  static constexpr int kAcross = kLanes / V;  // threads for the channels of a block
   int64_t group, first, end, step;
+  int valid;
   FC_DEVICE Share(const Groups& g, int64_t tile, int64_t chunk) {
     const int thread = int(threadIdx.x);
     const int64_t start = chunk * g.chunk;
     end = start + g.chunk < g.count ? start + g.chunk : g.count;
-    if (g.last) {
-      const int64_t wide = (g.C + kLanes - 1) / kLanes, c = tile % wide * kLanes + thread % kLanes;
-      group = c < g.C ? tile / wide * g.C + c : -1;
-      first = start + thread / kLanes;
-      step = kRows;
-      if (group < 0) first = end;
+    if (V > 1 || g.last) {
+      const int64_t wide = divide(g.C + kLanes - 1, kLanes), instance = divide(tile, wide);
+      const int64_t c = (tile - instance * wide) * kLanes + thread % kAcross * V;
+      valid = c >= g.C ? 0 : g.C - c < V ? int(g.C - c) : V;
+      group = valid ? instance * g.C + c : 0;
+      first = start + thread / kAcross;
+      step = kThreads / kAcross;
+      if (!valid) first = end;
     } else {
       group = tile;
+      valid = 1;
       first = start + thread;
       step = kThreads;
     }
@@ -54,7 +61,6 @@ struct Share {
 struct Places {
   int64_t start, step, space, jump;
   FC_DEVICE Places(const Groups& g, int64_t group) : step(g.last ? g.C : 1), space(g.M), jump(0) {
-    if (group < 0) group = 0;  // a thread without a group takes no values
     const int64_t instance = divide(group, g.C);
     start = g.last ? group + instance * (g.count - 1) * g.C : group * g.M;
     if (!g.last && g.M != g.count) jump = (g.C - 1) * g.M;  // over an image's other channels
@@ -62,60 +68,108 @@ struct Places {
   FC_DEVICE int64_t operator()(int64_t i) const { return start + i * step + (jump ? divide(i, space) * jump : 0); }
 };
 
-// Adds up v over the threads that share a group; every one of them receives the sum. All threads of the block.
-FC_DEVICE double block_sum(double v, bool last) {
+// Adds up v over the threads that share a group, each of V groups; every one of them receives the sums. All threads.
+template <int V> FC_DEVICE void block_sums(double (&v)[V], bool last) {
   double* shared = reinterpret_cast<double*>(prim::shared_memory());
   const int thread = int(threadIdx.x), lane = thread % kLanes;
+  constexpr int across = kLanes / V, rows = kThreads / across;  // of kLanes sums each
+  double* ends = shared + kThreads * V;
   __syncthreads();  // what an earlier sum left is still being read
-  shared[thread] = v;
+#pragma unroll
+  for (int j = 0; j < V; j++) shared[thread * V + j] = v[j];
+  __syncthreads();
+  double sum = 0;
+#pragma unroll
+  for (int row = thread / kLanes; row < rows; row += kRows) sum += shared[row * kLanes + lane];
+  ends[thread] = sum;
   __syncthreads();
   if (thread < kLanes) {
-    double sum = shared[lane];
-    for (int row = 1; row < kRows; row++) sum += shared[row * kLanes + lane];
-    if (!last)
+    sum = ends[lane];
+    for (int row = 1; row < kRows; row++) sum += ends[row * kLanes + lane];
+    if (V == 1 && !last)
       for (int distance = kLanes / 2; distance > 0; distance /= 2) sum += prim::shuffle_down(sum, distance);
     shared[lane] = sum;
   }
   __syncthreads();
-  return shared[last ? lane : 0];
+#pragma unroll
+  for (int j = 0; j < V; j++) v[j] = shared[V > 1 || last ? thread % across * V + j : 0];
 }
-constexpr std::size_t kSumBytes = kThreads * sizeof(double);
+template <int V> constexpr std::size_t kSumBytes = kThreads * (V + 1) * sizeof(double);
 
 // Partial sum number `sum` of a chunk.
 FC_DEVICE int64_t partial_index(const Groups& g, int64_t group, int64_t chunk, int sum, int sums) {
   return (chunk * sums + sum) * g.I * g.C + group;
 }
+// Sum number `sum` of a group, one of 32 neighbours that a block serves, in the order of chunk % kRows; all threads.
 FC_DEVICE double group_total(const Groups& g, const double* partials, int64_t group, int sum, int sums) {
-  double total = 0;
-  for (int64_t t = 0; t < g.chunks; t++) total += partials[partial_index(g, group, t, sum, sums)];
-  return total;
+  double total[1] = {0};
+  if (group < g.groups())
+    for (int64_t t = int(threadIdx.x) / kLanes; t < g.chunks; t += kRows)
+      total[0] += partials[partial_index(g, group, t, sum, sums)];
+  block_sums<1>(total, true);
+  return total[0];
+}
+FC_DEVICE int64_t group_of_lane() { return int64_t(blockIdx.x) * kLanes + int(threadIdx.x) % kLanes; }
+FC_DEVICE bool first_of_group() { return int(threadIdx.x) < kLanes; }
+// One block for 32 neighbouring groups.
+template <class... Parameters, class... Arguments>
+void launch_groups(Context& ctx, const char* name, void (*kernel)(Parameters...), int64_t groups,
+                   const Arguments&... arguments) {
+  launch(ctx, name, kernel, ceil_div(groups, kLanes), kThreads, kSumBytes<1>, arguments...);
 }
 
-// `op.add(offset, group, sums)` for every value.
-template <class Op> __global__ void __launch_bounds__(kThreads) reduce_kernel(Groups g, Op op, double* partials) {
-  const int64_t chunk = int64_t(blockIdx.x) % g.chunks, tile = int64_t(blockIdx.x) / g.chunks;
-  const Share share(g, tile, chunk);
+// Stores a sum of this thread's groups where it is the first of those that share them.
+template <int V>
+FC_DEVICE void store_partials(const Groups& g, const Share<V>& share, int64_t chunk, int sum, int sums,
+                              const double (&total)[V], double* partials) {
+  if (int(threadIdx.x) >= (V > 1 || g.last ? kLanes / V : 1)) return;
+#pragma unroll
+  for (int j = 0; j < V; j++)
+    if (j < share.valid) partials[partial_index(g, share.group + j, chunk, sum, sums)] = total[j];
+}
+
+// `op.add(offset, group, valid, whole, sums)` for every V values of neighbouring groups.
+template <class Op, int V>
+__global__ void __launch_bounds__(kThreads) reduce_kernel(Groups g, bool aligned, Op op, double* partials) {
+  const int64_t tile = divide(int64_t(blockIdx.x), g.chunks), chunk = int64_t(blockIdx.x) - tile * g.chunks;
+  const Share<V> share(g, tile, chunk);
   const Places places(g, share.group);
-  double sums[Op::kSums] = {};
-  for (int64_t i = share.first; i < share.end; i += share.step) op.add(places(i), share.group, sums);
+  double sums[Op::kSums][V] = {};
+  const bool whole = aligned && share.valid == V;
+#pragma unroll 2
+  for (int64_t i = share.first; i < share.end; i += share.step)
+    op.template add<V>(places(i), share.group, share.valid, whole, sums);
+#pragma unroll
   for (int s = 0; s < Op::kSums; s++) {
-    const double total = block_sum(sums[s], g.last);
-    if (share.group >= 0 && int(threadIdx.x) < (g.last ? kLanes : 1))
-      partials[partial_index(g, share.group, chunk, s, Op::kSums)] = total;
+    block_sums<V>(sums[s], g.last);
+    store_partials<V>(g, share, chunk, s, Op::kSums, sums[s], partials);
   }
 }
 
-template <class Op> void reduce_groups(Context& ctx, const char* name, const Groups& g, const Op& op, double* partials) {
-  launch(ctx, name, reduce_kernel<Op>, g.tiles() * g.chunks, kThreads, kSumBytes, g, op, partials);
+// Calls f(V) with the number of values that a thread takes at once, as a type, and whether they can be moved at once.
+template <class T, class F, class... P> void with_width(const Groups& g, const F& f, const P*... arrays) {
+  constexpr int V = kVector<T>;
+  if (g.last) f(std::integral_constant<int, V>(), g.C % V == 0 && all_aligned(arrays...));
+  else f(std::integral_constant<int, 1>(), true);
+}
+
+template <class T, class Op, class... P>
+void reduce_groups(Context& ctx, const char* name, const Groups& g, const Op& op, double* partials,
+                   const P*... arrays) {
+  with_width<T>(g, [&](auto width, bool aligned) {
+    constexpr int V = decltype(width)::value;
+    launch(ctx, name, reduce_kernel<Op, V>, g.tiles() * g.chunks, kThreads, kSumBytes<V>, g, aligned, op, partials);
+  }, arrays...);
 }
 
 template <class T> __global__ void store_sums_kernel(Groups g, const double* partials, T* sums) {
-  const int64_t i = element();
-  if (i < g.I * g.C) sums[i] = prim::from_accumulator<T>(Accumulator<T>(group_total(g, partials, i, 0, 1)));
+  const int64_t i = group_of_lane();
+  const double total = group_total(g, partials, i, 0, 1);
+  if (first_of_group() && i < g.groups()) sums[i] = prim::from_accumulator<T>(Accumulator<T>(total));
 }
 
 template <class T> void store_sums(Context& ctx, const Groups& g, const double* partials, void* sums) {
-  launch_elements(ctx, "store_sums", store_sums_kernel<T>, g.groups(), g, partials, static_cast<T*>(sums));
+  launch_groups(ctx, "store_sums", store_sums_kernel<T>, g.groups(), g, partials, static_cast<T*>(sums));
 }
 
 }  // namespace

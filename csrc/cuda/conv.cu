@@ -3,7 +3,6 @@
 #include "conv.h"
 
 #include <atomic>
-#include <numeric>
 
 #include "matrix_weight.cuh"
 #include "slide_problem.cuh"
@@ -18,7 +17,6 @@ using LargeMatrix = MatrixTile<128, 64, 3>;
 template <class Tile> constexpr bool is_matrix_tile = false;
 template <> constexpr bool is_matrix_tile<SmallMatrix> = true;
 template <> constexpr bool is_matrix_tile<LargeMatrix> = true;
-constexpr int64_t kProcessors = 132;  // of an H200; sizes follow from the shape alone, never from the device at hand
 
 // ---- forward and input gradient ------------------------------------------------------------------------------------
 
@@ -33,10 +31,6 @@ template <class A> bool takes_large(int64_t rows, int64_t columns, int64_t parts
 bool takes_matrix(const ConvShape& s, bool gradient) {
   const int64_t channels = gradient ? s.group_out() : s.group_in(), item = int64_t(item_size(s.dtype));
   return s.dtype != DType::f64 && s.layout == Layout::channels_last && channels * item % 16 == 0;
-}
-bool is_aligned(const void* data) { return reinterpret_cast<std::uintptr_t>(data) % 16 == 0; }
-int parts_of_float(const ConvShape& s) {
-  return s.precision == Precision::highest ? 3 : s.precision == Precision::high ? 2 : 1;
 }
 std::size_t packed_bytes(const ConvShape& s) { return std::size_t(s.K * s.group_in() * s.taps()) * item_size(s.dtype); }
 
@@ -80,26 +74,12 @@ void slide_on_matrices(Context& ctx, const char* name, SlideProblem<T, true> p, 
 template <class T, bool last>
 void slide(Context& ctx, const ConvShape& s, bool gradient, const void* source, const void* w, const void* b,
            const Epilogue& epilogue, void* y) {
-  const int64_t taps = s.taps();
-  SlideProblem<T, last> p{
-      Image<T>(source, s.layout, gradient ? s.K : s.C, gradient ? s.out : s.in),
-      Image<T>(y, s.layout, gradient ? s.C : s.K, gradient ? s.in : s.out),
-      static_cast<const T*>(w), static_cast<const T*>(b), Finish<T>(epilogue), static_cast<T*>(y), s.N, s.G,
-      gradient ? s.group_out() : s.group_in(), gradient ? s.group_in() : s.group_out(),
-      s.group_out() * s.group_in() * taps, gradient ? s.group_in() * taps : taps, gradient ? taps : s.group_in() * taps, 1,
-      gradient, is_aligned(source), {}, 0, 0};
-  int64_t rows = s.N, classes = 1;
-  for (int d = 0; d < 3; d++) {
-    const int64_t phases = gradient ? std::min(s.stride[d], s.in[d]) : 1;
-    p.axis[d] = {s.kernel[d], s.stride[d], s.pad[d], s.dilation[d], phases,
-                 s.stride[d] / std::gcd(s.stride[d], s.dilation[d])};
-    rows *= gradient ? ceil_div(s.in[d], s.stride[d]) : s.out[d];
-    classes *= phases;
-  }
+  int64_t rows, classes;
+  SlideProblem<T, last> p = slide_problem<T, last>(s, gradient, source, w, b, epilogue, y, rows, classes);
   const char* name = gradient ? "conv_backward_input" : "conv_forward";
   if constexpr (last && sizeof(T) <= 4)
     if (takes_matrix(s, gradient))
-      return slide_on_matrices(ctx, name, p, taps, rows, s.G * classes, parts_of_float(s));
+      return slide_on_matrices(ctx, name, p, s.taps(), rows, s.G * classes, parts_of_float(s));
   const auto run = [&](auto tile) {
     using Tile = decltype(tile);
     p.row_tiles = ceil_div(rows, Tile::BM);
@@ -146,36 +126,13 @@ struct WeightPlan {
   }
 };
 
-// dw (k, c, tap) from partials (split, k, tap, c).
-template <class T>
-__global__ void weight_sum_kernel(int64_t n, int64_t channels, int64_t taps, int64_t splits,
-                                  const Accumulator<T>* partials, T* dw) {
-  const int64_t i = element();
-  if (i >= n) return;
-  int64_t k = i;
-  const int64_t tap = take_digit(k, taps), c = take_digit(k, channels);
-  const int64_t at = (k * taps + tap) * channels + c;
-  Accumulator<T> sum = 0;
-  for (int64_t s = 0; s < splits; s++) sum += partials[s * n + at];
-  dw[i] = prim::from_accumulator<T>(sum);
-}
-
 template <class T, bool last>
 void weight_gradient(Context& ctx, const ConvShape& s, const void* dy, const void* x, void* dw) {
   using A = Accumulator<T>;
   const WeightPlan plan = WeightPlan::of<A>(s);
   A* partials = static_cast<A*>(ctx.workspace(plan.bytes(s, sizeof(A))));
   if (!partials) return;
-  const Image<T> gradient(dy, s.layout, s.K, s.out);
-  WeightProblem<T, last> p{Image<T>(x, s.layout, s.C, s.in), gradient, gradient.data, partials, s.G, s.group_in(),
-                           s.group_out(), {}, {}, {}, {}, plan.rows, plan.pixels, plan.split,
-                           is_aligned(x) && is_aligned(dy), 0, 0};
-  for (int d = 0; d < 3; d++) {
-    p.kernel[d] = s.kernel[d];
-    p.stride[d] = s.stride[d];
-    p.pad[d] = s.pad[d];
-    p.dilation[d] = s.dilation[d];
-  }
+  WeightProblem<T, last> p = weight_problem<T, last>(s, x, dy, partials, plan.split);
   const auto run = [&](auto tile) {
     using Tile = decltype(tile);
     p.row_tiles = ceil_div(plan.rows, Tile::BM);
@@ -191,29 +148,50 @@ void weight_gradient(Context& ctx, const ConvShape& s, const void* dy, const voi
     }
   } else if (plan.large) run(typename Tiles<A>::Large());
   else run(typename Tiles<A>::Small());
-  const int64_t n = s.K * plan.rows;
-  launch_elements(ctx, "weight_sum", weight_sum_kernel<T>, n, n, s.group_in(), s.taps(), plan.splits, partials,
-                  static_cast<T*>(dw));
+  sum_weights<T>(ctx, s, s.group_in(), s.group_out(), plan.splits, partials, dw);
 }
 
 }  // namespace
+
+// Any tile but that by the shape means the kernels of every device. Of a weight gradient both arrays may be copied,
+// whole. Of a sum of few products of float32 the parts that are left out would show.
+bool takes_warpgroups(const ConvShape& s, ConvOp op) {
+  constexpr int64_t most_copied = int64_t(8) << 30, least_products = 8;
+  const bool weight = op == ConvOp::backward_weight, gradient = op == ConvOp::backward_input;
+  bool takes = s.dtype != DType::f64 && choice.load() == TileChoice::by_shape && s.taps() <= kMostTapsInAll;
+  int64_t products = weight ? s.N * s.out_space() : gradient ? s.group_out() : s.group_in();
+  for (int d = 0; d < 3; d++) {
+    takes = takes && s.kernel[d] <= kMostTaps[d];
+    if (!weight) products *= gradient ? std::max<int64_t>(s.kernel[d] / s.stride[d], 1) : s.kernel[d];
+  }
+  takes = takes && (s.dtype != DType::f32 || products >= least_products);
+  if (weight) takes = takes && int64_t(warpgroup_weight_workspace(s)) <= most_copied;
+  else takes = takes && warpgroups_copy_little(s, gradient);
+  return takes && has_warpgroups();
+}
 
 void set_tile_choice(TileChoice c) { choice.store(c); }
 TileChoice tile_choice() { return choice.load(); }
 
 void conv_forward(const ConvShape& s, const void* x, const void* w, const void* b, const Epilogue& epilogue, void* y,
                   Context& ctx) {
-  if (takes_direct(s)) direct_forward(s, x, w, b, epilogue, y, ctx);
+  if (takes_depthwise(s)) depthwise_forward(s, x, w, b, epilogue, y, ctx);
+  else if (takes_direct(s)) direct_forward(s, x, w, b, epilogue, y, ctx);
+  else if (takes_warpgroups(s, ConvOp::forward)) warpgroup_slide(s, false, x, w, b, epilogue, y, ctx);
   else slide(ctx, s, false, x, w, b, epilogue, y);
 }
 
 void conv_backward_input(const ConvShape& s, const void* dy, const void* w, const void* b, void* dx, Context& ctx) {
-  if (takes_direct(s)) direct_backward_input(s, dy, w, b, dx, ctx);
+  if (takes_depthwise(s)) depthwise_backward_input(s, dy, w, b, dx, ctx);
+  else if (takes_direct(s)) direct_backward_input(s, dy, w, b, dx, ctx);
+  else if (takes_warpgroups(s, ConvOp::backward_input)) warpgroup_slide(s, true, dy, w, b, Epilogue(), dx, ctx);
   else slide(ctx, s, true, dy, w, b, Epilogue(), dx);
 }
 
 void conv_backward_weight(const ConvShape& s, const void* dy, const void* x, void* dw, Context& ctx) {
+  if (takes_depthwise(s)) return depthwise_backward_weight(s, dy, x, dw, ctx);
   if (takes_direct(s)) return direct_backward_weight(s, dy, x, dw, ctx);
+  if (takes_warpgroups(s, ConvOp::backward_weight)) return warpgroup_weight(s, dy, x, dw, ctx);
   with_type(s.dtype, [&](auto tag) {
     using T = decltype(tag);
     if (s.layout == Layout::channels_last) weight_gradient<T, true>(ctx, s, dy, x, dw);
@@ -225,10 +203,26 @@ void conv_plan(const ConvShape& s, ConvOp op, int, ConvPlan* plan) {
   plan->workspace = 0;
   plan->others = 0;
   plan->algorithm = ConvAlgorithm::direct;
+  if (takes_depthwise(s)) {
+    plan->kernel = "depthwise";
+    plan->why = "16 bytes of neighbouring channels a thread, bound by memory";
+    plan->workspace = op == ConvOp::backward_weight ? depthwise_weight_workspace(s) : depthwise_workspace(s);
+    return;
+  }
   if (takes_direct(s)) {
     plan->kernel = "direct";
     plan->why = "few channels a group: one thread a result, bound by memory";
     if (op == ConvOp::backward_weight) plan->workspace = direct_weight_workspace(s);
+    return;
+  }
+  if (takes_warpgroups(s, op)) {
+    const char* names[] = {"warpgroups", "warpgroups, one part", "warpgroups, two parts", "warpgroups, three parts"};
+    const bool weight = op == ConvOp::backward_weight;
+    plan->kernel = names[s.dtype == DType::f32 ? parts_of_float(s) : 0];
+    plan->why = weight ? "tensor cores of sm_90a: tiles of taps by channels, runs of pixels added in order"
+                       : "tensor cores of sm_90a: channels in eights, copied and padded where they are no neighbours";
+    plan->workspace =
+        weight ? warpgroup_weight_workspace(s) : warpgroup_slide_workspace(s, op == ConvOp::backward_input);
     return;
   }
   if (op != ConvOp::backward_weight) {

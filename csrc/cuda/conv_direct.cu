@@ -108,10 +108,10 @@ template <class T> __global__ void __launch_bounds__(kThreads) direct_weight_ker
   const int64_t per_group = p.in_channels * p.taps, number = block % per_group, tile = block / per_group;
   const int64_t tap = number % p.taps, own = number / p.taps;
   const int64_t t[3] = {tap / p.kernel[2] / p.kernel[1], tap / p.kernel[2] % p.kernel[1], tap % p.kernel[2]};
-  const Share share(g, tile, chunk);
+  const Share<1> share(g, tile, chunk);
   const Places places(g, share.group);
-  const int64_t c = share.group < 0 ? 0 : divide(share.group, p.out_channels) * p.in_channels + own;
-  double sum = 0;
+  const int64_t c = divide(share.group, p.out_channels) * p.in_channels + own;
+  double sum[1] = {0};
   for (int64_t i = share.first; i < share.end; i += share.step) {
     int64_t rest = i, offset = 0;
     bool inside = true;
@@ -121,12 +121,12 @@ template <class T> __global__ void __launch_bounds__(kThreads) direct_weight_ker
       offset += position * p.x.step[d];
     }
     if (!inside) continue;
-    sum += double(prim::to_accumulator(p.x.data[rest * p.x.image + c * p.x.channel + offset])) *
+    sum[0] += double(prim::to_accumulator(p.x.data[rest * p.x.image + c * p.x.channel + offset])) *
            double(prim::to_accumulator(p.y.data[places(i)]));
   }
-  sum = block_sum(sum, g.last);
-  if (share.group >= 0 && int(threadIdx.x) < (g.last ? kLanes : 1))
-    partials[(chunk * p.K + share.group) * per_group + number] = sum;
+  block_sums<1>(sum, g.last);
+  if (share.valid && int(threadIdx.x) < (g.last ? kLanes : 1))
+    partials[(chunk * p.K + share.group) * per_group + number] = sum[0];
 }
 
 template <class T> __global__ void direct_weight_sum_kernel(int64_t n, int64_t chunks, const double* partials, T* dw) {
@@ -170,7 +170,7 @@ void direct_backward_weight(const ConvShape& s, const void* dy, const void* x, v
     using T = decltype(tag);
     const int64_t per_group = s.group_in() * s.taps(), n = s.K * per_group;
     launch(ctx, "conv_direct_backward_weight", direct_weight_kernel<T>, g.tiles() * per_group * g.chunks, kThreads,
-           kSumBytes, Direct<T>(s, x, dy), g, partials);
+           kSumBytes<1>, Direct<T>(s, x, dy), g, partials);
     launch_elements(ctx, "conv_direct_weight_sum", direct_weight_sum_kernel<T>, n, n, g.chunks, partials,
                     static_cast<T*>(dw));
   });

@@ -2,7 +2,7 @@
 
 #include <cstdlib>
 
-#include "launch.h"
+#include "conv.h"
 
 namespace fastconv::cuda {
 namespace {
@@ -25,6 +25,18 @@ std::string runtime_version() { return version_text(CUDART_VERSION); }
 std::string driver_version() {
   int v = 0;
   return cudaDriverGetVersion(&v) == cudaSuccess && v ? version_text(v) : "none";
+}
+
+bool has_warpgroups() {
+#if defined(FC_WARPGROUPS)
+  int device = 0, major = 0, minor = 0;
+  return cudaGetDevice(&device) == cudaSuccess &&
+         cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device) == cudaSuccess &&
+         cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device) == cudaSuccess && major == 9 &&
+         minor == 0;
+#else
+  return false;
+#endif
 }
 
 void set_stream(std::uintptr_t stream) { current_stream = reinterpret_cast<cudaStream_t>(stream); }

@@ -1,5 +1,6 @@
-// Sums and copies of rows, activations and PReLU: one element a thread, in whatever order memory has.
+// Sums and copies of rows, activations and PReLU, in whatever order memory has.
 #include "channel_reduce.cuh"
+#include "vectors.cuh"
 
 namespace fastconv::cuda {
 namespace {
@@ -22,12 +23,8 @@ __global__ void add_rows_kernel(int64_t n, int64_t length, const T* a, int64_t a
 }
 
 // Comparisons with NaN are false: each form lets NaN through.
-template <class T>
-__global__ void activation_forward_kernel(Activation kind, int64_t n, const T* x, double a, double b, T* y) {
+template <class T> FC_DEVICE Accumulator<T> activate(Activation kind, Accumulator<T> v, double a, double b) {
   using A = Accumulator<T>;
-  const int64_t i = element();
-  if (i >= n) return;
-  A v = prim::to_accumulator(x[i]);
   if (kind == Activation::relu) {
     if (v <= 0) v = 0;
   } else if (kind == Activation::hardtanh) {
@@ -37,17 +34,11 @@ __global__ void activation_forward_kernel(Activation kind, int64_t n, const T* x
   } else if (!(v > 0)) {
     v *= A(a);
   }
-  y[i] = prim::from_accumulator<T>(v);
+  return v;
 }
-
 template <class T>
-__global__ void activation_backward_kernel(Activation kind, int64_t n, const T* dy, const T* ref, double a, double b,
-                                           T* dx) {
+FC_DEVICE Accumulator<T> slope(Activation kind, Accumulator<T> g, Accumulator<T> v, double a, double b) {
   using A = Accumulator<T>;
-  const int64_t i = element();
-  if (i >= n) return;
-  A g = prim::to_accumulator(dy[i]);
-  const A v = prim::to_accumulator(ref[i]);
   if (kind == Activation::relu) {
     if (v <= 0) g = 0;
   } else if (kind == Activation::hardtanh) {
@@ -55,7 +46,37 @@ __global__ void activation_backward_kernel(Activation kind, int64_t n, const T* 
   } else if (!(v > 0)) {
     g *= A(a);
   }
-  dx[i] = prim::from_accumulator<T>(g);
+  return g;
+}
+
+template <class T>
+__global__ void activation_forward_kernel(Activation kind, int64_t n, bool aligned, const T* x, double a, double b,
+                                          T* y) {
+  constexpr int V = kVector<T>;
+  const Share16<V> share(n);
+  if (!share.valid) return;
+  const bool whole = aligned && share.valid == V;
+  Pack<T, V> pack = load_pack<T, V>(x + share.first, share.valid, whole);
+#pragma unroll
+  for (int i = 0; i < V; i++)
+    pack.v[i] = prim::from_accumulator<T>(activate<T>(kind, prim::to_accumulator(pack.v[i]), a, b));
+  store_pack<T, V>(y + share.first, pack, share.valid, whole);
+}
+
+template <class T>
+__global__ void activation_backward_kernel(Activation kind, int64_t n, bool aligned, const T* dy, const T* ref, double a,
+                                           double b, T* dx) {
+  constexpr int V = kVector<T>;
+  const Share16<V> share(n);
+  if (!share.valid) return;
+  const bool whole = aligned && share.valid == V;
+  Pack<T, V> g = load_pack<T, V>(dy + share.first, share.valid, whole);
+  const Pack<T, V> v = load_pack<T, V>(ref + share.first, share.valid, whole);
+#pragma unroll
+  for (int i = 0; i < V; i++)
+    g.v[i] = prim::from_accumulator<T>(
+        slope<T>(kind, prim::to_accumulator(g.v[i]), prim::to_accumulator(v.v[i]), a, b));
+  store_pack<T, V>(dx + share.first, g, share.valid, whole);
 }
 
 // Channel of element i of arrays N C M; one value for all channels where shared.
@@ -85,15 +106,25 @@ __global__ void prelu_backward_kernel(int64_t n, const T* dy, const T* x, const 
 template <class T> struct Values {
   static constexpr int kSums = 1;
   const T* dy;
-  FC_DEVICE void add(int64_t i, int64_t, double (&sum)[1]) const { sum[0] += double(prim::to_accumulator(dy[i])); }
+  template <int V>
+  FC_DEVICE void add(int64_t at, int64_t, int valid, bool whole, double (&sums)[1][V]) const {
+    const Pack<T, V> g = load_pack<T, V>(dy + at, valid, whole);
+#pragma unroll
+    for (int j = 0; j < V; j++) sums[0][j] += double(prim::to_accumulator(g.v[j]));
+  }
 };
 
 template <class T> struct SlopeGradient {
   static constexpr int kSums = 1;
   const T *dy, *x;
-  FC_DEVICE void add(int64_t i, int64_t, double (&sum)[1]) const {
-    const Accumulator<T> v = prim::to_accumulator(x[i]);
-    if (!(v > 0)) sum[0] += double(v) * double(prim::to_accumulator(dy[i]));
+  template <int V>
+  FC_DEVICE void add(int64_t at, int64_t, int valid, bool whole, double (&sums)[1][V]) const {
+    const Pack<T, V> g = load_pack<T, V>(dy + at, valid, whole), from = load_pack<T, V>(x + at, valid, whole);
+#pragma unroll
+    for (int j = 0; j < V; j++) {
+      const Accumulator<T> v = prim::to_accumulator(from.v[j]);
+      if (!(v > 0)) sums[0][j] += double(v) * double(prim::to_accumulator(g.v[j]));
+    }
   }
 };
 
@@ -117,8 +148,8 @@ void activation_forward(Activation kind, DType dtype, int64_t n, const void* x, 
                         Context& ctx) {
   with_type(dtype, [&](auto tag) {
     using T = decltype(tag);
-    launch_elements(ctx, "activation_forward", activation_forward_kernel<T>, n, kind, n, static_cast<const T*>(x), a, b,
-                    static_cast<T*>(y));
+    launch_packs<kVector<T>>(ctx, "activation_forward", activation_forward_kernel<T>, n, kind, n, all_aligned(x, y),
+                             static_cast<const T*>(x), a, b, static_cast<T*>(y));
   });
 }
 
@@ -126,8 +157,9 @@ void activation_backward(Activation kind, DType dtype, int64_t n, const void* dy
                          void* dx, Context& ctx) {
   with_type(dtype, [&](auto tag) {
     using T = decltype(tag);
-    launch_elements(ctx, "activation_backward", activation_backward_kernel<T>, n, kind, n, static_cast<const T*>(dy),
-                    static_cast<const T*>(ref), a, b, static_cast<T*>(dx));
+    launch_packs<kVector<T>>(ctx, "activation_backward", activation_backward_kernel<T>, n, kind, n,
+                             all_aligned(dy, ref, dx), static_cast<const T*>(dy), static_cast<const T*>(ref), a, b,
+                             static_cast<T*>(dx));
   });
 }
 
@@ -137,7 +169,7 @@ void channel_sum(const NormShape& s, const void* dy, void* db, Context& ctx) {
     const Groups g(s, false);
     double* partials = static_cast<double*>(ctx.workspace(g.partial_bytes(1)));
     if (!partials) return;
-    reduce_groups(ctx, "channel_sum", g, Values<T>{static_cast<const T*>(dy)}, partials);
+    reduce_groups<T>(ctx, "channel_sum", g, Values<T>{static_cast<const T*>(dy)}, partials, dy);
     store_sums<T>(ctx, g, partials, db);
   });
 }
@@ -163,7 +195,7 @@ void prelu_backward(const NormShape& s, const void* dy, const void* x, const voi
     const T *gradient = static_cast<const T*>(dy), *from = static_cast<const T*>(x);
     launch_elements(ctx, "prelu_backward", prelu_backward_kernel<T>, n, n, gradient, from,
                     static_cast<const T*>(weight), slope_index(s, shared), static_cast<T*>(dx));
-    reduce_groups(ctx, "prelu_slope", g, SlopeGradient<T>{gradient, from}, partials);
+    reduce_groups<T>(ctx, "prelu_slope", g, SlopeGradient<T>{gradient, from}, partials, gradient, from);
     store_sums<T>(ctx, g, partials, dw);
   });
 }

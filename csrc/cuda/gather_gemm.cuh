@@ -25,6 +25,8 @@ template <> struct Tiles<double> {
   using Large = Tile<64, 64, 8, 4, 4>;
 };
 
+inline bool is_aligned(const void* data) { return reinterpret_cast<std::uintptr_t>(data) % 16 == 0; }
+
 struct Row {
   int64_t offset, at[3];  // in the gathered image: its part of the place
   int64_t out;            // in the output
@@ -55,7 +57,7 @@ template <class A> struct alignas(16) Four {
 
 // The digits of n in a mixed base; what is left over.
 FC_DEVICE int64_t digits(int64_t n, const int64_t (&base)[3], int64_t (&digit)[3]) {
-  for (int d = 2; d >= 0; d--) digit[d] = take_digit(n, base[d]);
+  for (int d = 2; d >= 0; d--) digit[d] = base[d] == 1 ? 0 : take_digit(n, base[d]);
   return n;
 }
 

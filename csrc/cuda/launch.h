@@ -48,6 +48,9 @@ void launch(Context& ctx, const char* name, void (*kernel)(Parameters...), int64
                              " blocks, CUDA launches at most 2^31 - 1");
 #if defined(__CUDACC__)
   const cudaStream_t stream = stream_of(ctx);
+  if (shared_bytes > (48u << 10))  // more than that a kernel may have where it asks for it, on each device
+    check_launch(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(shared_bytes)), stream,
+                 name, blocks, threads, shared_bytes);
   kernel<<<unsigned(blocks), unsigned(threads), shared_bytes, stream>>>(Parameters(arguments)...);
   check_launch(cudaGetLastError(), stream, name, blocks, threads, shared_bytes);
 #else

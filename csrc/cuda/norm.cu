@@ -1,7 +1,8 @@
 // Batch and instance normalisation, forward and backward.
 //
-// Moments of a chunk are taken in two passes, the mean and then the deviations from it; chunks are combined in double
-// (Chan, Golub and LeVeque, "Updating formulae and a pairwise algorithm for computing sample variances", 1979).
+// x is read once for its moments: a few values in registers give their mean and their deviations from it, what several
+// have is combined in double (Chan, Golub and LeVeque, "Updating formulae and a pairwise algorithm for computing sample
+// variances", 1979), threads' and chunks' by the mean of their means and how far each is from it.
 #include "channel_reduce.cuh"
 
 namespace fastconv::cuda {
@@ -25,26 +26,70 @@ FC_DEVICE void write_parameter(void* p, DType dtype, int64_t i, double v) {
   }
 }
 
+// Mean and squared deviations from it of the values seen so far, of V groups.
+template <int V> struct Moments {
+  double count = 0, mean[V] = {}, squares[V] = {};
+
+  // Adds `n` values of each group, all within registers.
+  template <class T, int rows> FC_DEVICE void add(const Pack<T, V> (&values)[rows], int n) {
+    if (n == 0) return;
+    const double before = count;
+    count += n;
+    const double share = double(n) / count, spread = before * share, part = 1.0 / n;
+#pragma unroll
+    for (int j = 0; j < V; j++) {
+      double sum = 0, own = 0;
+#pragma unroll
+      for (int r = 0; r < rows; r++)
+        if (r < n) sum += double(prim::to_accumulator(values[r].v[j]));
+      const double centre = sum * part;
+#pragma unroll
+      for (int r = 0; r < rows; r++) {
+        const double d = double(prim::to_accumulator(values[r].v[j])) - centre;
+        if (r < n) own += d * d;
+      }
+      const double delta = before == 0 ? 0 : centre - mean[j];
+      mean[j] = before == 0 ? centre : mean[j] + delta * share;
+      squares[j] += own + delta * delta * spread;
+    }
+  }
+};
+
 // Per group: mean and squared deviations of each chunk.
-template <class T>
-__global__ void __launch_bounds__(kThreads) moments_kernel(Groups g, const T* x, double* partials) {
-  const int64_t chunk = int64_t(blockIdx.x) % g.chunks, tile = int64_t(blockIdx.x) / g.chunks;
-  const Share share(g, tile, chunk);
-  const double count = double(share.end - chunk * g.chunk);
+template <class T, int V>
+__global__ void __launch_bounds__(kThreads) moments_kernel(Groups g, bool aligned, const T* x, double* partials) {
+  constexpr int rows = sizeof(T) == 2 ? 8 : 4;  // that are under way at once
+  const int64_t tile = divide(int64_t(blockIdx.x), g.chunks), chunk = int64_t(blockIdx.x) - tile * g.chunks;
+  const Share<V> share(g, tile, chunk);
   const Places places(g, share.group);
-  double sum = 0, squares = 0;
-  for (int64_t i = share.first; i < share.end; i += share.step)
-    sum += double(prim::to_accumulator(x[places(i)]));
-  const double mean = block_sum(sum, g.last) / count;
-  for (int64_t i = share.first; i < share.end; i += share.step) {
-    const double d = double(prim::to_accumulator(x[places(i)])) - mean;
-    squares += d * d;
+  const bool whole = aligned && share.valid == V;
+  const double count = double(share.end - chunk * g.chunk);
+  Moments<V> moments;
+  for (int64_t i = share.first; i < share.end; i += rows * share.step) {
+    Pack<T, V> values[rows];
+    int n = 0;
+#pragma unroll
+    for (int r = 0; r < rows; r++) {
+      const int64_t at = i + r * share.step;
+      if (at >= share.end) continue;
+      values[r] = load_pack<T, V>(x + places(at), share.valid, whole);
+      n = r + 1;
+    }
+    moments.add(values, n);
   }
-  squares = block_sum(squares, g.last);
-  if (share.group >= 0 && int(threadIdx.x) < (g.last ? kLanes : 1)) {
-    partials[partial_index(g, share.group, chunk, 0, 2)] = mean;
-    partials[partial_index(g, share.group, chunk, 1, 2)] = squares;
+  double mean[V], squares[V];
+#pragma unroll
+  for (int j = 0; j < V; j++) mean[j] = moments.mean[j] * moments.count;
+  block_sums<V>(mean, g.last);
+#pragma unroll
+  for (int j = 0; j < V; j++) {
+    mean[j] /= count;
+    const double delta = moments.count == 0 ? 0 : moments.mean[j] - mean[j];
+    squares[j] = moments.squares[j] + delta * delta * moments.count;
   }
+  block_sums<V>(squares, g.last);
+  store_partials<V>(g, share, chunk, 0, 2, mean, partials);
+  store_partials<V>(g, share, chunk, 1, 2, squares, partials);
 }
 
 struct Statistics {
@@ -67,34 +112,41 @@ template <class A> struct Affine {
   A *centre, *scale, *offset;
 };
 
-// One thread a group: statistics, and the affine map that they make. `moments`: mean and variance of all groups, for
+// Statistics of 32 groups a block, and the affine maps that they make. `moments`: mean and variance of all groups, for
 // running statistics of several instances; null where there is one.
 template <class A>
 __global__ void statistics_kernel(Groups g, Statistics s, const double* partials, double* moments, A* mean_out,
                                   A* invstd_out, Affine<A> map) {
-  const int64_t i = element();
-  if (i >= g.I * g.C) return;
-  const int64_t c = i % g.C;
+  const int64_t i = group_of_lane();
+  const bool mine = i < g.groups();
+  const int64_t c = remainder_of(mine ? i : 0, g.C);
   double mean = 0, var = 0;
   if (!s.use_input) {
     mean = read_parameter(s.running_mean, s.param_dtype, c);
     var = read_parameter(s.running_var, s.param_dtype, c);
   } else if (g.count) {
-    double count = 0;
-    for (int64_t t = 0; t < g.chunks; t++) {
-      const int64_t start = t * g.chunk, end = start + g.chunk < g.count ? start + g.chunk : g.count;
-      const double more = double(end - start), share = more / (count + more);
+    const double count = double(g.count);
+    const auto each = [&](const auto& f) {  // the sum of f(chunk, its values) over all chunks
+      double sum[1] = {0};
+      if (mine)
+        for (int64_t t = int(threadIdx.x) / kLanes; t < g.chunks; t += kRows)
+          sum[0] += f(t, double(g.count - t * g.chunk < g.chunk ? g.count - t * g.chunk : g.chunk));
+      block_sums<1>(sum, true);
+      return sum[0];
+    };
+    mean = each([&](int64_t t, double n) { return partials[partial_index(g, i, t, 0, 2)] * n; }) / count;
+    var = each([&](int64_t t, double n) {
       const double delta = partials[partial_index(g, i, t, 0, 2)] - mean;
-      mean = t ? mean + delta * share : delta;
-      var += partials[partial_index(g, i, t, 1, 2)] + (t ? delta * delta * share * count : 0);
-      count += more;
-    }
-    var /= count;
+      return partials[partial_index(g, i, t, 1, 2)] + delta * delta * n;
+    }) / count;
+  }
+  if (!mine || !first_of_group()) return;
+  if (s.use_input && g.count) {
     if (moments) {
       moments[2 * i] = mean;
       moments[2 * i + 1] = var;
     } else if (s.running_mean) {
-      update_running(s, c, mean, var, count);
+      update_running(s, c, mean, var, double(g.count));
     }
   }
   const double invstd = 1 / prim::square_root(var + s.eps);
@@ -127,12 +179,44 @@ FC_DEVICE int64_t group_of(const Groups& g, int64_t i) {
   return g.I == 1 ? c : divide(i, g.count) * g.C + c;
 }
 
-template <class T>
+// V neighbouring elements of one thread: of one group, or channels-last of neighbouring ones (`step` 1).
+template <int V> struct GroupsOfPack {
+  int64_t first, step;
+  FC_DEVICE GroupsOfPack(const Groups& g, int64_t i) : first(group_of(g, i)), step(g.last && V > 1) {}
+  // Of each element its group's value; where they differ, they are loaded 16 bytes at a time.
+  template <class A> FC_DEVICE void load(const A* values, A (&of)[V]) const {
+    constexpr int width = V < kVector<A> ? V : kVector<A>;
+    if (step) {
+#pragma unroll
+      for (int j = 0; j < V; j += width) {
+        const Pack<A, width> pack = load_pack<A, width>(values + first + j);
+#pragma unroll
+        for (int k = 0; k < width; k++) of[j + k] = pack.v[k];
+      }
+    } else {
+      const A value = values[first];
+#pragma unroll
+      for (int j = 0; j < V; j++) of[j] = value;
+    }
+  }
+};
+// Whether V neighbouring elements are such a pack everywhere.
+template <int V> bool comes_in_packs(const Groups& g) { return (g.last ? g.C : g.M) % V == 0; }
+
+template <class T, int V>
 __global__ void normalise_kernel(Groups g, int64_t n, const T* x, Affine<Accumulator<T>> map, T* y) {
-  const int64_t i = element();
+  const int64_t i = element() * V;
   if (i >= n) return;
-  const int64_t j = group_of(g, i);
-  y[i] = prim::from_accumulator<T>((prim::to_accumulator(x[i]) - map.centre[j]) * map.scale[j] + map.offset[j]);
+  const GroupsOfPack<V> group(g, i);
+  Pack<T, V> pack = load_pack<T, V>(x + i);
+  Accumulator<T> centre[V], scale[V], offset[V];
+  group.load(map.centre, centre);
+  group.load(map.scale, scale);
+  group.load(map.offset, offset);
+#pragma unroll
+  for (int j = 0; j < V; j++)
+    pack.v[j] = prim::from_accumulator<T>((prim::to_accumulator(pack.v[j]) - centre[j]) * scale[j] + offset[j]);
+  store_pack<T, V>(y + i, pack);
 }
 
 template <class T>
@@ -150,21 +234,32 @@ void forward(const NormShape& shape, bool instances, const T* x, const Statistic
   A* maps = reinterpret_cast<A*>(scratch + partial_bytes + moment_bytes);
   const Affine<A> map{maps, maps + groups, maps + 2 * groups};
   if (s.use_input && g.count)
-    launch(ctx, "moments", moments_kernel<T>, g.tiles() * g.chunks, kThreads, kSumBytes, g, x, partials);
-  launch_elements(ctx, "norm_statistics", statistics_kernel<A>, groups, g, s, partials, moments, static_cast<A*>(mean),
+    with_width<T>(g, [&](auto width, bool aligned) {
+      constexpr int V = decltype(width)::value;
+      launch(ctx, "moments", moments_kernel<T, V>, g.tiles() * g.chunks, kThreads, kSumBytes<V>, g, aligned, x, partials);
+    }, x);
+  launch_groups(ctx, "norm_statistics", statistics_kernel<A>, groups, g, s, partials, moments, static_cast<A*>(mean),
                   static_cast<A*>(invstd), map);
   if (averages) launch_elements(ctx, "running_statistics", running_kernel, g.C, g, s, moments);
-  launch_elements(ctx, "normalise", normalise_kernel<T>, n, g, n, x, map, y);
+  constexpr int V = kVector<T>;
+  if (comes_in_packs<V>(g) && all_aligned(x, y))
+    launch_packs<V>(ctx, "normalise", normalise_kernel<T, V>, n, g, n, x, map, y);
+  else launch_elements(ctx, "normalise", normalise_kernel<T, 1>, n, g, n, x, map, y);
 }
 
 template <class T> struct GradientSums {
   static constexpr int kSums = 2;  // of dy, and of dy * (x - mean)
   const T *dy, *x;
   const Accumulator<T>* mean;
-  FC_DEVICE void add(int64_t i, int64_t group, double (&sums)[2]) const {
-    const double g = double(prim::to_accumulator(dy[i]));
-    sums[0] += g;
-    sums[1] += g * (double(prim::to_accumulator(x[i])) - double(mean[group]));
+  template <int V>
+  FC_DEVICE void add(int64_t at, int64_t group, int valid, bool whole, double (&sums)[2][V]) const {
+    const Pack<T, V> gradient = load_pack<T, V>(dy + at, valid, whole), from = load_pack<T, V>(x + at, valid, whole);
+#pragma unroll
+    for (int j = 0; j < V; j++) {
+      const double g = double(prim::to_accumulator(gradient.v[j]));
+      sums[0][j] += g;
+      sums[1][j] += g * (double(prim::to_accumulator(from.v[j])) - double(mean[group + (j < valid ? j : 0)]));
+    }
   }
 };
 
@@ -172,39 +267,55 @@ template <class T> struct GradientSums {
 template <class A>
 __global__ void gradient_statistics_kernel(Groups g, const void* weight, DType param_dtype, const A* invstd,
                                            const double* partials, A* level, A* slope, A* scale) {
-  const int64_t i = element();
-  if (i >= g.I * g.C) return;
+  const int64_t i = group_of_lane();
+  const double sum = group_total(g, partials, i, 0, 2), product = group_total(g, partials, i, 1, 2);
+  if (i >= g.groups() || !first_of_group()) return;
   const double inverse = double(invstd[i]), count = double(g.count ? g.count : 1);
-  level[i] = A(group_total(g, partials, i, 0, 2) / count);
-  slope[i] = A(group_total(g, partials, i, 1, 2) * inverse * inverse / count);
-  scale[i] = A(inverse * (weight ? read_parameter(weight, param_dtype, i % g.C) : 1));
+  level[i] = A(sum / count);
+  slope[i] = A(product * inverse * inverse / count);
+  scale[i] = A(inverse * (weight ? read_parameter(weight, param_dtype, remainder_of(i, g.C)) : 1));
 }
 
-// dw and db: sums over the instances.
+// dw and db of 32 channels a block: sums over the instances and their chunks.
 template <class A>
 __global__ void parameter_gradient_kernel(Groups g, const A* invstd, const double* partials, DType param_dtype, void* dw,
                                           void* db) {
-  const int64_t c = element();
-  if (c >= g.C) return;
-  double product = 0, sum = 0;
-  for (int64_t i = 0; i < g.I; i++) {
-    product += group_total(g, partials, i * g.C + c, 1, 2) * double(invstd[i * g.C + c]);
-    sum += group_total(g, partials, i * g.C + c, 0, 2);
-  }
-  write_parameter(dw, param_dtype, c, product);
-  write_parameter(db, param_dtype, c, sum);
+  const int64_t c = group_of_lane();
+  double product[1] = {0}, sum[1] = {0};
+  if (c < g.C)
+    for (int64_t t = int(threadIdx.x) / kLanes; t < g.I * g.chunks; t += kRows) {
+      const int64_t instance = g.I == 1 ? 0 : divide(t, g.chunks), chunk = t - instance * g.chunks, i = instance * g.C + c;
+      product[0] += partials[partial_index(g, i, chunk, 1, 2)] * double(invstd[i]);
+      sum[0] += partials[partial_index(g, i, chunk, 0, 2)];
+    }
+  block_sums<1>(product, true);
+  block_sums<1>(sum, true);
+  if (c >= g.C || !first_of_group()) return;
+  write_parameter(dw, param_dtype, c, product[0]);
+  write_parameter(db, param_dtype, c, sum[0]);
 }
 
-template <class T>
+template <class T, int V>
 __global__ void input_gradient_kernel(Groups g, int64_t n, bool use_input, const T* dy, const T* x,
                                       const Accumulator<T>* mean, const Accumulator<T>* level,
                                       const Accumulator<T>* slope, const Accumulator<T>* scale, T* dx) {
-  const int64_t i = element();
+  const int64_t i = element() * V;
   if (i >= n) return;
-  const int64_t j = group_of(g, i);
-  Accumulator<T> d = prim::to_accumulator(dy[i]);
-  if (use_input) d = d - level[j] - (prim::to_accumulator(x[i]) - mean[j]) * slope[j];
-  dx[i] = prim::from_accumulator<T>(d * scale[j]);
+  const GroupsOfPack<V> group(g, i);
+  Pack<T, V> gradient = load_pack<T, V>(dy + i), from{};
+  if (use_input) from = load_pack<T, V>(x + i);
+  Accumulator<T> centre[V], base[V], by[V], factor[V];
+  group.load(mean, centre);
+  group.load(level, base);
+  group.load(slope, by);
+  group.load(scale, factor);
+#pragma unroll
+  for (int j = 0; j < V; j++) {
+    Accumulator<T> d = prim::to_accumulator(gradient.v[j]);
+    if (use_input) d = d - base[j] - (prim::to_accumulator(from.v[j]) - centre[j]) * by[j];
+    gradient.v[j] = prim::from_accumulator<T>(d * factor[j]);
+  }
+  store_pack<T, V>(dx + i, gradient);
 }
 
 template <class T>
@@ -220,13 +331,18 @@ void backward(const NormShape& s, bool instances, const T* dy, const T* x, const
   double* partials = reinterpret_cast<double*>(scratch);
   A* level = reinterpret_cast<A*>(scratch + partial_bytes);
   A *slope = level + groups, *scale = slope + groups;
-  reduce_groups(ctx, "norm_gradient_sums", g, GradientSums<T>{dy, x, mean}, partials);
-  launch_elements(ctx, "norm_gradient_statistics", gradient_statistics_kernel<A>, groups, g, weight, s.param_dtype,
-                  invstd, partials, level, slope, scale);
-  launch_elements(ctx, "norm_parameter_gradient", parameter_gradient_kernel<A>, g.C, g, invstd, partials, s.param_dtype,
-                  dw, db);
-  launch_elements(ctx, "norm_input_gradient", input_gradient_kernel<T>, n, g, n, use_input, dy, x, mean, level, slope,
-                  scale, dx);
+  reduce_groups<T>(ctx, "norm_gradient_sums", g, GradientSums<T>{dy, x, mean}, partials, dy, x);
+  launch_groups(ctx, "norm_gradient_statistics", gradient_statistics_kernel<A>, groups, g, weight, s.param_dtype, invstd,
+                partials, level, slope, scale);
+  launch_groups(ctx, "norm_parameter_gradient", parameter_gradient_kernel<A>, g.C, g, invstd, partials, s.param_dtype, dw,
+                db);
+  constexpr int V = kVector<T>;
+  if (comes_in_packs<V>(g) && all_aligned(dy, x, dx, mean))
+    launch_packs<V>(ctx, "norm_input_gradient", input_gradient_kernel<T, V>, n, g, n, use_input, dy, x, mean, level, slope,
+                    scale, dx);
+  else
+    launch_elements(ctx, "norm_input_gradient", input_gradient_kernel<T, 1>, n, g, n, use_input, dy, x, mean, level,
+                    slope, scale, dx);
 }
 
 void forward_of(const NormShape& s, bool instances, const void* x, const Statistics& statistics, void* y, void* mean,

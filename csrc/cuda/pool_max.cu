@@ -31,103 +31,169 @@ IndexArray index_array(const PoolShape& s, Indices kind, const void* data) {
 
 template <class A> FC_DEVICE bool better(A value, A best) { return value > best || (value != value && best == best); }
 
-template <class T>
-__global__ void max_pool_forward_kernel(Pool<Axis> p, int64_t n, const T* x, T* y, IndexArray index) {
+template <class I, class T, int V>
+__global__ void max_pool_forward_kernel(Pool<I, Axis> p, int64_t n, const T* x, T* y, IndexArray index) {
   using A = Accumulator<T>;
   const int64_t i = element();
-  if (i >= n) return;
-  const Place to = p.out.place(i);
+  if (i * V >= n) return;
+  const Place<I> to = p.out.template place<V>(I(i));
   const T* plane = x + p.in.plane(to);
-  const Range t = p.axis[0].taps(to.at[0]), r = p.axis[1].taps(to.at[1]), w = p.axis[2].taps(to.at[2]);
-  const int64_t d0 = p.axis[0].origin(to.at[0]), h0 = p.axis[1].origin(to.at[1]), w0 = p.axis[2].origin(to.at[2]);
-  A best = -A(INFINITY);
-  int64_t tap = (t.low * p.axis[1].kernel + r.low) * p.axis[2].kernel + w.low, place = -1;
-  for (int64_t a = t.low; a < t.high; a++)
-    for (int64_t b = r.low; b < r.high; b++)
-      for (int64_t c = w.low; c < w.high; c++) {
-        const int64_t d = d0 + a * p.axis[0].dilation, h = h0 + b * p.axis[1].dilation, v = w0 + c * p.axis[2].dilation;
-        const A value = prim::to_accumulator(plane[p.in.offset(d, h, v)]);
-        if (place >= 0 && !better(value, best)) continue;
-        best = value;
-        tap = (a * p.axis[1].kernel + b) * p.axis[2].kernel + c;
-        place = (d * p.in.size[1] + h) * p.in.size[2] + v;
+  const Range<I> t = p.axis[0].taps(to.at[0]), r = p.axis[1].taps(to.at[1]), w = p.axis[2].taps(to.at[2]);
+  const I d0 = p.axis[0].origin(to.at[0]), h0 = p.axis[1].origin(to.at[1]), w0 = p.axis[2].origin(to.at[2]);
+  A best[V];
+  I tap[V];
+#pragma unroll
+  for (int j = 0; j < V; j++) {
+    best[j] = -A(INFINITY);
+    tap[j] = -1;
+  }
+  for (I a = t.low; a < t.high; a++)
+    for (I b = r.low; b < r.high; b++)
+      for (I c = w.low; c < w.high; c++) {
+        const I d = d0 + a * p.axis[0].dilation, h = h0 + b * p.axis[1].dilation, v = w0 + c * p.axis[2].dilation;
+        const Pack<T, V> pack = load_pack<T, V>(plane + p.in.offset(d, h, v));
+        const I number = (a * p.axis[1].kernel + b) * p.axis[2].kernel + c;
+#pragma unroll
+        for (int j = 0; j < V; j++) {
+          const A value = prim::to_accumulator(pack.v[j]);
+          if (tap[j] >= 0 && !better(value, best[j])) continue;
+          best[j] = value;
+          tap[j] = number;
+        }
       }
-  y[i] = prim::from_accumulator<T>(best);
-  if (index.kind != Indices::none) index.put(i, index.kind == Indices::flat ? place : tap);
+  Pack<T, V> out;
+#pragma unroll
+  for (int j = 0; j < V; j++) out.v[j] = prim::from_accumulator<T>(best[j]);
+  store_pack<T, V>(y + i * V, out);
+  if (index.kind == Indices::none) return;
+  const bool empty = tap[0] < 0;  // a window that lies beyond the input: its first tap, at no place
+  if (index.item == 1) {
+    Pack<std::uint8_t, V> taps;
+#pragma unroll
+    for (int j = 0; j < V; j++)
+      taps.v[j] = std::uint8_t(empty ? (t.low * p.axis[1].kernel + r.low) * p.axis[2].kernel + w.low : tap[j]);
+    store_pack<std::uint8_t, V>(static_cast<std::uint8_t*>(index.data) + i * V, taps);
+    return;
+  }
+  for (int j = 0; j < V; j++) {
+    I number = tap[j];
+    if (index.kind == Indices::window) {
+      index.put(i * V + j, empty ? (t.low * p.axis[1].kernel + r.low) * p.axis[2].kernel + w.low : number);
+      continue;
+    }
+    if (empty) {
+      index.put(i * V + j, -1);
+      continue;
+    }
+    const I c = last_digit<I>(number, p.axis[2].kernel), b = last_digit<I>(number, p.axis[1].kernel);
+    const int64_t d = d0 + number * p.axis[0].dilation, h = h0 + b * p.axis[1].dilation, v = w0 + c * p.axis[2].dilation;
+    index.put(i * V + j, (d * p.in.size[1] + h) * p.in.size[2] + v);
+  }
 }
 
 // The tap of window o that lies on input x, or -1.
-FC_DEVICE int64_t tap_on(const Axis& a, int64_t o, int64_t x) {
-  const int64_t distance = x - a.origin(o);
-  const int64_t tap = divide_by_step(distance, a.dilation);
+template <class I> FC_DEVICE I tap_on(const Axis<I>& a, I o, I x) {
+  const I distance = x - a.origin(o);
+  const I tap = over<I>(distance, a.dilation);
   return tap * a.dilation == distance ? tap : -1;
 }
 
-template <class T>
-__global__ void max_pool_backward_kernel(Pool<Axis> p, int64_t n, const T* dy, IndexArray index, T* dx) {
+template <class I, class T, int V>
+__global__ void max_pool_backward_kernel(Pool<I, Axis> p, int64_t n, const T* dy, IndexArray index, T* dx) {
   const int64_t i = element();
-  if (i >= n) return;
-  const Place to = p.in.place(i);
-  const int64_t plane = p.out.plane(to);
-  const int64_t own = (to.at[0] * p.in.size[1] + to.at[1]) * p.in.size[2] + to.at[2];
-  const Range d = p.axis[0].windows(to.at[0]), h = p.axis[1].windows(to.at[1]), w = p.axis[2].windows(to.at[2]);
-  Accumulator<T> sum = 0;
-  for (int64_t o = d.low; o < d.high; o++) {
-    const int64_t t = tap_on(p.axis[0], o, to.at[0]);
-    for (int64_t q = h.low; t >= 0 && q < h.high; q++) {
-      const int64_t r = tap_on(p.axis[1], q, to.at[1]);
-      for (int64_t v = w.low; r >= 0 && v < w.high; v++) {
-        const int64_t s = tap_on(p.axis[2], v, to.at[2]);
+  if (i * V >= n) return;
+  const Place<I> to = p.in.template place<V>(I(i));
+  const I plane = p.out.plane(to);
+  const int64_t own = (int64_t(to.at[0]) * p.in.size[1] + to.at[1]) * p.in.size[2] + to.at[2];
+  const Range<I> d = p.axis[0].windows(to.at[0]), h = p.axis[1].windows(to.at[1]), w = p.axis[2].windows(to.at[2]);
+  Accumulator<T> sums[V] = {};
+  for (I o = d.low; o < d.high; o++) {
+    const I t = tap_on<I>(p.axis[0], o, to.at[0]);
+    for (I q = h.low; t >= 0 && q < h.high; q++) {
+      const I r = tap_on<I>(p.axis[1], q, to.at[1]);
+      for (I v = w.low; r >= 0 && v < w.high; v++) {
+        const I s = tap_on<I>(p.axis[2], v, to.at[2]);
         if (s < 0) continue;
         const int64_t at = plane + p.out.offset(o, q, v);
         const int64_t wanted =
-            index.kind == Indices::flat ? own : (t * p.axis[1].kernel + r) * p.axis[2].kernel + s;
-        if (index.get(at) == wanted) sum += prim::to_accumulator(dy[at]);
+            index.kind == Indices::flat ? own : int64_t((t * p.axis[1].kernel + r) * p.axis[2].kernel + s);
+        const Pack<T, V> gradient = load_pack<T, V>(dy + at);
+        Pack<std::uint8_t, V> taps{};
+        if (index.item == 1) taps = load_pack<std::uint8_t, V>(static_cast<const std::uint8_t*>(index.data) + at);
+#pragma unroll
+        for (int j = 0; j < V; j++) {
+          const int64_t chosen = index.item == 1 ? int64_t(taps.v[j]) : index.get(at + j);
+          if (chosen == wanted) sums[j] += prim::to_accumulator(gradient.v[j]);
+        }
       }
     }
   }
-  dx[i] = prim::from_accumulator<T>(sum);
+  Pack<T, V> out;
+#pragma unroll
+  for (int j = 0; j < V; j++) out.v[j] = prim::from_accumulator<T>(sums[j]);
+  store_pack<T, V>(dx + i * V, out);
 }
 
-template <class T>
-__global__ void adaptive_max_forward_kernel(Pool<AdaptiveAxis> p, int64_t n, const T* x, T* y, int64_t* indices) {
+template <class I, class T, int V>
+__global__ void adaptive_max_forward_kernel(Pool<I, AdaptiveAxis> p, int64_t n, const T* x, T* y, int64_t* indices) {
   using A = Accumulator<T>;
   const int64_t i = element();
-  if (i >= n) return;
-  const Place to = p.out.place(i);
+  if (i * V >= n) return;
+  const Place<I> to = p.out.template place<V>(I(i));
   const T* plane = x + p.in.plane(to);
-  const Range t = p.axis[0].inputs(to.at[0]), r = p.axis[1].inputs(to.at[1]), w = p.axis[2].inputs(to.at[2]);
-  A best = -A(INFINITY);
-  int64_t place = (t.low * p.in.size[1] + r.low) * p.in.size[2] + w.low;
-  for (int64_t d = t.low; d < t.high; d++)
-    for (int64_t h = r.low; h < r.high; h++)
-      for (int64_t v = w.low; v < w.high; v++) {
-        const A value = prim::to_accumulator(plane[p.in.offset(d, h, v)]);
-        if (!better(value, best)) continue;
-        best = value;
-        place = (d * p.in.size[1] + h) * p.in.size[2] + v;
+  const Range<I> t = p.axis[0].inputs(to.at[0]), r = p.axis[1].inputs(to.at[1]), w = p.axis[2].inputs(to.at[2]);
+  A best[V];
+  I place[V];
+#pragma unroll
+  for (int j = 0; j < V; j++) {
+    best[j] = -A(INFINITY);
+    place[j] = (t.low * p.in.size[1] + r.low) * p.in.size[2] + w.low;
+  }
+  for (I d = t.low; d < t.high; d++)
+    for (I h = r.low; h < r.high; h++)
+      for (I v = w.low; v < w.high; v++) {
+        const Pack<T, V> pack = load_pack<T, V>(plane + p.in.offset(d, h, v));
+        const I here = (d * p.in.size[1] + h) * p.in.size[2] + v;
+#pragma unroll
+        for (int j = 0; j < V; j++) {
+          const A value = prim::to_accumulator(pack.v[j]);
+          if (!better(value, best[j])) continue;
+          best[j] = value;
+          place[j] = here;
+        }
       }
-  y[i] = prim::from_accumulator<T>(best);
-  if (indices) indices[i] = place;
+  Pack<T, V> out;
+#pragma unroll
+  for (int j = 0; j < V; j++) {
+    out.v[j] = prim::from_accumulator<T>(best[j]);
+    if (indices) indices[i * V + j] = place[j];
+  }
+  store_pack<T, V>(y + i * V, out);
 }
 
-template <class T>
-__global__ void adaptive_max_backward_kernel(Pool<AdaptiveAxis> p, int64_t n, const T* dy, const int64_t* indices,
+template <class I, class T, int V>
+__global__ void adaptive_max_backward_kernel(Pool<I, AdaptiveAxis> p, int64_t n, const T* dy, const int64_t* indices,
                                              T* dx) {
   const int64_t i = element();
-  if (i >= n) return;
-  const Place to = p.in.place(i);
-  const int64_t plane = p.out.plane(to);
-  const int64_t own = (to.at[0] * p.in.size[1] + to.at[1]) * p.in.size[2] + to.at[2];
-  const Range d = p.axis[0].windows(to.at[0]), h = p.axis[1].windows(to.at[1]), w = p.axis[2].windows(to.at[2]);
-  Accumulator<T> sum = 0;
-  for (int64_t o = d.low; o < d.high; o++)
-    for (int64_t q = h.low; q < h.high; q++)
-      for (int64_t v = w.low; v < w.high; v++) {
+  if (i * V >= n) return;
+  const Place<I> to = p.in.template place<V>(I(i));
+  const I plane = p.out.plane(to);
+  const int64_t own = (int64_t(to.at[0]) * p.in.size[1] + to.at[1]) * p.in.size[2] + to.at[2];
+  const Range<I> d = p.axis[0].windows(to.at[0]), h = p.axis[1].windows(to.at[1]), w = p.axis[2].windows(to.at[2]);
+  Accumulator<T> sums[V] = {};
+  for (I o = d.low; o < d.high; o++)
+    for (I q = h.low; q < h.high; q++)
+      for (I v = w.low; v < w.high; v++) {
         const int64_t at = plane + p.out.offset(o, q, v);
-        if (indices[at] == own) sum += prim::to_accumulator(dy[at]);
+        const Pack<T, V> gradient = load_pack<T, V>(dy + at);
+#pragma unroll
+        for (int j = 0; j < V; j++)
+          if (indices[at + j] == own) sums[j] += prim::to_accumulator(gradient.v[j]);
       }
-  dx[i] = prim::from_accumulator<T>(sum);
+  Pack<T, V> out;
+#pragma unroll
+  for (int j = 0; j < V; j++) out.v[j] = prim::from_accumulator<T>(sums[j]);
+  store_pack<T, V>(dx + i * V, out);
 }
 
 // ---- unpooling -----------------------------------------------------------------------------------------------------
@@ -137,17 +203,17 @@ __global__ void no_source_kernel(int64_t n, int64_t* source) {
   if (i < n) source[i] = -1;
 }
 
-FC_DEVICE int64_t target_of(const Pool<AdaptiveAxis>& p, const Place& from, int64_t index) {
+FC_DEVICE int64_t target_of(const Pool<int64_t, AdaptiveAxis>& p, const Place<int64_t>& from, int64_t index) {
   const int64_t w = take_digit(index, p.out.size[2]), h = take_digit(index, p.out.size[1]);
   return p.out.plane(from) + p.out.offset(index, h, w);
 }
 
 // Of several values for one place the last in the plane's order stays: the one with the largest position.
-__global__ void unpool_source_kernel(Pool<AdaptiveAxis> p, int64_t n, const int64_t* indices, int64_t* source) {
+__global__ void unpool_source_kernel(Pool<int64_t, AdaptiveAxis> p, int64_t n, const int64_t* indices, int64_t* source) {
   const int64_t i = element();
   if (i >= n) return;
   const int64_t index = indices[i], plane = p.out.size[0] * p.out.size[1] * p.out.size[2];
-  if (std::uint64_t(index) < std::uint64_t(plane)) prim::atomic_max(source + target_of(p, p.in.place(i), index), i);
+  if (std::uint64_t(index) < std::uint64_t(plane)) prim::atomic_max(source + target_of(p, p.in.place<1>(i), index), i);
 }
 
 template <class T> __global__ void unpool_kernel(int64_t n, const T* x, const int64_t* source, T* y) {
@@ -156,11 +222,11 @@ template <class T> __global__ void unpool_kernel(int64_t n, const T* x, const in
 }
 
 template <class T>
-__global__ void unpool_backward_kernel(Pool<AdaptiveAxis> p, int64_t n, const T* dy, const int64_t* indices, T* dx) {
+__global__ void unpool_backward_kernel(Pool<int64_t, AdaptiveAxis> p, int64_t n, const T* dy, const int64_t* indices, T* dx) {
   const int64_t i = element();
   if (i >= n) return;
   const int64_t index = indices[i], plane = p.out.size[0] * p.out.size[1] * p.out.size[2];
-  dx[i] = std::uint64_t(index) < std::uint64_t(plane) ? dy[target_of(p, p.in.place(i), index)] : T(0);
+  dx[i] = std::uint64_t(index) < std::uint64_t(plane) ? dy[target_of(p, p.in.place<1>(i), index)] : T(0);
 }
 
 }  // namespace
@@ -168,36 +234,52 @@ __global__ void unpool_backward_kernel(Pool<AdaptiveAxis> p, int64_t n, const T*
 void max_pool_forward(const PoolShape& s, const void* x, void* y, Indices kind, void* indices, Context& ctx) {
   with_type(s.dtype, [&](auto tag) {
     using T = decltype(tag);
-    const int64_t n = outputs(s);
-    launch_elements(ctx, "max_pool_forward", max_pool_forward_kernel<T>, n, sliding(s), n, static_cast<const T*>(x),
-                    static_cast<T*>(y), index_array(s, kind, indices));
+    with_packs<T>(s, [&](auto index, auto width) {
+      using I = decltype(index);
+      constexpr int V = decltype(width)::value;
+      const int64_t n = outputs(s);
+      launch_packs<V>(ctx, "max_pool_forward", max_pool_forward_kernel<I, T, V>, n, Pool<I, Axis>(s), n,
+                      static_cast<const T*>(x), static_cast<T*>(y), index_array(s, kind, indices));
+    }, x, y, indices);
   });
 }
 
 void max_pool_backward(const PoolShape& s, const void* dy, Indices kind, const void* indices, void* dx, Context& ctx) {
   with_type(s.dtype, [&](auto tag) {
     using T = decltype(tag);
-    const int64_t n = inputs(s);
-    launch_elements(ctx, "max_pool_backward", max_pool_backward_kernel<T>, n, sliding(s), n, static_cast<const T*>(dy),
-                    index_array(s, kind, indices), static_cast<T*>(dx));
+    with_packs<T>(s, [&](auto index, auto width) {
+      using I = decltype(index);
+      constexpr int V = decltype(width)::value;
+      const int64_t n = inputs(s);
+      launch_packs<V>(ctx, "max_pool_backward", max_pool_backward_kernel<I, T, V>, n, Pool<I, Axis>(s), n,
+                      static_cast<const T*>(dy), index_array(s, kind, indices), static_cast<T*>(dx));
+    }, dy, indices, dx);
   });
 }
 
 void adaptive_max_pool_forward(const PoolShape& s, const void* x, void* y, int64_t* indices, Context& ctx) {
   with_type(s.dtype, [&](auto tag) {
     using T = decltype(tag);
-    const int64_t n = outputs(s);
-    launch_elements(ctx, "adaptive_max_pool_forward", adaptive_max_forward_kernel<T>, n, adaptive(s), n,
-                    static_cast<const T*>(x), static_cast<T*>(y), indices);
+    with_packs<T>(s, [&](auto index, auto width) {
+      using I = decltype(index);
+      constexpr int V = decltype(width)::value;
+      const int64_t n = outputs(s);
+      launch_packs<V>(ctx, "adaptive_max_pool_forward", adaptive_max_forward_kernel<I, T, V>, n,
+                      Pool<I, AdaptiveAxis>(s), n, static_cast<const T*>(x), static_cast<T*>(y), indices);
+    }, x, y);
   });
 }
 
 void adaptive_max_pool_backward(const PoolShape& s, const void* dy, const int64_t* indices, void* dx, Context& ctx) {
   with_type(s.dtype, [&](auto tag) {
     using T = decltype(tag);
-    const int64_t n = inputs(s);
-    launch_elements(ctx, "adaptive_max_pool_backward", adaptive_max_backward_kernel<T>, n, adaptive(s), n,
-                    static_cast<const T*>(dy), indices, static_cast<T*>(dx));
+    with_packs<T>(s, [&](auto index, auto width) {
+      using I = decltype(index);
+      constexpr int V = decltype(width)::value;
+      const int64_t n = inputs(s);
+      launch_packs<V>(ctx, "adaptive_max_pool_backward", adaptive_max_backward_kernel<I, T, V>, n,
+                      Pool<I, AdaptiveAxis>(s), n, static_cast<const T*>(dy), indices, static_cast<T*>(dx));
+    }, dy, dx);
   });
 }
 
@@ -206,7 +288,7 @@ void max_unpool_forward(const PoolShape& s, const void* x, const int64_t* indice
   int64_t* source = static_cast<int64_t*>(ctx.workspace(std::size_t(places + 1) * sizeof(int64_t)));
   if (!source) return;
   launch_elements(ctx, "no_source", no_source_kernel, places, places, source);
-  launch_elements(ctx, "unpool_source", unpool_source_kernel, n, adaptive(s), n, indices, source);
+  launch_elements(ctx, "unpool_source", unpool_source_kernel, n, Pool<int64_t, AdaptiveAxis>(s), n, indices, source);
   with_item(s.dtype, [&](auto tag) {
     using T = decltype(tag);
     launch_elements(ctx, "unpool", unpool_kernel<T>, places, places, static_cast<const T*>(x), source,
@@ -218,7 +300,8 @@ void max_unpool_backward(const PoolShape& s, const void* dy, const int64_t* indi
   with_item(s.dtype, [&](auto tag) {
     using T = decltype(tag);
     const int64_t n = inputs(s);
-    launch_elements(ctx, "unpool_backward", unpool_backward_kernel<T>, n, adaptive(s), n, static_cast<const T*>(dy),
+    launch_elements(ctx, "unpool_backward", unpool_backward_kernel<T>, n, Pool<int64_t, AdaptiveAxis>(s), n,
+                    static_cast<const T*>(dy),
                     indices, static_cast<T*>(dx));
   });
 }

@@ -1,4 +1,5 @@
-// Each primitive of prims.cuh alone, run by one warp: on a GPU its results are held against the simulator's.
+// Each primitive of prims.cuh alone, run by one warp, those of warpgroups by four: on a GPU its results are held against
+// the simulator's.
 //
 // A probe reads kWords words and writes kWords words; what it makes of them is its own affair (tests/test_primitives.py
 // says it again in NumPy). A new primitive needs a probe: that test looks for its name here.
@@ -163,10 +164,42 @@ template <class T> struct Multiply {
   }
 };
 
+// d = a b + d for 64 places of a and 32 of b, 16 steps, which are 16-bit integers in the words, step after step; the sums
+// as 16-bit integers, two a word. across: how the operands lie in shared memory.
+template <class T, bool across> struct WarpgroupMultiply {
+  static constexpr int kThreads = 128;
+  FC_DEVICE static void run(const uint32_t* in, uint32_t* out) {
+    std::uint16_t* left = reinterpret_cast<std::uint16_t*>(prim::shared_memory());
+    std::uint16_t* right = left + 4096;
+    const int thread = int(threadIdx.x);
+    for (int i = thread; i < (64 + 32) * 16; i += kThreads) {
+      const bool is_left = i < 64 * 16;
+      const int place = (is_left ? i : i - 64 * 16) / 16, step = i % 16;
+      const int row = across ? step : place, column = across ? place : step;
+      std::uint16_t* const to = (is_left ? left : right) + row * 64 + (column / 8 ^ row % 8) * 8 + column % 8;
+      *to = std::uint16_t(in[i / 2] >> i % 2 * 16);
+    }
+    float d[16];
+    for (int i = 0; i < 16; i++) d[i] = float(thread % 7 + i);
+    prim::fence_for_warpgroups();
+    __syncthreads();
+    prim::warpgroup_begin(d);
+    prim::warpgroup_multiply<T, 32, across>(d, prim::warpgroup_operand(left, 0), prim::warpgroup_operand(right, 0), true);
+    prim::warpgroup_commit();
+    prim::warpgroup_wait(d);
+    for (int i = 0; i < 16; i += 2)
+      out[8 * thread + i / 2] = uint32_t(std::uint16_t(int(d[i]))) | uint32_t(std::uint16_t(int(d[i + 1]))) << 16;
+  }
+};
+
+template <class Probe, class = void> constexpr int kProbeThreads = 32;
+template <class Probe> constexpr int kProbeThreads<Probe, std::enable_if_t<(Probe::kThreads > 0)>> = Probe::kThreads;
+
 template <class Probe> __global__ void primitive_kernel(const uint32_t* in, uint32_t* out) { Probe::run(in, out); }
 
 template <class Probe> void start(Context& ctx, const char* name, const uint32_t* in, uint32_t* out) {
-  launch(ctx, name, primitive_kernel<Probe>, 1, 32, kProbeWords * sizeof(uint32_t), in, out);
+  const std::size_t bytes = 4 * kProbeWords * sizeof(uint32_t);
+  launch(ctx, name, primitive_kernel<Probe>, 1, kProbeThreads<Probe>, bytes, in, out);
 }
 
 struct Entry {
@@ -192,6 +225,10 @@ constexpr Entry kProbes[] = {
     {"load_matrices_transposed", start<LoadMatrices<true>>},
     {"multiply_16816 float16", start<Multiply<Float16>>},
     {"multiply_16816 bfloat16", start<Multiply<BFloat16>>},
+    {"warpgroup_multiply float16", start<WarpgroupMultiply<Float16, false>>},
+    {"warpgroup_multiply bfloat16", start<WarpgroupMultiply<BFloat16, false>>},
+    {"warpgroup_multiply across float16", start<WarpgroupMultiply<Float16, true>>},
+    {"warpgroup_multiply across bfloat16", start<WarpgroupMultiply<BFloat16, true>>},
 };
 
 }  // namespace

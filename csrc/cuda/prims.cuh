@@ -12,15 +12,18 @@
 #include <cuda_fp16.h>
 #include <cuda_runtime.h>
 #define FC_DEVICE __device__ __forceinline__
+#define FC_EVERYWHERE __host__ __device__ inline
 #else
 #include <atomic>
 
 #include "simt/float16.h"
 #include "simt/matrix.h"
 #include "simt/simt.h"
+#include "simt/warpgroup.h"
 #define __global__
 #define __launch_bounds__(...)
 #define FC_DEVICE inline
+#define FC_EVERYWHERE inline
 #define threadIdx fastconv::simt::thread_index
 #define blockIdx fastconv::simt::block_index
 #define blockDim fastconv::simt::block_size
@@ -81,7 +84,7 @@ FC_DEVICE void atomic_max(int64_t* p, int64_t v) {
 FC_DEVICE double shuffle_down(double v, int distance) { return __shfl_down_sync(0xffffffffu, v, unsigned(distance)); }
 
 FC_DEVICE uint32_t shared_address(const void* p) { return uint32_t(__cvta_generic_to_shared(p)); }
-// 16 bytes from global to shared memory without a register; zeros where not valid.
+// 16 bytes from global to shared memory without a register; zeros where not valid, and nothing is read there.
 FC_DEVICE void async_copy_16(void* to, const void* from, bool valid) {
   const int bytes = valid ? 16 : 0;
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(to)), "l"(from), "r"(bytes)
@@ -121,6 +124,87 @@ FC_DEVICE void multiply_16816<Float16>(float (&d)[4], const uint32_t (&a)[4], co
                "{%0, %1, %2, %3};"
                : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
                : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+
+// ---- warpgroups: 128 threads that multiply together, on sm_90a alone --------------------------------------------------
+//
+// Operands lie in shared memory, 64 values of 16 bits to a row of 128 bytes, whose chunk c of row r stands at c ^ r % 8.
+// Rows are the places that a sum runs along (`across` false: 8 rows to 1024 bytes) or the steps of the sum (`across`).
+
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+constexpr bool kHasWarpgroups = true;
+FC_DEVICE void fence_for_warpgroups() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
+#else
+constexpr bool kHasWarpgroups = false;
+FC_DEVICE void fence_for_warpgroups() {}
+#endif
+template <int n> FC_DEVICE void warpgroup_begin(float (&d)[n]) {
+#pragma unroll
+  for (int i = 0; i < n; i++) asm volatile("" : "+f"(d[i])::"memory");
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+  asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
+#endif
+}
+FC_DEVICE void warpgroup_commit() {
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+  asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
+#endif
+}
+// All products of this warpgroup are in d, and what they read may be overwritten.
+template <int n> FC_DEVICE void warpgroup_wait(float (&d)[n]) {
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+  asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory");
+#endif
+#pragma unroll
+  for (int i = 0; i < n; i++) asm volatile("" : "+f"(d[i])::"memory");
+}
+// Where an operand begins, as the descriptor that the instruction takes; sums of it and multiples of 16 bytes are others.
+struct Operand {
+  uint32_t low, high;
+  FC_DEVICE Operand operator+(int bytes) const { return {low + unsigned(bytes >> 4), high}; }
+};
+// lead: bytes between blocks of 64 places, where they lie `across`.
+FC_DEVICE Operand warpgroup_operand(const void* at, int lead) {
+  return {(shared_address(at) & 0x3ffffu) >> 4 | unsigned(lead >> 4) << 16, 1024u >> 4 | 1u << 30};
+}
+template <class T, int n, bool across> struct WarpgroupProduct;
+#define FC_REGISTERS_4(i) "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3])
+#define FC_REGISTERS_16(i) FC_REGISTERS_4(i), FC_REGISTERS_4(i + 4), FC_REGISTERS_4(i + 8), FC_REGISTERS_4(i + 12)
+#define FC_NAMES_16 "%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15"
+#define FC_NAMES_32 FC_NAMES_16 ",%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%30,%31"
+#define FC_NAMES_64                                                                                         \
+  FC_NAMES_32 ",%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,%44,%45,%46,%47,%48,%49,%50,%51,%52,%53," \
+              "%54,%55,%56,%57,%58,%59,%60,%61,%62,%63"
+#define FC_WARPGROUP_PRODUCT(T, type, n, names, a0, a1, b0, add, turned, ...)                                           \
+  template <bool across> struct WarpgroupProduct<T, n, across> {                                                     \
+    static FC_DEVICE void run(float (&d)[n / 2], Operand left, Operand right, int more) {                            \
+      asm volatile("{.reg .pred p; .reg .b64 a, b; setp.ne.b32 p, " add ", 0;"                                       \
+                   "mov.b64 a, {" a0 ", " a1 "}; mov.b64 b, {" b0 ", " a1 "};"                                       \
+                   "wgmma.mma_async.sync.aligned.m64n" #n "k16.f32." type " {" names "}, a, b, p, 1, 1, " turned ", " \
+                   turned ";}"                                                                                       \
+                   : __VA_ARGS__                                                                                     \
+                   : "r"(left.low), "r"(left.high), "r"(right.low), "r"(more), "n"(int(across)));                    \
+    }                                                                                                                \
+  };
+#define FC_WARPGROUP_PRODUCTS(T, type)                                                                               \
+  FC_WARPGROUP_PRODUCT(T, type, 32, FC_NAMES_16, "%16", "%17", "%18", "%19", "%20", FC_REGISTERS_16(0))              \
+  FC_WARPGROUP_PRODUCT(T, type, 64, FC_NAMES_32, "%32", "%33", "%34", "%35", "%36", FC_REGISTERS_16(0),              \
+                       FC_REGISTERS_16(16))                                                                          \
+  FC_WARPGROUP_PRODUCT(T, type, 128, FC_NAMES_64, "%64", "%65", "%66", "%67", "%68", FC_REGISTERS_16(0),             \
+                       FC_REGISTERS_16(16), FC_REGISTERS_16(32), FC_REGISTERS_16(48))
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+FC_WARPGROUP_PRODUCTS(BFloat16, "bf16.bf16")
+FC_WARPGROUP_PRODUCTS(Float16, "f16.f16")
+#else
+template <class T, int n, bool across> struct WarpgroupProduct {
+  static FC_DEVICE void run(float (&)[n / 2], Operand, Operand, int) { __trap(); }
+};
+#endif
+// d = a b, and d added where `add`: 64 places of a by n of b, 16 steps. The warpgroup's warp w has rows 16 w to 16 w +
+// 15, each in the fragments of multiply_16816, eight columns after eight.
+template <class T, int n, bool across>
+FC_DEVICE void warpgroup_multiply(float (&d)[n / 2], Operand a, Operand b, bool add) {
+  WarpgroupProduct<T, n, across>::run(d, a, b, int(add));
 }
 
 #else
@@ -182,6 +266,24 @@ FC_DEVICE void multiply_16816<BFloat16>(float (&d)[4], const uint32_t (&a)[4], c
 template <>
 FC_DEVICE void multiply_16816<Float16>(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
   simt::multiply_16816("multiply float16", simt::float16_to_float, d, a, b);
+}
+
+constexpr bool kHasWarpgroups = true;
+FC_DEVICE void fence_for_warpgroups() { simt::fence_for_warpgroups(); }
+template <int n> FC_DEVICE void warpgroup_begin(float (&)[n]) {}
+FC_DEVICE void warpgroup_commit() { simt::warpgroup_commit(); }
+template <int n> FC_DEVICE void warpgroup_wait(float (&)[n]) { simt::warpgroup_wait(); }
+struct Operand {
+  const char* at;
+  int lead;
+  Operand operator+(int bytes) const { return {at + bytes, lead}; }
+};
+FC_DEVICE Operand warpgroup_operand(const void* at, int lead) { return {static_cast<const char*>(at), lead}; }
+template <class T, int n, bool across>
+FC_DEVICE void warpgroup_multiply(float (&d)[n / 2], Operand a, Operand b, bool add) {
+  constexpr bool brain = std::is_same<T, BFloat16>::value;
+  const auto value = brain ? simt::bfloat16_to_float : simt::float16_to_float;
+  simt::begin_product({a.at, b.at, value, b.lead, n, across, add, d});
 }
 
 #endif

@@ -25,9 +25,9 @@ template <class T, bool last> struct WeightProblem {
   int64_t row_tiles, column_tiles;
 
   template <class Tile> FC_DEVICE Extent part(int64_t block, Part& q) const {
-    const int64_t row_tile = block % row_tiles, rest = block / row_tiles, column_tile = rest % column_tiles;
-    q.group = rest / column_tiles % groups;
-    q.split = rest / column_tiles / groups;
+    q.split = block;
+    const int64_t row_tile = take_digit(q.split, row_tiles), column_tile = take_digit(q.split, column_tiles);
+    q.group = take_digit(q.split, groups);
     const int64_t first = q.split * split, end = first + split;
     return {rows, out_channels, first, end < pixels ? end : pixels, row_tile * Tile::BM, column_tile * Tile::BN};
   }
@@ -62,6 +62,48 @@ template <class T, bool last> struct WeightProblem {
     partials[((q.split * groups + q.group) * out_channels + n) * rows + m] = v;
   }
 };
+
+// The problem without its tiles.
+template <class T, bool last>
+WeightProblem<T, last> weight_problem(const ConvShape& s, const void* x, const void* dy, Accumulator<T>* partials,
+                                      int64_t split) {
+  const Image<T> gradient(dy, s.layout, s.K, s.out);
+  WeightProblem<T, last> p{Image<T>(x, s.layout, s.C, s.in), gradient, gradient.data, partials, s.G, s.group_in(),
+                           s.group_out(), {}, {}, {}, {}, s.taps() * s.group_in(), s.N * s.out_space(), split,
+                           is_aligned(x) && is_aligned(dy), 0, 0};
+  for (int d = 0; d < 3; d++) {
+    p.kernel[d] = s.kernel[d];
+    p.stride[d] = s.stride[d];
+    p.pad[d] = s.pad[d];
+    p.dilation[d] = s.dilation[d];
+  }
+  return p;
+}
+
+// dw (group, k, c, tap) from partials (split, group, k, tap, c) whose k and c may be padded to `wide` ones.
+template <class T>
+__global__ void weight_sum_kernel(int64_t n, int64_t channels, int64_t columns, int64_t wide_channels,
+                                  int64_t wide_columns, int64_t groups, int64_t taps, int64_t splits,
+                                  const Accumulator<T>* partials, T* dw) {
+  const int64_t i = element();
+  if (i >= n) return;
+  int64_t group = i;  // neighbours read neighbours: there is more to read than to write
+  const int64_t c = take_digit(group, channels), tap = take_digit(group, taps), k = take_digit(group, columns);
+  const int64_t column = group * wide_columns + k, all = groups * wide_columns * taps * wide_channels;
+  const Accumulator<T>* from = partials + (column * taps + tap) * wide_channels + c;
+  Accumulator<T> sum = 0;
+#pragma unroll 4
+  for (int64_t s = 0; s < splits; s++) sum += from[s * all];
+  dw[((group * columns + k) * channels + c) * taps + tap] = prim::from_accumulator<T>(sum);
+}
+
+template <class T>
+void sum_weights(Context& ctx, const ConvShape& s, int64_t wide_channels, int64_t wide_columns, int64_t splits,
+                 const Accumulator<T>* partials, void* dw) {
+  const int64_t n = s.K * s.group_in() * s.taps();
+  launch_elements(ctx, "weight_sum", weight_sum_kernel<T>, n, n, s.group_in(), s.group_out(), wide_channels,
+                  wide_columns, s.G, s.taps(), splits, partials, static_cast<T*>(dw));
+}
 
 }  // namespace
 }  // namespace fastconv::cuda

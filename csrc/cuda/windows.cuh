@@ -1,94 +1,135 @@
 // Where pooling windows lie: places of elements in arrays of either layout, and the taps of a window along one axis.
+//
+// I is the type of indices: 32 bits hold those of most arrays and are several times as fast. Channels-last, one thread
+// serves V neighbouring channels, 16 bytes, where they come in such packs; else V is 1.
 #pragma once
-#include "launch.h"
+#include <algorithm>
+
+#include "vectors.cuh"
 
 namespace fastconv::cuda {
 namespace {
 
-struct Place {
-  int64_t n, c, at[3];
+// n / d for n >= 0, d > 0.
+template <class I> FC_DEVICE I quotient(I n, I d) {
+  if constexpr (sizeof(I) == 4) return I(uint32_t(n) / uint32_t(d));
+  else return divide(n, d);
+}
+template <class I> FC_DEVICE I over(I n, I step) { return step == 1 ? n : quotient(n, step); }
+template <class I> FC_DEVICE I last_digit(I& n, I base) {
+  const I rest = quotient(n, base), digit = n - rest * base;
+  n = rest;
+  return digit;
+}
+
+template <class I> struct Place {
+  I n, c, at[3];
 };
 
 // An array N C D H W in either layout.
-struct Volume {
-  int64_t C, size[3], image, channel, step[3];
+template <class I> struct Volume {
+  I C, size[3], image, channel, step[3];
   bool last;
 
   Volume(Layout layout, int64_t channels, const int64_t* sizes)
-      : C(channels), size{sizes[0], sizes[1], sizes[2]}, last(layout == Layout::channels_last) {
+      : C(I(channels)), size{I(sizes[0]), I(sizes[1]), I(sizes[2])}, last(layout == Layout::channels_last) {
     step[2] = last ? C : 1;
     step[1] = step[2] * size[2];
     step[0] = step[1] * size[1];
     channel = last ? 1 : step[0] * size[0];
     image = C * size[0] * size[1] * size[2];
   }
-  // Of the element that lies at position i in memory.
-  FC_DEVICE Place place(int64_t i) const {
-    Place p;
-    if (last) p.c = take_digit(i, C);
-    for (int d = 2; d >= 0; d--) p.at[d] = take_digit(i, size[d]);
-    if (!last) p.c = take_digit(i, C);
+  // Of the V elements that lie from position i V on in memory.
+  template <int V> FC_DEVICE Place<I> place(I i) const {
+    Place<I> p;
+    if (last) p.c = last_digit<I>(i, C / V) * V;
+    for (int d = 2; d >= 0; d--) p.at[d] = size[d] == 1 ? 0 : last_digit<I>(i, size[d]);
+    if (!last) p.c = last_digit<I>(i, C);
     p.n = i;
     return p;
   }
-  FC_DEVICE int64_t plane(const Place& p) const { return p.n * image + p.c * channel; }
-  FC_DEVICE int64_t offset(int64_t d, int64_t h, int64_t w) const { return d * step[0] + h * step[1] + w * step[2]; }
+  FC_DEVICE I plane(const Place<I>& p) const { return p.n * image + p.c * channel; }
+  FC_DEVICE I offset(I d, I h, I w) const { return d * step[0] + h * step[1] + w * step[2]; }
 };
 
-struct Range {
-  int64_t low, high;
-  FC_DEVICE int64_t length() const { return high - low; }
+template <class I> struct Range {
+  I low, high;
+  FC_DEVICE I length() const { return high - low; }
 };
-FC_DEVICE Range range(int64_t low, int64_t high) { return {low, high > low ? high : low}; }
+template <class I> FC_DEVICE Range<I> range(I low, I high) { return {low, high > low ? high : low}; }
 
-struct Axis {
-  int64_t in, out, kernel, stride, pad, dilation;
+template <class I> struct Axis {
+  I in, out, kernel, stride, pad, dilation;
 
-  FC_DEVICE int64_t origin(int64_t i) const { return i * stride - pad; }
+  Axis() = default;
+  Axis(const PoolShape& s, int d)
+      : in(I(s.in[d])), out(I(s.out[d])), kernel(I(s.kernel[d])), stride(I(s.stride[d])), pad(I(s.pad[d])),
+        dilation(I(s.dilation[d])) {}
+  FC_DEVICE I origin(I i) const { return i * stride - pad; }
   // The taps of window i that lie in the input.
-  FC_DEVICE Range taps(int64_t i) const {
-    const int64_t start = origin(i);
-    const int64_t low = start < 0 ? divide_by_step(-start + dilation - 1, dilation) : 0;
-    const int64_t fit = start >= in ? 0 : divide_by_step(in - 1 - start, dilation) + 1;
-    return range(low, fit < kernel ? fit : kernel);
+  FC_DEVICE Range<I> taps(I i) const {
+    const I start = origin(i);
+    const I low = start < 0 ? over<I>(-start + dilation - 1, dilation) : 0;
+    const I fit = start >= in ? 0 : over<I>(in - 1 - start, dilation) + 1;
+    return range<I>(low, fit < kernel ? fit : kernel);
   }
   // The inputs of window i, without dilation.
-  FC_DEVICE Range inputs(int64_t i) const {
-    const int64_t start = origin(i), end = start + kernel;
-    return range(start > 0 ? start : 0, end < in ? end : in);
+  FC_DEVICE Range<I> inputs(I i) const {
+    const I start = origin(i), end = start + kernel;
+    return range<I>(start > 0 ? start : 0, end < in ? end : in);
   }
   // The windows whose span, dilation included, holds input x.
-  FC_DEVICE Range windows(int64_t x) const {
-    const int64_t end = x + pad, reach = (kernel - 1) * dilation + 1;
-    const int64_t fit = divide_by_step(end, stride) + 1;
-    return range(end < reach ? 0 : divide_by_step(end - reach, stride) + 1, fit < out ? fit : out);
+  FC_DEVICE Range<I> windows(I x) const {
+    const I end = x + pad, reach = (kernel - 1) * dilation + 1;
+    const I fit = over<I>(end, stride) + 1;
+    return range<I>(end < reach ? 0 : over<I>(end - reach, stride) + 1, fit < out ? fit : out);
   }
 };
 
 // Window i of an adaptive pooling holds the inputs floor(i in / out) up to ceil((i + 1) in / out).
-struct AdaptiveAxis {
-  int64_t in, out;
-  FC_DEVICE Range inputs(int64_t i) const { return {divide(i * in, out), divide((i + 1) * in + out - 1, out)}; }
-  FC_DEVICE Range windows(int64_t x) const { return {divide(x * out, in), divide((x + 1) * out + in - 1, in)}; }
+template <class I> struct AdaptiveAxis {
+  I in, out;
+
+  AdaptiveAxis() = default;
+  AdaptiveAxis(const PoolShape& s, int d) : in(I(s.in[d])), out(I(s.out[d])) {}
+  static FC_DEVICE I floor_of(I i, I to, I from) { return I(divide(int64_t(i) * to, int64_t(from))); }
+  static FC_DEVICE I ceil_of(I i, I to, I from) {
+    return I(divide(int64_t(i) * to + from - 1, int64_t(from)));
+  }
+  FC_DEVICE Range<I> inputs(I i) const {
+    if (out == 1) return {0, in};  // global pooling divides nothing
+    return {floor_of(i, in, out), ceil_of(i + 1, in, out)};
+  }
+  FC_DEVICE Range<I> windows(I x) const {
+    if (out == 1) return {0, 1};
+    return {floor_of(x, out, in), ceil_of(x + 1, out, in)};
+  }
 };
 
 // Both sides of a pooling.
-template <class A> struct Pool {
-  Volume in, out;
-  A axis[3];
+template <class I, template <class> class A> struct Pool {
+  Volume<I> in, out;
+  A<I> axis[3];
+
+  explicit Pool(const PoolShape& s)
+      : in(s.layout, s.C, s.in), out(s.layout, s.C, s.out), axis{A<I>(s, 0), A<I>(s, 1), A<I>(s, 2)} {}
 };
-inline Pool<Axis> sliding(const PoolShape& s) {
-  Pool<Axis> p{Volume(s.layout, s.C, s.in), Volume(s.layout, s.C, s.out), {}};
-  for (int d = 0; d < 3; d++) p.axis[d] = {s.in[d], s.out[d], s.kernel[d], s.stride[d], s.pad[d], s.dilation[d]};
-  return p;
-}
-inline Pool<AdaptiveAxis> adaptive(const PoolShape& s) {
-  Pool<AdaptiveAxis> p{Volume(s.layout, s.C, s.in), Volume(s.layout, s.C, s.out), {}};
-  for (int d = 0; d < 3; d++) p.axis[d] = {s.in[d], s.out[d]};
-  return p;
-}
 inline int64_t inputs(const PoolShape& s) { return s.N * s.C * s.in_space(); }
 inline int64_t outputs(const PoolShape& s) { return s.N * s.C * s.out_space(); }
+
+// Calls f(index, width): an index type that holds all places, windows beyond the input included, as a value, and V as a
+// type. arrays: those that packs are moved of.
+template <class T, class F, class... P> void with_packs(const PoolShape& s, const F& f, const P*... arrays) {
+  constexpr int V = kVector<T>;
+  int64_t reach = std::max(inputs(s), outputs(s)) + 16 * kThreads;
+  for (int d = 0; d < 3; d++)
+    reach = std::max(reach, s.out[d] * s.stride[d] + s.kernel[d] * s.dilation[d] + s.in[d] + 2 * s.pad[d]);
+  using One = std::integral_constant<int, 1>;
+  if (reach > INT32_MAX) f(int64_t(), One());
+  else if (s.layout == Layout::channels_last && s.C % V == 0 && all_aligned(arrays...))
+    f(int32_t(), std::integral_constant<int, V>());
+  else f(int32_t(), One());
+}
 
 }  // namespace
 }  // namespace fastconv::cuda

@@ -1,5 +1,7 @@
 #include "simt.h"
 
+#include "warpgroup.h"
+
 #include <sys/mman.h>
 
 #include <algorithm>
@@ -90,6 +92,9 @@ struct Fiber {
   int number = 0;
   std::vector<Copy> open;                 // copies not committed yet
   std::deque<std::vector<Copy>> groups;   // committed, not waited for
+  bool unfenced = false;                  // has copies that warpgroups may not see yet
+  std::vector<WarpgroupProduct> products;
+  std::size_t committed = 0;              // of the products
 };
 
 struct Warp {
@@ -116,6 +121,7 @@ std::size_t shared_bytes = 0;
 Fiber* current = nullptr;
 Stack scheduler;
 int at_barrier = 0, alive = 0;
+bool unfenced = false;  // some thread met a barrier with copies that warpgroups may not see yet
 std::string failure;
 
 char* take_stack() {
@@ -132,6 +138,7 @@ char* take_stack() {
 void enter() {
   kernel_body(kernel_arguments);
   if (!current->open.empty() || !current->groups.empty()) fault("exit with asynchronous copies in flight");
+  if (!current->products.empty()) fault("exit with products of a warpgroup in flight");
   current->state = State::done;
   switch_stacks(current->stack, scheduler);
   __builtin_unreachable();
@@ -175,7 +182,11 @@ std::string stuck_threads() {
 
 void run_block(std::vector<int>& order) {
   std::memset(shared.get(), 0xff, shared_bytes);
-  for (Fiber& f : fibers) f.state = State::fresh;
+  for (Fiber& f : fibers) {
+    f.state = State::fresh;
+    f.unfenced = false;
+  }
+  unfenced = false;
   for (Warp& w : warps) w.arrived = 0;
   at_barrier = 0;
   alive = int(fibers.size());
@@ -190,7 +201,10 @@ void run_block(std::vector<int>& order) {
       if (!failure.empty()) return;
     }
     if (alive && at_barrier == alive && alive == int(fibers.size())) {
-      for (Fiber& f : fibers) f.state = State::ready;
+      for (Fiber& f : fibers) {
+        f.state = State::ready;
+        unfenced = unfenced || f.unfenced;
+      }
       at_barrier = 0;
       moved = true;
     }
@@ -286,12 +300,43 @@ void async_commit() {
 
 void async_wait(int groups_in_flight) {
   while (int(current->groups.size()) > groups_in_flight) {
+    current->unfenced = true;
     for (const Copy& c : current->groups.front()) {
       if (c.valid) std::memcpy(c.to, c.from, std::size_t(c.bytes));
       else std::memset(c.to, 0, std::size_t(c.bytes));
     }
     current->groups.pop_front();
   }
+}
+
+void fence_for_warpgroups() { current->unfenced = false; }
+
+void begin_product(const WarpgroupProduct& product) {
+  if (unfenced) fault("a warpgroup multiplies what was copied without fence_for_warpgroups");
+  check_shared(product.a, 16);
+  check_shared(product.b, 16);
+  current->products.push_back(product);
+}
+
+void warpgroup_commit() { current->committed = current->products.size(); }
+
+void warpgroup_wait() {
+  collective("warpgroup_wait", [](Lane* lanes) {
+    const auto of = [&](int lane) -> const Fiber& { return *static_cast<const Fiber*>(lanes[lane].in); };
+    float* sums[kWarp];
+    for (std::size_t i = 0; i < of(0).committed; i++) {
+      counters.matrix_products++;
+      for (int lane = 0; lane < kWarp; lane++) {
+        const Fiber& f = of(lane);
+        if (f.committed != of(0).committed || f.products[i].a != of(0).products[i].a)
+          fault("lanes of one warp have different products in flight");
+        sums[lane] = f.products[i].d;
+      }
+      run_product(of(0).products[i], of(0).number / kWarp % 4, sums);
+    }
+  }, current, nullptr);
+  current->products.erase(current->products.begin(), current->products.begin() + std::ptrdiff_t(current->committed));
+  current->committed = 0;
 }
 
 void count_bank_conflicts(const void* const* rows, int n) {
