@@ -35,6 +35,9 @@ class Fault(NamedTuple):
 
 MATRIX, GATHER, PROBLEM = "matrix_gemm.cuh", "gather_gemm.cuh", "slide_problem.cuh"
 WEIGHT, WEIGHT_PROBLEM = "matrix_weight.cuh", "weight_problem.cuh"
+GROUPS, GROUPS_WEIGHT, TILES = "warpgroup_gemm.cuh", "warpgroup_weight.cuh", "warpgroup.cuh"
+LAST_WAIT = "    prim::async_wait<0>();\n    prim::warpgroup_wait(sums);\n"
+FENCE = "      prim::async_wait<stages - 2>();\n      prim::fence_for_warpgroups();\n"
 BARRIER = "    __syncthreads();  // tile t is there for all, and nobody reads the stage that is loaded next\n"
 WRONG = r"wrong: \d+ results"
 FAULTS = (
@@ -90,15 +93,37 @@ FAULTS = (
     Fault("pixels without permutation", WEIGHT, "pixel & 7", "0", r"bank conflicts: [1-9]"),
     Fault("channels that are no eight", WEIGHT, "m : e.rows - 8", "m : e.rows - 1", "report: .*misaligned"),
     Fault("second split begins with the first", WEIGHT_PROBLEM, "first = q.split * split", "first = 0", WRONG),
+    Fault("warpgroups: missing barrier", GROUPS, BARRIER.replace("    ", "      ", 1), "", WRONG),
+    Fault(
+        "warpgroups: sums are not waited for", GROUPS, LAST_WAIT, "    prim::async_wait<0>();\n", "report: |" + WRONG
+    ),
+    Fault(
+        "warpgroups: copies without a fence",
+        GROUPS,
+        FENCE,
+        "      prim::async_wait<stages - 2>();\n",
+        "report: .*fence",
+    ),
+    Fault("warpgroups: chunks in another order", TILES, "(chunk ^ (row & 7))", "chunk", WRONG),
+    Fault("warpgroups: taps that a row does not meet", GROUPS, "lacks[i] = ~row.met", "lacks[i] = 0", WRONG),
+    Fault("warpgroups: tap of before", GROUPS, "      tap++;\n", "", WRONG),
+    Fault("warpgroups: part left out", TILES, "int both = Parts - 1;", "int both = Parts - 2;", WRONG),
+    Fault("warpgroups: stage that is read", GROUPS, "keep(next, k);", "keep(stage, k);", WRONG),
+    Fault("warpgroups: pixels beyond the end", GROUPS_WEIGHT, "* BK + thread < e.end};", "* BK >= 0};", WRONG),
+    Fault(
+        "warpgroups: tile of before", GROUPS_WEIGHT, "load(t + stages - 1, next_stage)", "load(t + 1, next_stage)", WRONG
+    ),
+    Fault("warpgroups: columns of one block", GROUPS_WEIGHT, "right_eight / 8 * Memory::kBlock", "0", WRONG),
 )
 
 
-def probe(folder: Path) -> str:
+def probe(folder: Path, warpgroups: bool) -> str:
     """What the probe built from `folder` prints."""
     simulator = folder / "cuda" / "simt"
     program = folder / "probe"
     sources = [str(simulator / "fault_probe.cpp"), str(simulator / "simt.cpp")]
-    command = ["g++", "-std=c++17", "-O1", "-Wno-unknown-pragmas", "-o", str(program), *sources]
+    which = f"-DWARPGROUPS={int(warpgroups)}"
+    command = ["g++", "-std=c++17", "-O1", which, "-Wno-unknown-pragmas", "-o", str(program), *sources]
     subprocess.run(command, check=True, capture_output=True, text=True)
     return subprocess.run([str(program)], check=True, capture_output=True, text=True, timeout=60).stdout
 
@@ -114,8 +139,9 @@ def sources(tmp_path):
     return tmp_path
 
 
-def test_the_right_kernel_is_exact(sources):
-    assert probe(sources).splitlines() == ["exact", "bank conflicts: 0"]
+@pytest.mark.parametrize("warpgroups", (False, True))
+def test_the_right_kernel_is_exact(sources, warpgroups):
+    assert probe(sources, warpgroups).splitlines() == ["exact", "bank conflicts: 0"]
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
@@ -124,4 +150,5 @@ def test_fault_is_noticed(sources, fault):
     text = path.read_text()
     assert text.count(fault.right) == 1, "the line to be spoilt has changed"
     path.write_text(text.replace(fault.right, fault.wrong))
-    assert re.search(fault.noticed, probe(sources)), "the simulator did not notice"
+    warpgroups = fault.name.startswith("warpgroups")
+    assert re.search(fault.noticed, probe(sources, warpgroups)), "the simulator did not notice"

@@ -139,7 +139,7 @@ struct PiecePlan {
 template <class T> constexpr int kGradientVector = sizeof(T) == 2 ? 4 : 2;
 
 template <class T>
-__global__ void __launch_bounds__(kThreads, 2)
+__global__ void __launch_bounds__(kThreads, sizeof(T) == 2 ? 2 : 1)
     depthwise_weight_kernel(Depthwise p, PiecePlan plan, bool aligned, const T* x, const T* dy, double* partials) {
   using A = Accumulator<T>;
   constexpr int V = kGradientVector<T>, across = kLanes / V, rows = kThreads / across;
