@@ -110,9 +110,7 @@ FAULTS = (
     Fault("warpgroups: part left out", TILES, "int both = Parts - 1;", "int both = Parts - 2;", WRONG),
     Fault("warpgroups: stage that is read", GROUPS, "keep(next, k);", "keep(stage, k);", WRONG),
     Fault("warpgroups: pixels beyond the end", GROUPS_WEIGHT, "* BK + thread < e.end};", "* BK >= 0};", WRONG),
-    Fault(
-        "warpgroups: tile of before", GROUPS_WEIGHT, "load(t + stages - 1, next_stage)", "load(t + 1, next_stage)", WRONG
-    ),
+    Fault("warpgroups: pixels of others", GROUPS_WEIGHT, "load(t + stages - 1, n", "load(t + stages, n", WRONG),
     Fault("warpgroups: columns of one block", GROUPS_WEIGHT, "right_eight / 8 * Memory::kBlock", "0", WRONG),
 )
 
