@@ -282,6 +282,50 @@ def test_small_values_that_meet_large_ones(simulator, precision, small, exponent
         assert_same_bits(simulator.conv_forward(x[i : i + 1], w, None, *c.options)[0], y[i])
 
 
+@pytest.mark.parametrize("word", ("highest", "high", "medium"))
+@pytest.mark.parametrize("spoiled", ("x", "dy"))
+@pytest.mark.parametrize("value", (np.nan, np.inf, 3.3e38, 1e-38, 2.0**-120), ids=str)
+def test_what_parts_of_a_weight_gradient_do_not_hold(simulator, precision, value, spoiled, word):
+    """As above, for a sum over pixels; 2^-120 meets values of 2^100."""
+    precision(word)
+    c = MATRIX_CASES[1]
+    rng = np.random.default_rng(14)
+    arrays = {"x": channels_last(rng, c.x_shape, np.float32), "dy": channels_last(rng, c.y_shape, np.float32)}
+    array, other = arrays[spoiled], arrays["dy" if spoiled == "x" else "x"]
+    if value == 3.3e38:
+        other *= np.float32(2.0**-20)
+    if value in (1e-38, 2.0**-120):
+        array[:, ::2] *= np.float32(value)
+    if value == 2.0**-120:
+        other[:, ::2] *= np.float32(2.0**100)
+    if not value < 1:
+        array[1, 2, 1, 1] = value
+    x, dy = arrays["x"], arrays["dy"]
+    with np.errstate(all="ignore"):
+        expected = backward_weight(c, dy.astype(np.float64), x.astype(np.float64)).astype(np.float32)
+        magnitude = backward_weight(c, np.abs(dy).astype(np.float64), np.abs(x).astype(np.float64))
+    dw = simulator.conv_backward_weight(dy, x, c.w_shape, *c.options)
+    finite = np.isfinite(expected)
+    np.testing.assert_array_equal(dw[~finite], expected[~finite])
+    assert (np.abs(dw[finite] - expected[finite]) <= SHARE[word] * magnitude[finite] + 1e-44).all()
+    assert finite.any() and finite.all() == np.isfinite(value)
+
+
+def test_images_are_copied_a_few_at_a_time(simulator):
+    """Copies that do not fit half a gibibyte together: eight channels in place of one, 300 MB an image."""
+    side, images = 4400, 3
+    x = np.zeros((images, 1, side, side), np.float16)
+    rng = np.random.default_rng(15)
+    corners = integers(rng, (images, 1, 2, 2), np.float16)
+    x[:, :, :: side - 1, :: side - 1] = corners
+    w = integers(rng, (4, 1, 1, 1), np.float16)
+    c = Conv("near", corners.shape, w.shape, (1, 1), ((0, 0), (0, 0)), (1, 1))
+    simulator.reset_counters()
+    y = simulator.conv_forward(x, w, None, (side - 1, side - 1), *c.options[1:])
+    assert simulator.counters()["launches"] == 1 + 2 * images
+    assert_exact(y, forward(c, corners, w), np.float16)
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="needs memory that is reserved once it is written")
 @pytest.mark.parametrize(
     ("dtype", "channels", "side"), [(np.float32, 1, 46342), (np.float16, 8, 16386)], ids=("scalar", "tensor cores")
