@@ -94,9 +94,8 @@ void warpgroup_slide(const ConvShape& s, bool gradient, const void* source, cons
 }
 
 bool warpgroups_copy_little(const ConvShape& s, bool gradient) {
-  return s.layout == Layout::channels_last && (gradient ? s.group_out() : s.group_in()) % kEight == 0
-             ? true
-             : copied_image_bytes(s, gradient) <= kMostCopied;
+  const bool in_place = s.layout == Layout::channels_last && (gradient ? s.group_out() : s.group_in()) % kEight == 0;
+  return in_place || copied_image_bytes(s, gradient) <= kMostCopied;
 }
 
 std::size_t warpgroup_slide_workspace(const ConvShape& s, bool gradient) { return Scratch(s, gradient, true).bytes; }

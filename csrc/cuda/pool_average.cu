@@ -77,30 +77,26 @@ __global__ void average_backward_kernel(Pool<I, A> p, By by, int64_t n, const T*
 
 template <template <class> class A, class By>
 void average_forward(Context& ctx, const char* name, const PoolShape& s, const By& by, const void* x, void* y) {
-  with_type(s.dtype, [&](auto tag) {
+  with_pool<A>(s, [&](auto tag, auto pool, auto width) {
     using T = decltype(tag);
-    with_packs<T>(s, [&](auto index, auto width) {
-      using I = decltype(index);
-      constexpr int V = decltype(width)::value;
-      const int64_t n = outputs(s);
-      launch_packs<V>(ctx, name, average_forward_kernel<I, T, V, A, By>, n, Pool<I, A>(s), by, n,
-                      static_cast<const T*>(x), static_cast<T*>(y));
-    }, x, y);
-  });
+    using I = typename decltype(pool)::Index;
+    constexpr int V = decltype(width)::value;
+    const int64_t n = outputs(s);
+    launch_packs<V>(ctx, name, average_forward_kernel<I, T, V, A, By>, n, pool, by, n,
+                    static_cast<const T*>(x), static_cast<T*>(y));
+  }, x, y);
 }
 
 template <template <class> class A, class By>
 void average_backward(Context& ctx, const char* name, const PoolShape& s, const By& by, const void* dy, void* dx) {
-  with_type(s.dtype, [&](auto tag) {
+  with_pool<A>(s, [&](auto tag, auto pool, auto width) {
     using T = decltype(tag);
-    with_packs<T>(s, [&](auto index, auto width) {
-      using I = decltype(index);
-      constexpr int V = decltype(width)::value;
-      const int64_t n = inputs(s);
-      launch_packs<V>(ctx, name, average_backward_kernel<I, T, V, A, By>, n, Pool<I, A>(s), by, n,
-                      static_cast<const T*>(dy), static_cast<T*>(dx));
-    }, dy, dx);
-  });
+    using I = typename decltype(pool)::Index;
+    constexpr int V = decltype(width)::value;
+    const int64_t n = inputs(s);
+    launch_packs<V>(ctx, name, average_backward_kernel<I, T, V, A, By>, n, pool, by, n,
+                    static_cast<const T*>(dy), static_cast<T*>(dx));
+  }, dy, dx);
 }
 
 // ---- power average -------------------------------------------------------------------------------------------------

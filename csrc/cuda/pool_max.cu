@@ -232,55 +232,47 @@ __global__ void unpool_backward_kernel(Pool<int64_t, AdaptiveAxis> p, int64_t n,
 }  // namespace
 
 void max_pool_forward(const PoolShape& s, const void* x, void* y, Indices kind, void* indices, Context& ctx) {
-  with_type(s.dtype, [&](auto tag) {
+  with_pool<Axis>(s, [&](auto tag, auto pool, auto width) {
     using T = decltype(tag);
-    with_packs<T>(s, [&](auto index, auto width) {
-      using I = decltype(index);
-      constexpr int V = decltype(width)::value;
-      const int64_t n = outputs(s);
-      launch_packs<V>(ctx, "max_pool_forward", max_pool_forward_kernel<I, T, V>, n, Pool<I, Axis>(s), n,
-                      static_cast<const T*>(x), static_cast<T*>(y), index_array(s, kind, indices));
-    }, x, y, indices);
-  });
+    using I = typename decltype(pool)::Index;
+    constexpr int V = decltype(width)::value;
+    const int64_t n = outputs(s);
+    launch_packs<V>(ctx, "max_pool_forward", max_pool_forward_kernel<I, T, V>, n, pool, n,
+                    static_cast<const T*>(x), static_cast<T*>(y), index_array(s, kind, indices));
+  }, x, y, indices);
 }
 
 void max_pool_backward(const PoolShape& s, const void* dy, Indices kind, const void* indices, void* dx, Context& ctx) {
-  with_type(s.dtype, [&](auto tag) {
+  with_pool<Axis>(s, [&](auto tag, auto pool, auto width) {
     using T = decltype(tag);
-    with_packs<T>(s, [&](auto index, auto width) {
-      using I = decltype(index);
-      constexpr int V = decltype(width)::value;
-      const int64_t n = inputs(s);
-      launch_packs<V>(ctx, "max_pool_backward", max_pool_backward_kernel<I, T, V>, n, Pool<I, Axis>(s), n,
-                      static_cast<const T*>(dy), index_array(s, kind, indices), static_cast<T*>(dx));
-    }, dy, indices, dx);
-  });
+    using I = typename decltype(pool)::Index;
+    constexpr int V = decltype(width)::value;
+    const int64_t n = inputs(s);
+    launch_packs<V>(ctx, "max_pool_backward", max_pool_backward_kernel<I, T, V>, n, pool, n,
+                    static_cast<const T*>(dy), index_array(s, kind, indices), static_cast<T*>(dx));
+  }, dy, indices, dx);
 }
 
 void adaptive_max_pool_forward(const PoolShape& s, const void* x, void* y, int64_t* indices, Context& ctx) {
-  with_type(s.dtype, [&](auto tag) {
+  with_pool<AdaptiveAxis>(s, [&](auto tag, auto pool, auto width) {
     using T = decltype(tag);
-    with_packs<T>(s, [&](auto index, auto width) {
-      using I = decltype(index);
-      constexpr int V = decltype(width)::value;
-      const int64_t n = outputs(s);
-      launch_packs<V>(ctx, "adaptive_max_pool_forward", adaptive_max_forward_kernel<I, T, V>, n,
-                      Pool<I, AdaptiveAxis>(s), n, static_cast<const T*>(x), static_cast<T*>(y), indices);
-    }, x, y);
-  });
+    using I = typename decltype(pool)::Index;
+    constexpr int V = decltype(width)::value;
+    const int64_t n = outputs(s);
+    launch_packs<V>(ctx, "adaptive_max_pool_forward", adaptive_max_forward_kernel<I, T, V>, n,
+                    pool, n, static_cast<const T*>(x), static_cast<T*>(y), indices);
+  }, x, y);
 }
 
 void adaptive_max_pool_backward(const PoolShape& s, const void* dy, const int64_t* indices, void* dx, Context& ctx) {
-  with_type(s.dtype, [&](auto tag) {
+  with_pool<AdaptiveAxis>(s, [&](auto tag, auto pool, auto width) {
     using T = decltype(tag);
-    with_packs<T>(s, [&](auto index, auto width) {
-      using I = decltype(index);
-      constexpr int V = decltype(width)::value;
-      const int64_t n = inputs(s);
-      launch_packs<V>(ctx, "adaptive_max_pool_backward", adaptive_max_backward_kernel<I, T, V>, n,
-                      Pool<I, AdaptiveAxis>(s), n, static_cast<const T*>(dy), indices, static_cast<T*>(dx));
-    }, dy, dx);
-  });
+    using I = typename decltype(pool)::Index;
+    constexpr int V = decltype(width)::value;
+    const int64_t n = inputs(s);
+    launch_packs<V>(ctx, "adaptive_max_pool_backward", adaptive_max_backward_kernel<I, T, V>, n,
+                    pool, n, static_cast<const T*>(dy), indices, static_cast<T*>(dx));
+  }, dy, dx);
 }
 
 void max_unpool_forward(const PoolShape& s, const void* x, const int64_t* indices, void* y, Context& ctx) {

@@ -108,6 +108,7 @@ template <class I> struct AdaptiveAxis {
 
 // Both sides of a pooling.
 template <class I, template <class> class A> struct Pool {
+  using Index = I;
   Volume<I> in, out;
   A<I> axis[3];
 
@@ -129,6 +130,14 @@ template <class T, class F, class... P> void with_packs(const PoolShape& s, cons
   else if (s.layout == Layout::channels_last && s.C % V == 0 && all_aligned(arrays...))
     f(int32_t(), std::integral_constant<int, V>());
   else f(int32_t(), One());
+}
+
+// Calls f(tag, pool, width): a value of the storage type, the pooling with its index type, and V as a type.
+template <template <class> class A, class F, class... P>
+void with_pool(const PoolShape& s, const F& f, const P*... arrays) {
+  with_type(s.dtype, [&](auto tag) {
+    with_packs<decltype(tag)>(s, [&](auto index, auto width) { f(tag, Pool<decltype(index), A>(s), width); }, arrays...);
+  });
 }
 
 }  // namespace
