@@ -238,7 +238,7 @@ def test_gradients_of_huge_values_are_added_once(amx, count):
 
 
 def test_sums_are_those_of_the_processor(amx):
-    """TDPBF16PS: even and odd steps of 32 are two chains of fused multiply-adds, added, then added to the sum."""
+    """TDPBF16PS: the halves of 32 steps, its pairs, are two chains of fused multiply-adds, added, then added to the sum."""
     rng = np.random.default_rng(6)
     x = normal(rng, (5, 64), float32).astype(bfloat16).astype(float32)
     w = normal(rng, (40, 64), float32).astype(bfloat16).astype(float32)
@@ -251,7 +251,8 @@ def test_sums_are_those_of_the_processor(amx):
         for k in range(block, block + 32):
             # Exact in float64 but for the one rounding, as both terms are normal numbers of similar size.
             product = x[:, k : k + 1].astype(float64) * w[:, k].astype(float64)
-            chains[k % 2] = (chains[k % 2].astype(float64) + product).astype(float32)
+            half = k // 16 % 2
+            chains[half] = (chains[half].astype(float64) + product).astype(float32)
         sums = sums + (chains[0] + chains[1])
     assert_same_bits(y, sums)
 

@@ -22,21 +22,39 @@ struct TileColumns {
   int64_t block_pitch, part_pitch, second, stride_bytes;
 };
 
-template <int Part, bool Two> FC_INLINE void load_a(const TileRows& a, int64_t offset) {
+// The products with new rows of A, or new columns of B; the other operand is in its registers. Each load stands right
+// before the first product that needs it: so many loads from L2 at once would not hide behind the products before them.
+template <int Part, bool Two> FC_INLINE void next_a(const TileRows& a, int64_t offset) {
   tile_load<4>(a.group[0] + offset + Part * a.part_pitch, a.stride_bytes);
-  if constexpr (Two) tile_load<5>(a.group[1] + offset + Part * a.part_pitch, a.stride_bytes);
-}
-template <int Part> FC_INLINE void load_b(const TileColumns& b, const uint16_t* block) {
-  tile_load<6>(block + Part * b.part_pitch, b.stride_bytes);
-  tile_load<7>(block + Part * b.part_pitch + b.second, b.stride_bytes);
-}
-template <bool Two> FC_INLINE void products() {
   tile_product<0>();
   tile_product<1>();
   if constexpr (Two) {
+    tile_load<5>(a.group[1] + offset + Part * a.part_pitch, a.stride_bytes);
     tile_product<2>();
     tile_product<3>();
   }
+}
+template <int Part, bool Two> FC_INLINE void next_b(const TileColumns& b, const uint16_t* block) {
+  tile_load<6>(block + Part * b.part_pitch, b.stride_bytes);
+  tile_product<0>();
+  if constexpr (Two) tile_product<2>();
+  tile_load<7>(block + Part * b.part_pitch + b.second, b.stride_bytes);
+  tile_product<1>();
+  if constexpr (Two) tile_product<3>();
+}
+// Both are new.
+template <int Part, bool Two>
+FC_INLINE void next_both(const TileRows& a, int64_t offset, const TileColumns& b, const uint16_t* block) {
+  tile_load<6>(block + Part * b.part_pitch, b.stride_bytes);
+  tile_load<4>(a.group[0] + offset, a.stride_bytes);
+  tile_product<0>();
+  if constexpr (Two) {
+    tile_load<5>(a.group[1] + offset, a.stride_bytes);
+    tile_product<2>();
+  }
+  tile_load<7>(block + Part * b.part_pitch + b.second, b.stride_bytes);
+  tile_product<1>();
+  if constexpr (Two) tile_product<3>();
 }
 
 // Adds `count` blocks to the sums; without Two only the first group's.
@@ -45,30 +63,16 @@ __attribute__((noinline)) void accumulate_tiles(const TileRows& a, const TileCol
   for (int64_t j = 0; j < count; j++) {
     const int64_t offset = a.offsets[j];
     const uint16_t* block = b.panel + j * b.block_pitch;
-    load_a<0, Two>(a, offset);
-    if constexpr (Parts == 1) {
-      load_b<0>(b, block);
-      products<Two>();
-    } else if constexpr (Parts == 2) {
-      load_b<1>(b, block);
-      products<Two>();
-      load_b<0>(b, block);
-      products<Two>();
-      load_a<1, Two>(a, offset);
-      products<Two>();
-    } else {
-      load_b<2>(b, block);
-      products<Two>();
-      load_b<1>(b, block);
-      products<Two>();
-      load_a<1, Two>(a, offset);
-      products<Two>();
-      load_b<0>(b, block);
-      products<Two>();
-      load_a<2, Two>(a, offset);
-      products<Two>();
-      load_a<0, Two>(a, offset);
-      products<Two>();
+    next_both<Parts - 1, Two>(a, offset, b, block);
+    if constexpr (Parts == 2) {
+      next_b<0, Two>(b, block);
+      next_a<1, Two>(a, offset);
+    } else if constexpr (Parts == 3) {
+      next_b<1, Two>(b, block);
+      next_a<1, Two>(a, offset);
+      next_b<0, Two>(b, block);
+      next_a<2, Two>(a, offset);
+      next_a<0, Two>(a, offset);
     }
   }
 }

@@ -1,10 +1,8 @@
 // Convolution forward and input gradient on AMX: see conv_amx.h for the blocking, amx_split.h for the arithmetic.
-#include "conv_amx.h"
-
+#include "amx_source.h"
 #include "conv_pack.h"
 #include "conv_phases.h"
 #include "conv_select.h"
-#include "finish_array.h"
 
 namespace fastconv::cpu {
 
@@ -16,148 +14,6 @@ void conv_backward_input(const ConvShape&, const void* dy, const void* w, const 
 
 namespace FC_ISA {
 namespace {
-
-enum Flag : std::uint8_t { kHuge = 1, kSmall = 2 };
-
-// One block of the source: splits the caller's pixels into scratch and flags those that are not plain.
-template <class T, int Parts> struct SourceBlock {
-  const TapProblem& p;
-  const AmxBlocking& b;
-  const T* x;
-  uint16_t* scratch;
-  std::uint8_t* flags;  // one a pixel; filled only where flagged
-  bool flagged = false;
-
-  // Pixel 0 of a row of the source, its first wanted channel, and the strides from there.
-  struct Row {
-    const T* first;
-    int64_t pixel_stride, channel_stride;
-  };
-  Row row_of(int64_t group, int64_t n, int64_t d, int64_t h) const {
-    const TapAxis &depth = p.axis[0], &high = p.axis[1], &wide = p.axis[2];
-    const int64_t all = p.groups * p.channels, plane = high.source * wide.source;
-    if (p.layout == Layout::channels_last)
-      return {x + (((n * depth.source + d) * high.source + h) * wide.source) * all + group * p.channels, all, 1};
-    return {x + ((n * all + group * p.channels) * depth.source + d) * plane + h * wide.source, 1, depth.source * plane};
-  }
-
-  void zero(uint16_t* to, int64_t pixels) const {
-    for (int q = 0; q < Parts; q++) std::memset(to + q * b.part_pitch, 0, std::size_t(pixels * b.pitch) * 2);
-  }
-
-  void put(Vec<float> v, uint16_t* to, NotPlain& met) const {
-    constexpr PlainRange range = kActivation<Parts>;
-    met.see(v, range);
-    store_split<Parts>(plain_or_zero(v, range), to, b.part_pitch);
-  }
-
-  // Stores run up to 15 values beyond a pixel: in ascending order, so that the next pixel overwrites them.
-  void split_last(const T* from, int64_t stride, int64_t pixels, uint16_t* to, NotPlain& met) const {
-    if (stride == p.channels && b.pitch == p.channels) {
-      const int64_t n = pixels * b.pitch;
-      for (int64_t i = 0; i < n; i += 16) put(load_up_to(from + i, n - i), to + i, met);
-      return;
-    }
-    const int64_t filled = b.folded ? p.channels : round_up(p.channels, kAmxDepth);
-    for (int64_t w = 0; w < pixels; w++, from += stride, to += b.pitch)
-      for (int64_t c = 0; c < filled; c += 16) put(load_up_to(from + c, max_of(0, p.channels - c)), to + c, met);
-  }
-
-  void split_first(const T* from, int64_t stride, int64_t pixels, uint16_t* to, NotPlain& met) const {
-    const int64_t filled = b.folded ? p.channels : round_up(p.channels, kAmxDepth);
-    for (int64_t w = 0; w < pixels; w += 16) {
-      const int64_t wn = min_of(16, pixels - w);
-      Vec<float> r[4][16];  // folded runs have up to 64 channels; their pixels are stored whole, in ascending order
-      const int64_t step = b.folded ? 64 : 16;
-      for (int64_t c0 = 0; c0 < filled; c0 += step) {
-        const int64_t vectors = ceil_div(min_of(step, filled - c0), 16);
-        for (int64_t v = 0; v < vectors; v++) {
-          const int64_t c = c0 + 16 * v;
-          for (int i = 0; i < 16; i++)
-            r[v][i] = c + i < p.channels ? load_up_to(from + (c + i) * stride + w, wn) : Vec<float>{};
-          transpose<float>(r[v]);
-        }
-        for (int64_t i = 0; i < wn; i++)
-          for (int64_t v = 0; v < vectors; v++) put(r[v][i], to + (w + i) * b.pitch + c0 + 16 * v, met);
-      }
-    }
-  }
-
-  __attribute__((noinline)) void flag(const Row& row, int64_t first, int64_t pixels, int64_t at) {
-    if (!flagged) std::memset(flags, 0, std::size_t(b.images * b.image_pitch / b.pitch));
-    flagged = true;
-    for (int64_t w = 0; w < pixels; w++)
-      for (int64_t c = 0; c < p.channels; c++) {
-        const float v = to_accumulator(row.first[(first + w) * row.pixel_stride + c * row.channel_stride]);
-        uint32_t bits;
-        std::memcpy(&bits, &v, 4);
-        bits &= kMagnitude;
-        if (bits >= kActivation<Parts>.most) flags[at + w] |= kHuge;
-        else if (bits >= kSmallestNormal && bits < kActivation<Parts>.least) flags[at + w] |= kSmall;
-      }
-  }
-
-  // Pixels [w0, w0 + pixels) of a row to pixel `at` of scratch, zeros outside the source.
-  void load_row(int64_t group, int64_t n, int64_t d, int64_t h, int64_t w0, int64_t pixels, int64_t at) {
-    const TapAxis &depth = p.axis[0], &high = p.axis[1], &wide = p.axis[2];
-    uint16_t* to = scratch + at * b.pitch;
-    // What a folded run's last block reads behind the row meets weights that are zero: it has to be finite.
-    if (b.folded)
-      for (int q = 0; q < Parts; q++)
-        std::memset(to + pixels * b.pitch + q * b.part_pitch, 0, kAmxDepth * 2);
-    if (d < 0 || d >= depth.source || h < 0 || h >= high.source) return zero(to, pixels);
-    const int64_t left = min_of(max_of(0, -w0), pixels), right = max_of(left, min_of(pixels, wide.source - w0));
-    const Row row = row_of(group, n, d, h);
-    const T* from = row.first + (w0 + left) * row.pixel_stride;
-    NotPlain met;
-    zero(to, left);
-    if (p.layout == Layout::channels_last) split_last(from, row.pixel_stride, right - left, to + left * b.pitch, met);
-    else split_first(from, row.channel_stride, right - left, to + left * b.pitch, met);
-    zero(to + right * b.pitch, pixels - right);
-    if (met.any()) flag(row, w0 + left, right - left, at + left);
-  }
-
-  // The block whose first grid point is (g0, h0, w0) of image n0: `images` images of `rows` x `cols` points.
-  void load(int64_t group, int64_t n0, int64_t images, int64_t g0, int64_t h0, int64_t rows, int64_t w0, int64_t cols) {
-    const TapAxis &depth = p.axis[0], &high = p.axis[1], &wide = p.axis[2];
-    flagged = false;
-    for (int64_t i = 0; i < images; i++)
-      for (int64_t t = 0; t < depth.taps; t++)
-        for (int64_t r = 0; r < high.span(rows); r++)
-          load_row(group, n0 + i, g0 * depth.unit + depth.first + t * depth.step, h0 * high.unit + high.first + r,
-                   w0 * wide.unit + wide.first, wide.span(cols),
-                   (i * b.image_pitch + t * b.slice_pitch + r * b.row_pitch) / b.pitch);
-  }
-
-  // All flags of the window of grid point (r, c) of image i of the block.
-  int window_flags(int64_t i, int64_t r, int64_t c) const {
-    const TapAxis &depth = p.axis[0], &high = p.axis[1], &wide = p.axis[2];
-    int all = 0;
-    for (int64_t t = 0; t < depth.taps; t++)
-      for (int64_t u = 0; u < high.taps; u++)
-        for (int64_t s = 0; s < wide.taps; s++)
-          all |= flags[(i * b.image_pitch + t * b.slice_pitch + (r * high.unit + u * high.step) * b.row_pitch) /
-                           b.pitch + c * wide.unit + s * wide.step];
-    return all;
-  }
-
-  // The caller's values that grid point (g, h, w) of image n meets, in the order of the panels.
-  void gather(int64_t group, int64_t n, int64_t g, int64_t h, int64_t w, float* window) const {
-    const TapAxis &depth = p.axis[0], &high = p.axis[1], &wide = p.axis[2];
-    const int64_t run = run_length(p), padded = round_up(run, kAmxDepth);
-    std::memset(window, 0, std::size_t(b.blocks * kAmxDepth) * 4);
-    for (int64_t tap = 0; tap < p.taps(); tap++) {
-      const int64_t s = tap % wide.taps, r = tap / wide.taps % high.taps, t = tap / wide.taps / high.taps;
-      const int64_t sd = g * depth.unit + depth.first + t * depth.step, sh = h * high.unit + high.first + r * high.step;
-      const int64_t sw = w * wide.unit + wide.first + s * wide.step;
-      if (sd < 0 || sd >= depth.source || sh < 0 || sh >= high.source || sw < 0 || sw >= wide.source) continue;
-      const Row row = row_of(group, n, sd, sh);
-      float* to = window + (b.folded ? tap / wide.taps * padded + s * p.channels : tap * padded);
-      for (int64_t c = 0; c < p.channels; c++)
-        to[c] = to_accumulator(row.first[sw * row.pixel_stride + c * row.channel_stride]);
-    }
-  }
-};
 
 // The sums of one output pixel by fused multiply-adds with the weights of a panel, put together again from their parts.
 template <int Parts>
@@ -189,7 +45,8 @@ template <class T, int Parts>
 bool split_panel(const TapProblem& p, const AmxBlocking& b, const T* w, const std::int32_t* slots, int64_t columns,
                  float* rows, uint16_t* panel) {
   const int64_t step = b.folded ? p.channels : kAmxDepth, run = run_length(p), run_blocks = ceil_div(run, kAmxDepth);
-  NotPlain met;
+  const bool lane_pairs = sizeof(T) == 4 && !b.folded;
+  Extremes met;
   for (int64_t c0 = 0; c0 < p.channels; c0 += step) {
     const int64_t channels = min_of(step, p.channels - c0), length = b.folded ? run : channels;
     pack_panel<T, float>(w + c0 * p.channel_stride,
@@ -201,25 +58,23 @@ bool split_panel(const TapProblem& p, const AmxBlocking& b, const T* w, const st
       for (int64_t k = 0; k < round_up(length, kAmxDepth); k += 2) {
         uint16_t* block = to + k / kAmxDepth * Parts * 2 * kAmxValues + k % kAmxDepth / 2 * 32;
         for (int half = 0; half < 2; half++) {
-          Vec<float> v[2];
-          for (int i = 0; i < 2; i++) {
-            v[i] = k + i < length ? load(from + (k + i) * kAmxColumns + half * 16) : Vec<float>{};
-            met.see(v[i], kWeight<Parts>);
-            v[i] = plain_or_zero(v[i], kWeight<Parts>);
-          }
-          Words pairs[Parts];
-          split_pairs<Parts>(v[0], v[1], pairs);
-          for (int q = 0; q < Parts; q++) store_words(block + (q * 2 + half) * kAmxValues, pairs[q]);
+          const int64_t one = lane_pairs ? k - k % kAmxDepth / 2 : k, two = lane_pairs ? one + 16 : k + 1;
+          const auto row = [&](int64_t i) {
+            const Vec<float> v = i < length ? load(from + i * kAmxColumns + half * 16) : Vec<float>{};
+            met.see<Parts>(v);
+            return v;
+          };
+          store_pairs<Parts>(row(one), row(two), block + half * kAmxValues, 2 * kAmxValues);
         }
       }
     }
   }
-  return !met.any();
+  return met.plain(kWeight<Parts>);
 }
 
 // False where a weight is not plain; y is then not what it should be.
 template <class T, int Parts>
-bool solve_amx(TapProblem p, const T* x, const T* weights, const T* bias, T* y, Context& ctx) {
+bool solve_amx(TapProblem p, const T* x, const T* weights, const T* bias, const Finish<T>& finish, T* y, Context& ctx) {
   const double flops = 2.0 * double(p.N) * double(p.groups * p.columns) * double(p.depth()) *
                        double(p.axis[0].count * p.axis[1].count * p.axis[2].count);
   flatten_pointwise(p);
@@ -287,7 +142,7 @@ bool solve_amx(TapProblem p, const T* x, const T* weights, const T* bias, T* y, 
             // The last tile of a row begins early rather than end behind the row.
             const int64_t c = max_of(0, min_of(at, cols - kAmxRows));
             groups[group_count++] =
-                AmxGroup{i * b.image_pitch + r * high.unit * b.row_pitch + c * wide.unit * b.pitch,
+                AmxGroup{i * b.image_pitch + r * b.high_unit * b.row_pitch + c * b.wide_unit * b.pitch,
                          image + r * b.row_positions + c, out_of(i, r, c)};
           }
     }
@@ -298,15 +153,15 @@ bool solve_amx(TapProblem p, const T* x, const T* weights, const T* bias, T* y, 
     for (int64_t u = first; u < end; u++) {
       const int64_t group = u / b.panels_per_group, k0 = u % b.panels_per_group * kAmxColumns;
       const int64_t columns = min_of(kAmxColumns, p.columns - k0);
-      if (group != loaded) source.load(group, n0, images, g0, h0, rows, w0, cols);
+      if (group != loaded) source.fill(group, n0, images, g0, h0, rows, w0, cols);
       loaded = group;
       const uint16_t* panel = panels + (u - u0) * b.panel_values;
       const float* bias_row = shift + u * kAmxColumns;
-      const bool direct = same_type && last && whole_tiles && columns == kAmxColumns && !source.flagged;
+      const bool direct = same_type && last && whole_tiles && columns == kAmxColumns && !source.flagged && !finish.wanted;
       float* to = direct ? reinterpret_cast<float*>(y) + group * p.columns + k0 : sums;
       const int64_t unit = direct ? out_channels : kAmxColumns;
       const int64_t stride = direct ? wide.out_step * out_channels * 4 : kAmxColumns * 4;
-      TileRows a{{}, offsets, wide.unit * b.pitch * 2, b.part_pitch};
+      TileRows a{{}, offsets, b.wide_unit * b.pitch * 2, b.part_pitch};
       const TileColumns columns_of{panel, Parts * 2 * kAmxValues, 2 * kAmxValues, kAmxValues, 64};
       for (int64_t g = 0; g < group_count; g += 2) {
         const bool two = g + 1 < group_count;
@@ -346,14 +201,15 @@ bool solve_amx(TapProblem p, const T* x, const T* weights, const T* bias, T* y, 
             sums_of_window<Parts>(window, b.blocks, panel, bias_row, row + c * kAmxColumns);
           }
           const int64_t at = out_of(i, r, 0);
-          if (last)
-            unpack_last<T, float>(row, kAmxColumns, cols, columns, y + at * out_channels + group * p.columns + k0,
-                                  wide.out_step * out_channels);
-          else {
+          if (last) {
+            const int64_t to = at * out_channels + group * p.columns + k0;
+            unpack_last<T, float>(row, kAmxColumns, cols, columns, y + to, wide.out_step * out_channels,
+                                  finish.behind(to));
+          } else {
             const int64_t n = n0 + i, in_image = at - n * depth.out * out_plane;
-            unpack_first<T, float>(row, kAmxColumns, cols, columns,
-                                   y + (n * out_channels + group * p.columns + k0) * depth.out * out_plane + in_image,
-                                   depth.out * out_plane, wide.out_step);
+            const int64_t to = (n * out_channels + group * p.columns + k0) * depth.out * out_plane + in_image;
+            unpack_first<T, float>(row, kAmxColumns, cols, columns, y + to, depth.out * out_plane, wide.out_step,
+                                   finish.behind(to));
           }
         }
     }
@@ -378,7 +234,7 @@ bool solve_amx(TapProblem p, const T* x, const T* weights, const T* bias, T* y, 
   return true;
 }
 
-typedef bool Kernel(const ConvShape&, const void*, const void*, const void*, void*, Context&);
+typedef bool Kernel(const ConvShape&, const void*, const void*, const void*, const Epilogue&, void*, Context&);
 
 // The kernel of a shape's dtype and precision.
 Kernel* amx_kernel(const ConvShape& s, Kernel* medium, Kernel* high, Kernel* highest, Kernel* half) {
@@ -388,34 +244,31 @@ Kernel* amx_kernel(const ConvShape& s, Kernel* medium, Kernel* high, Kernel* hig
 }
 
 template <class T, int Parts>
-bool backward_amx(const ConvShape& s, const void* dy, const void* w, const void* bias, void* dx, Context& ctx) {
+bool backward_amx(const ConvShape& s, const void* dy, const void* w, const void* bias, const Epilogue&, void* dx,
+                  Context& ctx) {
   bool done = true;
   each_phase(s, static_cast<const T*>(bias), static_cast<T*>(dx), ctx, [&](const TapProblem& p) {
     done = done && solve_amx<T, Parts>(p, static_cast<const T*>(dy), static_cast<const T*>(w),
-                                       static_cast<const T*>(bias), static_cast<T*>(dx), ctx);
+                                       static_cast<const T*>(bias), Finish<T>(), static_cast<T*>(dx), ctx);
   });
   return done;
 }
 
 template <class T, int Parts>
-bool forward_amx(const ConvShape& s, const void* x, const void* w, const void* bias, void* y, Context& ctx) {
+bool forward_amx(const ConvShape& s, const void* x, const void* w, const void* bias, const Epilogue& epilogue, void* y,
+                 Context& ctx) {
   return solve_amx<T, Parts>(forward_problem(s), static_cast<const T*>(x), static_cast<const T*>(w),
-                             static_cast<const T*>(bias), static_cast<T*>(y), ctx);
+                             static_cast<const T*>(bias), Finish<T>(epilogue), static_cast<T*>(y), ctx);
 }
 
 }  // namespace
 
 void conv_forward(const ConvShape& s, const void* x, const void* w, const void* b, const Epilogue& epilogue, void* y,
                   Context& ctx) {
-  // bfloat16 sums are rounded when a tile is stored; an epilogue must see them before.
-  if (select_conv(s, ConvOp::forward).algorithm == ConvAlgorithm::amx && (s.dtype == DType::f32 || !epilogue)) {
+  if (select_conv(s, ConvOp::forward).algorithm == ConvAlgorithm::amx) {
     const auto compute = amx_kernel(s, forward_amx<float, 1>, forward_amx<float, 2>, forward_amx<float, 3>,
                                     forward_amx<bf16, 1>);
-    if (compute(s, x, w, b, y, ctx)) {
-      if (epilogue && !ctx.out_of_memory())
-        finish_array(Finish<float>(epilogue), s.N * s.K * s.out_space(), static_cast<float*>(y), ctx.threads());
-      return;
-    }
+    if (compute(s, x, w, b, epilogue, y, ctx)) return;
   }
   avx512::conv_forward(s, x, w, b, epilogue, y, ctx);
 }
@@ -424,7 +277,7 @@ void conv_backward_input(const ConvShape& s, const void* dy, const void* w, cons
   if (select_conv(s, ConvOp::backward_input).algorithm == ConvAlgorithm::amx) {
     const auto compute = amx_kernel(s, backward_amx<float, 1>, backward_amx<float, 2>, backward_amx<float, 3>,
                                     backward_amx<bf16, 1>);
-    if (compute(s, dy, w, b, dx, ctx)) return;
+    if (compute(s, dy, w, b, Epilogue(), dx, ctx)) return;
   }
   avx512::conv_backward_input(s, dy, w, b, dx, ctx);
 }

@@ -26,6 +26,7 @@ struct AmxBlocking {
   bool folded;  // reduction blocks run over the taps of a filter row and their channels together
   bool flat;    // tiles run over the pixels of padded rows, rows' ends included
   int64_t images, rows, cols;
+  int64_t high_unit, wide_unit;  // lines and pixels of the source block between grid points
   int64_t pitch, row_pixels, row_pitch, slice_pitch, image_pitch;  // of one part of the source block, in elements
   int64_t part_pitch;
   int64_t row_positions, image_positions;  // of the sums: a row of the block starts every row_positions
@@ -44,17 +45,28 @@ FC_INLINE bool folds(const TapProblem& p) {
 FC_INLINE int64_t run_length(const TapProblem& p) { return folds(p) ? p.axis[2].taps * p.channels : p.channels; }
 FC_INLINE int64_t run_count(const TapProblem& p) { return folds(p) ? p.taps() / p.axis[2].taps : p.taps(); }
 
+// What a stride passes over is not copied: rows of one tap, and pixels where a channel's neighbours are not needed.
+FC_INLINE int64_t amx_high_unit(const TapProblem& p) { return p.axis[1].taps == 1 ? 1 : p.axis[1].unit; }
+FC_INLINE int64_t amx_wide_unit(const TapProblem& p) {
+  return p.axis[2].taps == 1 && p.layout == Layout::channels_last ? 1 : p.axis[2].unit;
+}
+
 FC_INLINE int64_t amx_pitch(const TapProblem& p) {
   if (folds(p)) return p.channels;
   int64_t pitch = round_up(p.channels, kAmxDepth);
   // Pixels a multiple of 512 bytes apart share few L1 sets; 64 bytes more spread them (cpu.md, design rule 6).
-  if (pitch * p.axis[2].unit % 256 == 0) pitch += 32;
+  if (pitch * amx_wide_unit(p) % 256 == 0) pitch += 32;
   return pitch;
 }
 
 FC_INLINE int64_t amx_block_bytes(const TapProblem& p, int parts, int64_t rows, int64_t cols) {
-  return p.axis[0].taps * p.axis[1].span(rows) * p.axis[2].span(cols) * amx_pitch(p) * 2 * parts;
+  return p.axis[0].taps * p.axis[1].span(rows, amx_high_unit(p)) * p.axis[2].span(cols, amx_wide_unit(p)) *
+         amx_pitch(p) * 2 * parts;
 }
+
+// Where value j of a reduction block stands among its 16 pairs. Two registers of floats become pairs lane by lane; what
+// is not split in two such registers keeps its order.
+FC_INLINE int64_t place_in_block(int64_t j, bool lane_pairs) { return lane_pairs ? j % 16 * 2 + j / 16 : j; }
 
 // Whether AMX computes a forward convolution or an input gradient: the smallest block of its source must fit the
 // cache, which those of many or far taps do not, and a panel of weights the workspace.
@@ -82,6 +94,8 @@ FC_INLINE AmxBlocking amx_blocking(const TapProblem& p, int parts, int threads) 
   AmxBlocking b{};
   b.folded = folds(p);
   b.pitch = amx_pitch(p);
+  b.high_unit = amx_high_unit(p);
+  b.wide_unit = amx_wide_unit(p);
   b.images = 1;
   b.rows = high.count;
   b.cols = wide.count;
@@ -94,8 +108,8 @@ FC_INLINE AmxBlocking amx_blocking(const TapProblem& p, int parts, int threads) 
   while (b.rows > 1 && too_large()) b.rows = (b.rows + 1) / 2;
   while (b.cols > 2 * kAmxRows && too_large()) b.cols = max_of(2 * kAmxRows, round_up((b.cols + 1) / 2, 2 * kAmxRows));
   if (b.cols > kAmxRows && amx_block_bytes(p, parts, b.rows, b.cols) > 2 * kAmxScratchBytes) b.cols = kAmxRows;
-  b.row_pixels = wide.span(b.cols);
-  b.flat = wide.unit == 1 && high.unit == 1 &&
+  b.row_pixels = wide.span(b.cols, b.wide_unit);
+  b.flat = b.wide_unit == 1 && b.high_unit == 1 &&
            10 * b.rows * ceil_div(b.cols, kAmxRows) > 11 * flat_groups(b.rows, b.cols, b.row_pixels);
   b.row_positions = b.flat ? b.row_pixels : round_up(b.cols, kAmxRows);
   b.image_positions = b.flat ? flat_groups(b.rows, b.cols, b.row_pixels) * kAmxRows : b.rows * b.row_positions;
@@ -107,10 +121,10 @@ FC_INLINE AmxBlocking amx_blocking(const TapProblem& p, int parts, int threads) 
       b.images++;
 
   b.row_pitch = b.row_pixels * b.pitch;
-  b.slice_pitch = high.span(b.rows) * b.row_pitch;
+  b.slice_pitch = high.span(b.rows, b.high_unit) * b.row_pitch;
   b.image_pitch = b.slice_pitch * depth.taps;
   // The last tile reads up to 15 pixels behind the block, and a run's last block up to 31 values.
-  b.part_pitch = round_up(b.images * b.image_pitch + kAmxRows * wide.unit * b.pitch + kAmxDepth, 32);
+  b.part_pitch = round_up(b.images * b.image_pitch + kAmxRows * b.wide_unit * b.pitch + kAmxDepth, 32);
   b.image_blocks = ceil_div(p.N, b.images);
   b.row_blocks = ceil_div(high.count, b.rows);
   b.col_blocks = ceil_div(wide.count, b.cols);

@@ -393,7 +393,7 @@ template <class T, int Parts> class AmxWeightGradient {
         }
       }
     }
-    return !NotPlain::any_lane(lost);
+    return !Extremes::any_lane(lost);
   }
 
   const AmxWeightPlan& p;
