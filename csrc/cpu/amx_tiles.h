@@ -16,10 +16,11 @@ struct TileRows {
   const int64_t* offsets;
   int64_t stride_bytes, part_pitch;
 };
-// Columns of B: block j starts at panel + j * block_pitch, its part p at + p * part_pitch, its second tile at + second.
+// Columns of B: block j starts at panel + offsets[j], its part p at + p * part_pitch, its second tile at + second.
 struct TileColumns {
   const uint16_t* panel;
-  int64_t block_pitch, part_pitch, second, stride_bytes;
+  const int64_t* offsets;
+  int64_t part_pitch, second, stride_bytes;
 };
 
 // The products with new rows of A, or new columns of B; the other operand is in its registers. Each load stands right
@@ -62,7 +63,7 @@ template <int Parts, bool Two>
 __attribute__((noinline)) void accumulate_tiles(const TileRows& a, const TileColumns& b, int64_t count) {
   for (int64_t j = 0; j < count; j++) {
     const int64_t offset = a.offsets[j];
-    const uint16_t* block = b.panel + j * b.block_pitch;
+    const uint16_t* block = b.panel + b.offsets[j];
     next_both<Parts - 1, Two>(a, offset, b, block);
     if constexpr (Parts == 2) {
       next_b<0, Two>(b, block);

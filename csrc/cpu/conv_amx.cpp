@@ -91,6 +91,8 @@ bool solve_amx(TapProblem p, const T* x, const T* weights, const T* bias, const 
   if (kept) b.panels_per_pass = all_panels;
   float* shift = reinterpret_cast<float*>(base + ws.bias);
   int64_t* offsets = reinterpret_cast<int64_t*>(base + ws.offsets);
+  int64_t* weight_offsets = offsets + b.blocks;
+  for (int64_t j = 0; j < b.blocks; j++) weight_offsets[j] = j * Parts * 2 * kAmxValues;
   std::int32_t* slots = reinterpret_cast<std::int32_t*>(base + ws.slots);
   const int64_t out_plane = high.out * wide.out;
   const bool last = p.layout == Layout::channels_last;
@@ -162,7 +164,7 @@ bool solve_amx(TapProblem p, const T* x, const T* weights, const T* bias, const 
       const int64_t unit = direct ? out_channels : kAmxColumns;
       const int64_t stride = direct ? wide.out_step * out_channels * 4 : kAmxColumns * 4;
       TileRows a{{}, offsets, b.wide_unit * b.pitch * 2, b.part_pitch};
-      const TileColumns columns_of{panel, Parts * 2 * kAmxValues, 2 * kAmxValues, kAmxValues, 64};
+      const TileColumns columns_of{panel, weight_offsets, 2 * kAmxValues, kAmxValues, 64};
       for (int64_t g = 0; g < group_count; g += 2) {
         const bool two = g + 1 < group_count;
         tile_load<0>(bias_row, 0);

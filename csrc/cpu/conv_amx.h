@@ -159,7 +159,7 @@ FC_INLINE AmxWorkspace amx_lay_out(const TapProblem& p, AmxBlocking& b, int part
   const int64_t padded = p.groups * b.panels_per_group * kAmxColumns;
   w.bias = kept_panels ? 0 : aligned(b.panels_per_pass * b.panel_values * 2);
   w.offsets = w.bias + aligned(padded * 4);
-  w.slots = w.offsets + aligned(b.blocks * 8);
+  w.slots = w.offsets + aligned(2 * b.blocks * 8);
   w.shared = w.slots + aligned(p.kernel_taps() * 4);
   const int64_t positions = b.images * b.image_positions;
   const int64_t packing = p.taps() * min_of(p.channels, b.folded ? p.channels : kAmxDepth) * kAmxColumns * 4;

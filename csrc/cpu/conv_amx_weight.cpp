@@ -5,6 +5,7 @@
 // is so small that digits of it may have been lost to denormals, the AVX-512 kernel computes the call.
 #include "conv_amx_weight.h"
 
+#include "conv_pack.h"
 #include "conv_select.h"
 
 namespace fastconv::cpu {
@@ -20,7 +21,7 @@ namespace {
 template <int Parts>
 constexpr PlainRange kFactor = Parts == 1 ? kOnePart : PlainRange{float_bits_of_power(-50), float_bits_of_power(50)};
 constexpr int64_t kMostHuge = 1024;   // values whose products are added one by one
-constexpr int64_t kStoreValues = 2048;  // of an output channel's filter, one task
+constexpr int64_t kStoreChannels = 8;  // whose filters one task writes
 
 float float_of_bits(uint32_t bits) {
   float f;
@@ -40,6 +41,7 @@ template <class T, int Parts> class AmxWeightGradient {
     for (int i = 0; i < p.threads; i++) {
       const Scratch mine = scratch(i);
       mine.largest[0] = mine.largest[1] = 0;
+      std::memset(mine.zeros, 0, sizeof(T) * std::size_t(max_of(p.chunk_c, p.chunk_k)));
     }
     int lost = 0;
     for (unit0_ = 0; unit0_ < p.units; unit0_ += p.units_per_pass) {
@@ -56,9 +58,10 @@ template <class T, int Parts> class AmxWeightGradient {
       const double terms = double(s.N) * double(s.out_space());
       const double factors = 1.0 + float_of_bits(largest[0]) + float_of_bits(largest[1]);
       const float least = Parts == 1 ? 0 : float(terms * factors * 0x1p-100);
-      const int64_t values = p.chunk_c * s.taps(), stores = ceil_div(values, kStoreValues);
+      const int64_t stores = ceil_div(p.chunk_k, kStoreChannels);
       parallel_for(p.threads, units_ * stores, [&](int64_t task, int) {
-        if (!finish(task / stores, task % stores * kStoreValues, least)) __atomic_store_n(&lost, 1, __ATOMIC_RELAXED);
+        if (!finish(task / stores, task % stores * kStoreChannels, kStoreChannels, least))
+          __atomic_store_n(&lost, 1, __ATOMIC_RELAXED);
       });
       if (lost) return false;
     }
@@ -68,18 +71,24 @@ template <class T, int Parts> class AmxWeightGradient {
  private:
   struct Scratch {
     uint16_t *x, *dy;
-    float* tiles;
-    int64_t* offsets;
+    float *strip, *tiles;
+    int64_t *x_offsets, *dy_offsets;
+    const void** pointers;  // of a block's positions
+    T* zeros;               // of a pixel's channels
     uint32_t* largest;  // magnitude met so far, of x and of dy
   };
   Scratch scratch(int thread) const {
     char* at = threads_ + thread * p.thread_bytes;
     Scratch c;
     c.x = reinterpret_cast<uint16_t*>(at);
-    c.dy = reinterpret_cast<uint16_t*>(at += round_up(p.x_bytes, 64));
-    c.tiles = reinterpret_cast<float*>(at += round_up(p.dy_bytes, 64));
+    c.dy = reinterpret_cast<uint16_t*>(at += p.x_bytes);
+    c.strip = reinterpret_cast<float*>(at += p.dy_bytes);
+    c.tiles = reinterpret_cast<float*>(at += p.strip_bytes);
     c.largest = reinterpret_cast<uint32_t*>(at += 4096);
-    c.offsets = reinterpret_cast<int64_t*>(at + 64);
+    c.x_offsets = reinterpret_cast<int64_t*>(at + 64);
+    c.dy_offsets = c.x_offsets + p.block_planes * p.positions / kAmxDepth;
+    c.pointers = reinterpret_cast<const void**>(at += p.offset_bytes);
+    c.zeros = reinterpret_cast<T*>(at + p.pointer_bytes());
     return c;
   }
 
@@ -123,9 +132,14 @@ template <class T, int Parts> class AmxWeightGradient {
       b.plane = i / p.col_blocks / p.row_blocks * p.block_planes;
       b.planes = min_of(p.block_planes, p.planes - b.plane);
       load_x(b, u, mine);
-      const int64_t plane_tiles = load_dy(b, u, mine);
-      for (int64_t j = 0; j < b.planes * plane_tiles; j++)
-        mine.offsets[j] = j / plane_tiles * p.plane_pitch + j % plane_tiles * kAmxDepth;
+      load_dy(b, u, mine);
+      const int64_t plane_tiles = ceil_div(b.rows * p.row_positions, kAmxDepth);
+      for (int64_t j = 0; j < b.planes * plane_tiles; j++) {
+        const int64_t plane = j / plane_tiles, tile = j % plane_tiles;
+        const int64_t position = plane * p.plane_pitch + tile * kAmxDepth;
+        mine.x_offsets[j] = (p.one_tap() ? position / 2 : position) * 2 * kAmxRows;
+        mine.dy_offsets[j] = (plane * p.positions / kAmxDepth + tile) * Parts * kAmxValues;
+      }
       for (int64_t tap = 0; tap < s.taps(); tap++)
         add_products(u, mine, tap, b.planes * plane_tiles, sums(partition, unit, tap), i == first);
     }
@@ -133,21 +147,18 @@ template <class T, int Parts> class AmxWeightGradient {
 
   void add_products(const Unit& u, const Scratch& mine, int64_t tap, int64_t count, float* sums, bool first) const {
     const int64_t col = tap % s.kernel[2] * s.dilation[2], line = tap / s.kernel[2] % s.kernel[1] * s.dilation[1];
-    const int64_t lines = s.stride[1] * p.phase_lines;
+    const int64_t slot = line % s.stride[1] * p.phase_lines + line / s.stride[1];
     const int64_t moved = tap / s.kernel[2] / s.kernel[1] * p.slice_pitch + col / s.stride[2] +
-                          (col % s.stride[2] * lines + line % s.stride[1] * p.phase_lines + line / s.stride[1]) *
-                              p.row_positions;
-    const int64_t pair_pitch = p.dy_pitch() * 2;
+                          (col % s.stride[2] * p.line_phases * p.phase_lines + slot) * p.row_positions;
     for (int64_t c = 0; c < u.cn; c += 2 * kAmxRows)
       for (int64_t k = 0; k < u.kn; k += 2 * kAmxRows) {
-        const uint16_t* rows = mine.x + c * p.channel_pitch + moved;
-        const TileRows a{{rows, rows + kAmxRows * p.channel_pitch}, mine.offsets, p.channel_pitch * 2,
-                         p.chunk_c * p.channel_pitch};
-        const TileColumns b{mine.dy + k * 2, kAmxRows * pair_pitch, p.block_planes * p.positions / 2 * pair_pitch,
-                            2 * kAmxRows, pair_pitch * 2};
+        const uint16_t* rows = mine.dy + k / kAmxRows * p.dy_tile();
+        const TileRows a{{rows, rows + p.dy_tile()}, mine.dy_offsets, 2 * kAmxDepth, kAmxValues};
+        const TileColumns b{mine.x + c / kAmxRows * p.x_tile() + moved * 2 * kAmxRows, mine.x_offsets,
+                            p.pairs * 2 * kAmxRows, p.x_tile(), 2 * kAmxDepth};
         tile_zero<0>();
         tile_zero<1>();
-        const bool two = u.cn - c > kAmxRows;
+        const bool two = u.kn - k > kAmxRows;
         if (two) {
           tile_zero<2>();
           tile_zero<3>();
@@ -155,9 +166,9 @@ template <class T, int Parts> class AmxWeightGradient {
         } else {
           accumulate_tiles<Parts, false>(a, b, count);
         }
-        float* to = sums + c * p.chunk_k + k;
+        float* to = sums + k * p.chunk_c + c;
         float* out = first ? to : mine.tiles;
-        const int64_t pitch = first ? p.chunk_k : 2 * kAmxRows;
+        const int64_t pitch = first ? p.chunk_c : 2 * kAmxRows;
         tile_store<0>(out, pitch * 4);
         tile_store<1>(out + kAmxRows, pitch * 4);
         if (two) {
@@ -167,117 +178,169 @@ template <class T, int Parts> class AmxWeightGradient {
         if (first) continue;
         for (int64_t i = 0; i < (two ? 2 : 1) * kAmxRows; i++)
           for (int64_t j = 0; j < 2 * kAmxRows; j += 16)
-            store(to + i * p.chunk_k + j, load(to + i * p.chunk_k + j) + load(out + i * pitch + j));
+            store(to + i * p.chunk_c + j, load(to + i * p.chunk_c + j) + load(out + i * pitch + j));
       }
   }
 
-  // x of a block, channel by channel: [plane][depth tap][column modulo stride][line, sorted][column / stride].
-  __attribute__((noinline)) void load_x(const Block& b, const Unit& u, const Scratch& mine) const {
+  // Where the positions of a block have their channels: in the array itself if that has channels last, else in strips of
+  // 16 channels, transposed. What lies outside the array is a pixel of zeros.
+  struct Line {
+    int64_t image, pixel, w0, step, width;  // pixel 0 of a line; positions are its pixels w0, w0 + step, ...
+    bool inside;
+  };
+  void point_at(const Line& line, const T* array, int64_t channels, int64_t channel, int64_t space,
+                           const Scratch& mine, const T** to) const {
+    const T* from = array + (line.image * space + line.pixel) * channels + channel;
+    for (int64_t j = 0, w = line.w0; j < p.row_positions; j++, w += line.step)
+      to[j] = line.inside && w >= 0 && w < line.width ? from + w * channels : mine.zeros;
+  }
+  static void transpose_line(const Line& line, const T* array, int64_t channels, int64_t channel, int64_t count,
+                             int64_t space, int64_t positions, float* to) {
+    const T* from = array + (line.image * channels + channel) * space + line.pixel;
+    for (int64_t j = 0; j < positions; j += 16) {
+      Vec<float> r[16] = {};
+      for (int c = 0; c < 16; c++) {
+        if (c >= count || !line.inside) continue;
+        if (line.step == 1) {
+          r[c] = load_within(from + c * space, line.w0 + j, line.width, Vec<float>{});
+          continue;
+        }
+        float lane[16];
+        for (int i = 0; i < 16; i++) {
+          const int64_t w = line.w0 + (j + i) * line.step;
+          lane[i] = w >= 0 && w < line.width ? float(to_accumulator(from[c * space + w])) : 0.0f;
+        }
+        r[c] = load(lane);
+      }
+      transpose<float>(r);
+      for (int64_t i = 0; i < min_of(16, positions - j); i++) store(to + 16 * (j + i), r[i]);
+    }
+  }
+
+  // f(line, position) for all lines of x in a block: [plane][depth tap][column modulo stride][line, sorted].
+  template <class F> void each_line_of_x(const Block& b, F&& f) const {
     const int64_t lines = (b.rows - 1) * s.stride[1] + (s.kernel[1] - 1) * s.dilation[1] + 1;
-    const int64_t slots = s.stride[1] * p.phase_lines;
-    Words largest{};
     for (int64_t i = 0; i < b.planes; i++) {
       const int64_t n = (b.plane + i) / s.out[0], o = (b.plane + i) % s.out[0];
+      int64_t position = i * p.plane_pitch;
       for (int64_t t = 0; t < s.kernel[0]; t++)
-        for (int64_t phase = 0; phase < s.stride[2]; phase++)
-          for (int64_t slot = 0; slot < slots; slot++) {
+        for (int64_t phase = 0; phase < p.col_phases; phase++)
+          for (int64_t slot = 0; slot < p.line_phases * p.phase_lines; slot++, position += p.row_positions) {
             const int64_t line = slot % p.phase_lines * s.stride[1] + slot / p.phase_lines;
             const int64_t d = o * s.stride[0] - s.pad[0] + t * s.dilation[0];
             const int64_t h = b.row * s.stride[1] - s.pad[1] + line;
-            const int64_t at = i * p.plane_pitch + t * p.slice_pitch + (phase * slots + slot) * p.row_positions;
-            if (line < lines && d >= 0 && d < s.in[0] && h >= 0 && h < s.in[1])
-              split_line(u, n, d, h, b.col * s.stride[2] - s.pad[2] + phase, mine.x + at, largest);
-            else
-              zero_values(u, mine.x + at, p.row_positions);
+            f(Line{n, (d * s.in[1] + h) * s.in[2], b.col * s.stride[2] - s.pad[2] + phase, s.stride[2], s.in[2],
+                   line < lines && d >= 0 && d < s.in[0] && h >= 0 && h < s.in[1]},
+              position);
           }
     }
-    // The last tile reads behind the last plane, where dy is zero: x has to be finite there.
-    zero_values(u, mine.x + b.planes * p.plane_pitch, p.behind());
+  }
+  template <class F> void each_line_of_dy(const Block& b, F&& f) const {
+    for (int64_t i = 0; i < b.planes; i++) {
+      const int64_t n = (b.plane + i) / s.out[0], o = (b.plane + i) % s.out[0];
+      for (int64_t r = 0; r < b.rows; r++)
+        f(Line{n, (o * s.out[1] + b.row + r) * s.out[2] + b.col, 0, 1, b.cols, true},
+          i * p.positions + r * p.row_positions);
+    }
+  }
+
+  // Fills an operand of the block: `put` takes the pixels' pointers, a place for the first of their channels, and the
+  // number of channels.
+  template <class EachLine, class Put>
+  FC_INLINE void fill(const T* array, int64_t channels, int64_t channel, int64_t count, int64_t space, int64_t end,
+                      const Scratch& mine, EachLine&& each_line, Put&& put) const {
+    const auto clear = [&](auto** pointers, auto* zero) {
+      for (int64_t q = 0; q < end + kAmxRows; q++) pointers[q] = zero;
+    };
+    if (last_) {
+      const T** pointers = reinterpret_cast<const T**>(mine.pointers);
+      clear(pointers, mine.zeros);
+      each_line([&](const Line& line, int64_t at) {
+        point_at(line, array, channels, channel, space, mine, pointers + at);
+      });
+      put(pointers, 0, count);
+      return;
+    }
+    const float** pointers = reinterpret_cast<const float**>(mine.pointers);
+    for (int64_t q = 0; q < end + kAmxRows; q++) pointers[q] = mine.strip + 16 * q;
+    for (int64_t c = 0; c < count; c += kAmxRows) {
+      zero_fill(mine.strip, 16 * (end + kAmxRows));
+      each_line([&](const Line& line, int64_t at) {
+        transpose_line(line, array, channels, channel + c, count - c, space, p.row_positions, mine.strip + 16 * at);
+      });
+      put(pointers, c, min_of(kAmxRows, count - c));
+    }
+  }
+
+  // The pairs of x, 16 channels at a time. Behind the last plane the last tile reads them, where dy is zero: they have to
+  // be finite there.
+  __attribute__((noinline)) void load_x(const Block& b, const Unit& u, const Scratch& mine) const {
+    const int64_t end = b.planes * p.plane_pitch + p.behind();
+    const int64_t part_pitch = p.pairs * 2 * kAmxRows, skip = p.one_tap() ? kAmxRows : 0;  // after each 16 pairs
+    Words largest{};
+    fill(x_, s.C, u.group * p.C + u.c, u.cn, s.in_space(), end, mine, [&](auto&& f) { each_line_of_x(b, f); },
+         [&](auto* const* pixels, int64_t first, int64_t count) {
+           uint16_t* to = mine.x + first / kAmxRows * p.x_tile();
+           for (int64_t q = 0; q < end; q += kAmxRows + skip)
+             for (int64_t i = q; i < min_of(q + kAmxRows, end); i++, to += 2 * kAmxRows)
+               for (int64_t c = 0; c < count; c += kAmxRows) {
+                 Words pair[Parts];
+                 pair_up(load_up_to(pixels[i] + c, count - c), load_up_to(pixels[i + kAmxRows] + c, count - c), pair,
+                         largest);
+#pragma GCC unroll 3
+                 for (int part = 0; part < Parts; part++)
+                   store_words(to + c / kAmxRows * p.x_tile() + part * part_pitch, pair[part]);
+               }
+         });
+    // The second half of the last 32 columns.
+    if (u.cn % (2 * kAmxRows) <= kAmxRows && u.cn % (2 * kAmxRows) > 0)
+      std::memset(mine.x + u.cn / (2 * kAmxRows) * 2 * p.x_tile() + p.x_tile(), 0, std::size_t(p.x_tile()) * 2);
     note(largest, mine.largest);
   }
 
-  void zero_values(const Unit& u, uint16_t* to, int64_t n) const {
-    for (int64_t q = 0; q < Parts; q++)
-      for (int64_t c = 0; c < u.cn; c++)
-        std::memset(to + (q * p.chunk_c + c) * p.channel_pitch, 0, std::size_t(n) * 2);
-  }
-
-  // Columns w0, w0 + stride, ... of a line. Stores run up to 15 values over, in ascending order of memory.
-  __attribute__((noinline)) void split_line(const Unit& u, int64_t n, int64_t d, int64_t h, int64_t w0, uint16_t* to,
-                                            Words& largest) const {
-    const int64_t step = s.stride[2], part_pitch = p.chunk_c * p.channel_pitch, channel = u.group * p.C + u.c;
-    if (last_) {
-      const T* line = x_ + ((n * s.in[0] + d) * s.in[1] + h) * s.in[2] * s.C + channel;
-      for (int64_t j = 0; j < p.row_positions; j += 16)
-        for (int64_t c = 0; c < u.cn; c += 16) {
-          Vec<float> r[16];
-          for (int i = 0; i < 16; i++) {
-            const int64_t w = w0 + (j + i) * step;
-            r[i] = w >= 0 && w < s.in[2] ? load_up_to(line + w * s.C + c, u.cn - c) : Vec<float>{};
-          }
-          transpose<float>(r);
-          for (int64_t i = 0; i < min_of(16, u.cn - c); i++)
-            store_split<Parts>(plain(r[i], largest), to + (c + i) * p.channel_pitch + j, part_pitch);
-        }
-      return;
-    }
-    for (int64_t c = 0; c < u.cn; c++) {
-      const T* line = x_ + (((n * s.C + channel + c) * s.in[0] + d) * s.in[1] + h) * s.in[2];
-      for (int64_t j = 0; j < p.row_positions; j += 16) {
-        Vec<float> v;
-        if (step == 1) {
-          v = load_within(line, w0 + j, s.in[2], Vec<float>{});
-        } else {
-          float lane[16];
-          for (int i = 0; i < 16; i++) {
-            const int64_t w = w0 + (j + i) * step;
-            lane[i] = w >= 0 && w < s.in[2] ? float(to_accumulator(line[w])) : 0.0f;
-          }
-          v = load(lane);
-        }
-        store_split<Parts>(plain(v, largest), to + c * p.channel_pitch + j, part_pitch);
-      }
-    }
-  }
-
-  // dy of a block: [plane][pair of positions][output channel][2]. Returns the tiles of a plane.
-  __attribute__((noinline)) int64_t load_dy(const Block& b, const Unit& u, const Scratch& mine) const {
-    const int64_t pitch = p.dy_pitch() * 2, part_pitch = p.block_planes * p.positions / 2 * pitch;
-    const int64_t positions = round_up(b.rows * p.row_positions, kAmxDepth), space = s.out_space();
-    const int64_t channel = u.group * p.K + u.k;
+  // The rows of dy's tiles: [plane][32 positions][part][output channel][pair].
+  __attribute__((noinline)) void load_dy(const Block& b, const Unit& u, const Scratch& mine) const {
+    const int64_t end = b.planes * p.positions;
     Words largest{};
-    for (int64_t i = 0; i < b.planes; i++) {
-      uint16_t* plane = mine.dy + i * positions / 2 * pitch;
-      const int64_t n = (b.plane + i) / s.out[0], o = (b.plane + i) % s.out[0];
-      for (int64_t r = 0; r < b.rows; r++) {
-        uint16_t* row = plane + r * p.row_positions / 2 * pitch;
-        const int64_t pixel = (o * s.out[1] + b.row + r) * s.out[2] + b.col;
-        const T* from = last_ ? dy_ + (n * space + pixel) * s.K + channel : dy_ + (n * s.K + channel) * space + pixel;
-        for (int64_t j = 0; j < p.row_positions; j += 16)
-          for (int64_t k = 0; k < u.kn; k += 16) {
-            const int64_t width = min_of(16, u.kn - k), pixels = min_of(16, b.cols - j);
-            Vec<float> v[16];
-            if (last_) {
-              for (int m = 0; m < 16; m++)
-                v[m] = m < pixels ? load_up_to(from + (j + m) * s.K + k, width) : Vec<float>{};
-            } else {
-              for (int m = 0; m < 16; m++)
-                v[m] = m < width && pixels > 0 ? load_up_to(from + (k + m) * space + j, pixels) : Vec<float>{};
-              transpose<float>(v);
-            }
-            for (int64_t m = 0; m < min_of(16, p.row_positions - j); m += 2) {
-              Words pairs[Parts];
-              split_pairs<Parts>(plain(v[m], largest), plain(v[m + 1], largest), pairs);
-              for (int q = 0; q < Parts; q++) store_words(row + q * part_pitch + (j + m) / 2 * pitch + k * 2, pairs[q]);
-            }
-          }
-      }
-      for (int q = 0; q < Parts; q++)
-        std::memset(plane + q * part_pitch + b.rows * p.row_positions / 2 * pitch, 0,
-                    std::size_t((positions - b.rows * p.row_positions) / 2 * pitch) * 2);
-    }
+    fill(dy_, s.K, u.group * p.K + u.k, u.kn, s.out_space(), end, mine, [&](auto&& f) { each_line_of_dy(b, f); },
+         [&](auto* const* pixels, int64_t first, int64_t count) {
+           for (int64_t q = 0; q < end; q += kAmxDepth)
+             for (int64_t k = 0; k < count; k += kAmxRows)
+               transpose_block(pixels + q, k, count - k, q + kAmxDepth < end,
+                               mine.dy + (first + k) / kAmxRows * p.dy_tile() + q / kAmxDepth * Parts * kAmxValues, largest);
+         });
     note(largest, mine.largest + 1);
-    return positions / kAmxDepth;
+  }
+
+  // 32 positions of 16 channels -> rows of a tile of every part. One cache line of each pixel: no hardware prefetcher sees
+  // the next 32 coming.
+  template <class S>
+  static FC_INLINE void transpose_block(const S* const* pixels, int64_t k, int64_t count, bool more, uint16_t* to,
+                                        Words& largest) {
+    Words pair[16][Parts];
+    for (int i = 0; i < 16; i++) {
+      if (more) {
+        __builtin_prefetch(pixels[kAmxDepth + i] + k);
+        __builtin_prefetch(pixels[kAmxDepth + i + 16] + k);
+      }
+      pair_up(load_up_to(pixels[i] + k, count), load_up_to(pixels[i + 16] + k, count), pair[i], largest);
+    }
+#pragma GCC unroll 3
+    for (int q = 0; q < Parts; q++) {
+      Vec<float> r[16];
+#pragma GCC unroll 16
+      for (int i = 0; i < 16; i++) r[i] = (Vec<float>)pair[i][q];
+      transpose<float>(r);
+#pragma GCC unroll 16
+      for (int i = 0; i < 16; i++) store_words(to + q * kAmxValues + i * kAmxDepth, (Words)r[i]);
+    }
+  }
+
+  static FC_INLINE void pair_up(Vec<float> first, Vec<float> second, Words* pair, Words& largest) {
+    first = plain(first, largest);
+    second = plain(second, largest);
+    if constexpr (sizeof(T) == 2) pair[0] = ((Words)first >> 16) | (Words)second;  // bfloat16 as it is
+    else split_pairs<Parts>(first, second, pair);
   }
 
   // Position of value (n, channel, d, h, w) of an array with these channels and sizes.
@@ -339,9 +402,9 @@ template <class T, int Parts> class AmxWeightGradient {
         const Unit u = unit_of(unit);
         const int64_t c = channel - u.group * p.C - u.c;
         if (c < 0 || c >= u.cn) continue;
-        float* row = sums(0, unit, tap) + c * p.chunk_k;
+        float* column = sums(0, unit, tap) + c;
         for (int64_t i = 0; i < u.kn; i++)
-          row[i] += v * to_accumulator(dy_[index(s.K, s.out, n, u.group * p.K + u.k + i, o[0], o[1], o[2])]);
+          column[i * p.chunk_c] += v * to_accumulator(dy_[index(s.K, s.out, n, u.group * p.K + u.k + i, o[0], o[1], o[2])]);
       }
     });
   }
@@ -357,42 +420,46 @@ template <class T, int Parts> class AmxWeightGradient {
         const Unit u = unit_of(unit);
         const int64_t column = channel - u.group * p.K - u.k;
         if (column < 0 || column >= u.kn) continue;
-        float* rows = sums(0, unit, tap) + column;
+        float* row = sums(0, unit, tap) + column * p.chunk_c;
         for (int64_t c = 0; c < u.cn; c++) {
           const float x =
               inside ? float(to_accumulator(x_[index(s.C, s.in, n, u.group * p.C + u.c + c, i[0], i[1], i[2])])) : 0.0f;
-          if (!huge(x)) rows[c * p.chunk_k] += v * x;  // products of two huge values were added with x
+          if (!huge(x)) row[c] += v * x;  // products of two huge values were added with x
         }
       }
     });
   }
 
-  // Adds up the partitions and writes values [start, + kStoreValues) of the unit's filters, (channel, tap) by output
-  // channel. False where a gradient is not zero but below `least`.
-  __attribute__((noinline)) bool finish(int64_t unit, int64_t start, float least) const {
+  // Adds up the partitions and writes the filters of `count` output channels of a unit from k on. False where a gradient
+  // is not zero but below `least`.
+  __attribute__((noinline)) bool finish(int64_t unit, int64_t k, int64_t count, float least) const {
     const Unit u = unit_of(unit);
-    const int64_t taps = s.taps(), end = min_of(start + kStoreValues, u.cn * taps), filter = p.C * taps;
+    const int64_t taps = s.taps(), filter = p.C * taps;
     T* filters = dw_ + (u.group * p.K + u.k) * filter + u.c * taps;
     Words lost{};
-    for (int64_t i = start; i < end; i += 16) {
-      const int64_t n = min_of(16, end - i);
-      for (int64_t k = 0; k < u.kn; k += 16) {
-        Vec<float> v[16];
-        for (int64_t l = 0; l < 16; l++) {
-          v[l] = Vec<float>{};
-          if (l >= n) continue;
-          const int64_t at = (i + l) / taps * p.chunk_k + k;
-          v[l] = load(sums(0, unit, (i + l) % taps) + at);
-          for (int64_t part = 1; part < p.partitions; part++) v[l] += load(sums(part, unit, (i + l) % taps) + at);
+    const auto sum = [&](int64_t tap, int64_t at) {
+      Vec<float> v = load(sums(0, unit, tap) + at);
+      for (int64_t part = 1; part < p.partitions; part++) v += load(sums(part, unit, tap) + at);
+      const Vec<float> magnitude = (Vec<float>)((Words)v & kMagnitude);
+      lost |= (Words)(magnitude > Vec<float>{}) & (Words)(magnitude < broadcast(least));
+      return v;
+    };
+    for (int64_t end = min_of(k + count, u.kn); k < end; k++)
+      for (int64_t c = 0; c < u.cn; c += 16) {
+        const int64_t at = k * p.chunk_c + c, channels = min_of(16, u.cn - c);
+        T* to = filters + k * filter + c * taps;
+        if (taps == 1) {
+          store_up_to(to, sum(0, at), channels);
+          continue;
         }
-        transpose<float>(v);
-        for (int64_t l = 0; l < min_of(16, u.kn - k); l++) {
-          const Vec<float> magnitude = (Vec<float>)((Words)v[l] & kMagnitude);
-          lost |= (Words)(magnitude > Vec<float>{}) & (Words)(magnitude < broadcast(least));
-          store_up_to(filters + (k + l) * filter + i, v[l], n);
+        for (int64_t tap = 0; tap < taps; tap += 16) {
+          const int64_t n = min_of(16, taps - tap);
+          Vec<float> v[16];
+          for (int64_t i = 0; i < 16; i++) v[i] = i < n ? sum(tap + i, at) : Vec<float>{};
+          transpose<float>(v);
+          for (int64_t i = 0; i < channels; i++) store_up_to(to + i * taps + tap, v[i], n);
         }
       }
-    }
     return !Extremes::any_lane(lost);
   }
 

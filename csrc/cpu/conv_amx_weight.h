@@ -1,10 +1,11 @@
 // How the weight gradient is cut into blocks for AMX.
 //
-// dw[k][c][tap] is, for every filter tap, a matrix product over the output pixels: rows of A are channels of x, columns
-// of B output channels of dy, and pairs are two neighbouring pixels of a row. x lies in scratch channel by channel, so
-// that a tap is an offset of whole pixels, whatever their parity. For strides the columns and the lines are sorted by
-// their remainder modulo the stride: then each tap's pixels are neighbours again. dy's pixels take the same places as
-// the pixels of x that the first tap meets, with zeros where a padded row ends.
+// dw[k][c][tap] is, for every filter tap, a matrix product over the output pixels: rows of A are output channels of dy,
+// columns of B channels of x. A position is a pixel's place in a block: a row of the output takes as many as a row of x
+// that its taps see, so that a tap is an offset of positions. For strides the columns and the lines of x are sorted by
+// their remainder modulo the stride: then each tap's pixels are neighbours again. A reduction block is 32 positions,
+// paired as t and t + 16: dy's pairs are two registers lane by lane, transposed once. x has such a pair for *every*
+// position, each pixel twice, so that all taps find whole tiles; with one tap only those that blocks begin with.
 //
 // A block is some planes (images x depths), or rows of one; its sums start from zero and are added to those of the
 // blocks before it. A task takes the blocks of a partition for a unit, chunk_c x chunk_k channels of a group;
@@ -21,16 +22,21 @@ struct AmxWeightPlan {
   int parts;
   int64_t C, K;  // of a group
   int64_t planes, block_planes, block_rows, block_cols, row_blocks, col_blocks, blocks;
-  int64_t row_positions, positions;  // a row of a block starts every row_positions; positions of a plane
-  int64_t phase_lines, slice_pitch, plane_pitch, channel_pitch;  // of one part of x, in values
+  int64_t row_positions, positions;  // of a row, and of a plane of dy
+  int64_t col_phases, line_phases, phase_lines;  // remainders modulo the strides that taps meet, and lines of each
+  int64_t slice_pitch, plane_pitch;  // positions of x
+  int64_t pairs;                     // of x, in a block
   int64_t chunk_c, chunk_k, c_chunks, k_chunks, units;
   int64_t unit_sums, units_per_pass, partitions;
-  int64_t x_bytes, dy_bytes, thread_bytes, sum_bytes;
+  int64_t strip_bytes, offset_bytes, x_bytes, dy_bytes, thread_bytes, sum_bytes;
   int threads;
 
-  // Values that the last tile reads behind a channel's last plane: the filter's reach and the rest of a tile.
-  int64_t behind() const { return row_positions + kAmxDepth; }
-  int64_t dy_pitch() const { return chunk_k + 16; }  // between pairs of pixels, in pairs: no power of two
+  bool one_tap() const { return s.taps() == 1; }
+  // Positions of x that the last tile reads behind the last plane.
+  int64_t behind() const { return one_tap() ? 0 : row_positions + 2 * kAmxDepth; }
+  int64_t x_tile() const { return parts * pairs * 2 * kAmxRows; }  // values of 16 channels
+  int64_t dy_tile() const { return parts * block_planes * positions * kAmxRows; }
+  int64_t pointer_bytes() const { return round_up(strip_bytes / 8, 64); }
   std::size_t bytes() const { return std::size_t(sum_bytes + threads * thread_bytes); }
 };
 
@@ -42,20 +48,28 @@ constexpr int64_t kAmxWorkspaceBytes = int64_t(30) << 20;
 constexpr int64_t kAmxWeightTasks = 16;
 constexpr double kAmxTaskFlops = 4e6;
 
+// Of the remainders modulo the stride, those that taps meet are the first so many.
+FC_INLINE int64_t amx_phases(const ConvShape& s, int d) {
+  return s.dilation[d] == 1 ? min_of(s.stride[d], s.kernel[d]) : s.kernel[d] == 1 ? 1 : s.stride[d];
+}
+
 // Sizes that follow from block_rows, block_cols, block_planes, chunk_c and chunk_k; returns the bytes of a task.
 FC_INLINE int64_t size_block(AmxWeightPlan& p) {
   const ConvShape& s = p.s;
   const int64_t u = s.stride[2], span = (p.block_cols - 1) * u + (s.kernel[2] - 1) * s.dilation[2] + 1;
   const int64_t lines = (p.block_rows - 1) * s.stride[1] + (s.kernel[1] - 1) * s.dilation[1] + 1;
-  p.row_positions = round_up(ceil_div(span, u), 2);
+  p.row_positions = ceil_div(span, u);
   p.positions = round_up(p.block_rows * p.row_positions, kAmxDepth);
+  p.col_phases = amx_phases(s, 2);
+  p.line_phases = amx_phases(s, 1);
   p.phase_lines = ceil_div(lines, s.stride[1]);
-  p.slice_pitch = u * s.stride[1] * p.phase_lines * p.row_positions;
-  p.plane_pitch = s.kernel[0] * p.slice_pitch;
-  // Channels an odd number of cache lines apart share no L1 sets.
-  p.channel_pitch = round_up(p.block_planes * p.plane_pitch + p.behind(), 64) + 32;
-  p.x_bytes = p.parts * p.chunk_c * p.channel_pitch * 2;
-  p.dy_bytes = p.parts * p.block_planes * p.positions * p.dy_pitch() * 2;
+  p.slice_pitch = p.col_phases * p.line_phases * p.phase_lines * p.row_positions;
+  p.plane_pitch = p.one_tap() ? p.positions : s.kernel[0] * p.slice_pitch;
+  p.pairs = p.block_planes * p.plane_pitch + p.behind();
+  p.strip_bytes = round_up(max_of(p.pairs, p.block_planes * p.positions) + kAmxRows, kAmxRows) * 64;
+  if (p.one_tap()) p.pairs /= 2;
+  p.x_bytes = p.chunk_c / kAmxRows * p.x_tile() * 2;
+  p.dy_bytes = p.chunk_k / kAmxRows * p.dy_tile() * 2;
   return p.x_bytes + p.dy_bytes;
 }
 
@@ -106,8 +120,9 @@ FC_INLINE AmxWeightPlan amx_weight_plan(const ConvShape& shape, int parts, int t
   p.partitions = min_of(ceil_div(tasks, p.units_per_pass), kAmxPartitionBytes / (p.units_per_pass * p.unit_sums * 4));
   p.partitions = max_of(1, min_of(p.partitions, p.blocks));
   p.sum_bytes = p.partitions * p.units_per_pass * p.unit_sums * 4;
-  const int64_t offsets = p.block_planes * p.positions / kAmxDepth * 8;
-  p.thread_bytes = round_up(p.x_bytes, 64) + round_up(p.dy_bytes, 64) + 4096 + round_up(offsets, 64) + 64;
+  p.offset_bytes = 64 + round_up(2 * p.block_planes * p.positions / kAmxDepth * 8, 64);
+  p.thread_bytes = p.x_bytes + p.dy_bytes + p.strip_bytes + 4096 + p.offset_bytes + p.pointer_bytes() +
+                   4 * max_of(p.chunk_c, p.chunk_k);
   p.threads = int(max_of(1, min_of(threads, (kAmxWorkspaceBytes - p.sum_bytes) / p.thread_bytes)));
   return p;
 }
