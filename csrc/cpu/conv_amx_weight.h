@@ -40,8 +40,9 @@ struct AmxWeightPlan {
   std::size_t bytes() const { return std::size_t(sum_bytes + threads * thread_bytes); }
 };
 
-constexpr int64_t kAmxWeightPositions = 512;                // of a block (cpu.md, section 4)
-constexpr int64_t kAmxWeightBytes = int64_t(1280) << 10;    // of a task's x and dy: both lie in a 2 MB L2
+// Positions of a block, and bytes of a task's x and dy, which lie in an L2 of 2 MB with the sums. Half as many positions
+// are 1.0 to 1.15 times as slow (3x3 layers of 64 to 512 channels), as all sums are loaded and stored for each block.
+constexpr int64_t kAmxWeightPositions = 1024, kAmxWeightBytes = int64_t(1500) << 10;
 constexpr int64_t kAmxSumBytes = int64_t(14) << 20;
 constexpr int64_t kAmxPartitionBytes = int64_t(4) << 20;    // sums of all partitions, where there is a choice
 constexpr int64_t kAmxWorkspaceBytes = int64_t(30) << 20;
@@ -91,7 +92,9 @@ FC_INLINE AmxWeightPlan amx_weight_plan(const ConvShape& shape, int parts, int t
   p.chunk_c = min_of(round_up(p.C, kAmxDepth), chunk);
   p.chunk_k = min_of(round_up(p.K, kAmxDepth), chunk);
   const auto large = [&] { return size_block(p) > kAmxWeightBytes; };
-  while (p.block_rows > 1 && (large() || p.positions > kAmxWeightPositions)) p.block_rows = (p.block_rows + 1) / 2;
+  while (p.block_rows > 1 && (size_block(p), p.positions > kAmxWeightPositions)) p.block_rows = (p.block_rows + 1) / 2;
+  if (s.taps() > 1 && p.chunk_c > 64 && large()) p.chunk_c = 64;  // fewer rows would see more of their neighbours again
+  while (p.block_rows > 1 && large()) p.block_rows = (p.block_rows + 1) / 2;
   while (p.block_cols > 2 * kAmxDepth && large()) p.block_cols = round_up((p.block_cols + 1) / 2, kAmxDepth);
   while (p.chunk_c > kAmxDepth && large()) p.chunk_c = round_up(p.chunk_c / 2, kAmxDepth);
   while (p.chunk_k > kAmxDepth && large()) p.chunk_k = round_up(p.chunk_k / 2, kAmxDepth);
