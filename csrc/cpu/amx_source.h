@@ -93,29 +93,40 @@ template <class T, int Parts> struct SourceBlock {
     }
   }
 
+  // Channels [c, c + 16) of 16 pixels from w on, pixel by pixel.
+  FC_INLINE void load_first(const T* from, int64_t stride, int64_t c, int64_t w, int64_t pixels, Vec<float>* r) const {
+    for (int i = 0; i < 16; i++)
+      r[i] = c + i < p.channels ? load_up_to(from + (c + i) * stride + w, pixels) : Vec<float>{};
+    transpose<float>(r);
+  }
+
   template <class S> FC_INLINE void split_first(const T* from, int64_t stride, int64_t pixels, uint16_t* to, S& split) const {
-    const int64_t filled = b.folded ? p.channels : round_up(p.channels, kAmxDepth);
-    for (int64_t w = 0; w < pixels; w += 16) {
-      const int64_t wn = min_of(16, pixels - w);
-      Vec<float> r[4][16];  // folded runs have up to 64 channels; their pixels are stored whole, in ascending order
-      const int64_t step = b.folded ? 64 : kAmxDepth;
-      for (int64_t c0 = 0; c0 < filled; c0 += step) {
-        const int64_t vectors = ceil_div(min_of(step, filled - c0), 16);
-        for (int64_t v = 0; v < vectors; v++) {
-          const int64_t c = c0 + 16 * v;
-          for (int i = 0; i < 16; i++)
-            r[v][i] = c + i < p.channels ? load_up_to(from + (c + i) * stride + w, wn) : Vec<float>{};
-          transpose<float>(r[v]);
-        }
+    if (b.folded) {
+      for (int64_t w = 0; w < pixels; w += 16) {
+        const int64_t wn = min_of(16, pixels - w), vectors = ceil_div(p.channels, 16);
+        Vec<float> r[4][16];  // such runs have up to 64 channels; pixels are stored whole, in ascending order
+        for (int64_t v = 0; v < vectors; v++) load_first(from, stride, 16 * v, w, wn, r[v]);
+        for (int64_t i = 0; i < wn; i++)
+          for (int64_t v = 0; v < vectors; v++) split.put(r[v][i], to + (w + i) * b.pitch + 16 * v);
+      }
+      return;
+    }
+    // All pixels of a few channels, rather than all channels of a few pixels: rows that a prefetcher follows.
+    for (int64_t c = 0; c < p.channels; c += kAmxDepth)
+      for (int64_t w = 0; w < pixels; w += 16) {
+        const int64_t wn = min_of(16, pixels - w);
+        Vec<float> r[2][16];
+        for (int v = 0; v < 2; v++) load_first(from, stride, c + 16 * v, w, wn, r[v]);
         for (int64_t i = 0; i < wn; i++) {
-          uint16_t* pixel = to + (w + i) * b.pitch + c0;
-          if (half || b.folded)
-            for (int64_t v = 0; v < vectors; v++) split.put(r[v][i], pixel + 16 * v);
-          else
+          uint16_t* pixel = to + (w + i) * b.pitch + c;
+          if (half) {
+            split.put(r[0][i], pixel);
+            split.put(r[1][i], pixel + 16);
+          } else {
             split.put_pairs(r[0][i], r[1][i], pixel);
+          }
         }
       }
-    }
   }
 
   // Returns the flags of the pixels together.
