@@ -1,7 +1,7 @@
 // The only AMX intrinsics: eight tile registers of 16 rows x 64 bytes, and the product of two tiles of bfloat16 pairs.
 //
-// The registers have fixed roles: 0-3 are a 2 x 2 block of sums (16 x 16 floats each), 4 and 5 its rows of A (16 rows x
-// 16 pairs), 6 and 7 its columns of B (16 pairs x 16 columns); a pair is two neighbours of the reduction.
+// The registers have fixed roles: 0-3 are a block of sums (16 x 16 floats each), 2 x 2 or 4 x 1, 4 and 5 its rows of A
+// (16 rows x 16 pairs), 6 and 7 its columns of B (16 pairs x 16 columns); a pair is two steps of the reduction.
 //
 // With FC_AMX_EMULATED the same functions are plain C++ with the semantics of the processor, so that the kernels run in
 // the tests of a machine that has no AMX. TDPBF16PS (Intel's Software Developer's Manual, volume 2): for each sum, the
@@ -60,9 +60,9 @@ __attribute__((noinline)) void emulated_product(const std::uint32_t (*a)[16], co
   }
 }
 
-// sums[Sum] += A[Sum / 2] * B[Sum % 2]
-template <int Sum> FC_INLINE void tile_product() {
-  emulated_product(tile_registers[4 + Sum / 2], tile_registers[6 + Sum % 2], tile_registers[Sum]);
+// sums[Sum] += A[Row] * B[Column]
+template <int Sum, int Row = Sum / 2, int Column = Sum % 2> FC_INLINE void tile_product() {
+  emulated_product(tile_registers[4 + Row], tile_registers[6 + Column], tile_registers[Sum]);
 }
 
 #else
@@ -113,12 +113,18 @@ template <int Tile> FC_INLINE void tile_zero() {
 }
 #undef FC_TILE_CASES
 
-// sums[Sum] += A[Sum / 2] * B[Sum % 2]
-template <int Sum> FC_INLINE void tile_product() {
-  if constexpr (Sum == 0) _tile_dpbf16ps(0, 4, 6);
-  if constexpr (Sum == 1) _tile_dpbf16ps(1, 4, 7);
-  if constexpr (Sum == 2) _tile_dpbf16ps(2, 5, 6);
-  if constexpr (Sum == 3) _tile_dpbf16ps(3, 5, 7);
+// sums[Sum] += A[Row] * B[Column]
+template <int Sum, int Row = Sum / 2, int Column = Sum % 2> FC_INLINE void tile_product() {
+#define FC_TILE_CASE(sum, row, column) \
+  if constexpr (Sum == sum && Row == row - 4 && Column == column - 6) _tile_dpbf16ps(sum, row, column);
+  FC_TILE_CASE(0, 4, 6)
+  FC_TILE_CASE(1, 4, 7)
+  FC_TILE_CASE(1, 5, 6)
+  FC_TILE_CASE(2, 4, 6)
+  FC_TILE_CASE(2, 5, 6)
+  FC_TILE_CASE(3, 5, 6)
+  FC_TILE_CASE(3, 5, 7)
+#undef FC_TILE_CASE
 }
 
 #endif

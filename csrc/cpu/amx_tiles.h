@@ -78,5 +78,45 @@ __attribute__((noinline)) void accumulate_tiles(const TileRows& a, const TileCol
   }
 }
 
+// Four groups of rows by one tile of columns: with two groups a sum would wait for its last product.
+struct NarrowRows {
+  const uint16_t* group[4];
+  const int64_t* offsets;
+  int64_t stride_bytes, part_pitch;
+};
+template <int Part> FC_INLINE void narrow_products(const NarrowRows& a, int64_t offset) {
+  const int64_t at = offset + Part * a.part_pitch;
+  tile_load<4>(a.group[0] + at, a.stride_bytes);
+  tile_product<0, 0, 0>();
+  tile_load<5>(a.group[1] + at, a.stride_bytes);
+  tile_product<1, 1, 0>();
+  tile_load<4>(a.group[2] + at, a.stride_bytes);
+  tile_product<2, 0, 0>();
+  tile_load<5>(a.group[3] + at, a.stride_bytes);
+  tile_product<3, 1, 0>();
+}
+template <int Parts> __attribute__((noinline)) void accumulate_narrow(const NarrowRows& a, const TileColumns& b, int64_t count) {
+  for (int64_t j = 0; j < count; j++) {
+    const int64_t offset = a.offsets[j];
+    const uint16_t* block = b.panel + b.offsets[j];
+    tile_load<6>(block + (Parts - 1) * b.part_pitch, b.stride_bytes);
+    narrow_products<0>(a, offset);
+    if constexpr (Parts == 3) {
+      tile_load<6>(block + b.part_pitch, b.stride_bytes);
+      narrow_products<0>(a, offset);
+      narrow_products<1>(a, offset);
+    }
+    if constexpr (Parts > 1) {
+      tile_load<6>(block, b.stride_bytes);
+      if constexpr (Parts == 2) narrow_products<0>(a, offset);
+      narrow_products<1>(a, offset);
+    }
+    if constexpr (Parts == 3) {
+      narrow_products<2>(a, offset);
+      narrow_products<0>(a, offset);
+    }
+  }
+}
+
 }  // namespace
 }  // namespace fastconv::cpu::FC_ISA

@@ -165,7 +165,21 @@ bool solve_amx(TapProblem p, const T* x, const T* weights, const T* bias, const 
       const int64_t stride = direct ? wide.out_step * out_channels * 4 : kAmxColumns * 4;
       TileRows a{{}, offsets, b.wide_unit * b.pitch * 2, b.part_pitch};
       const TileColumns columns_of{panel, weight_offsets, 2 * kAmxValues, kAmxValues, 64};
-      for (int64_t g = 0; g < group_count; g += 2) {
+      for (int64_t g = 0; columns <= kAmxRows && g < group_count; g += 4) {
+        NarrowRows four{{}, offsets, a.stride_bytes, a.part_pitch};
+        const auto out_of_group = [&](int64_t i) { return sums + groups[min_of(g + i, group_count - 1)].position * unit; };
+        for (int i = 0; i < 4; i++) four.group[i] = source.scratch + groups[min_of(g + i, group_count - 1)].source;
+        tile_load<0>(bias_row, 0);
+        tile_load<1>(bias_row, 0);
+        tile_load<2>(bias_row, 0);
+        tile_load<3>(bias_row, 0);
+        accumulate_narrow<Parts>(four, columns_of, b.blocks);
+        tile_store<0>(out_of_group(0), stride);
+        tile_store<1>(out_of_group(1), stride);
+        tile_store<2>(out_of_group(2), stride);
+        tile_store<3>(out_of_group(3), stride);
+      }
+      for (int64_t g = 0; columns > kAmxRows && g < group_count; g += 2) {
         const bool two = g + 1 < group_count;
         tile_load<0>(bias_row, 0);
         tile_load<1>(bias_row + 16, 0);

@@ -150,21 +150,29 @@ template <class T, int Parts> class AmxWeightGradient {
     const int64_t slot = line % s.stride[1] * p.phase_lines + line / s.stride[1];
     const int64_t moved = tap / s.kernel[2] / s.kernel[1] * p.slice_pitch + col / s.stride[2] +
                           (col % s.stride[2] * p.line_phases * p.phase_lines + slot) * p.row_positions;
-    for (int64_t c = 0; c < u.cn; c += 2 * kAmxRows)
+    const auto columns_of = [&](int64_t c) {
+      return TileColumns{mine.x + c / kAmxRows * p.x_tile() + moved * 2 * kAmxRows, mine.x_offsets,
+                         p.pairs * 2 * kAmxRows, p.x_tile(), 2 * kAmxDepth};
+    };
+    // Adds up what the tiles left in scratch.
+    const auto add = [&](float* to, int64_t rows, int64_t columns) {
+      for (int64_t i = 0; i < rows; i++, to += p.chunk_c)
+        for (int64_t j = 0; j < columns; j += 16) store(to + j, load(to + j) + load(mine.tiles + i * columns + j));
+    };
+    int64_t c = 0;
+    for (; u.cn - c > kAmxRows; c += 2 * kAmxRows)
       for (int64_t k = 0; k < u.kn; k += 2 * kAmxRows) {
         const uint16_t* rows = mine.dy + k / kAmxRows * p.dy_tile();
         const TileRows a{{rows, rows + p.dy_tile()}, mine.dy_offsets, 2 * kAmxDepth, kAmxValues};
-        const TileColumns b{mine.x + c / kAmxRows * p.x_tile() + moved * 2 * kAmxRows, mine.x_offsets,
-                            p.pairs * 2 * kAmxRows, p.x_tile(), 2 * kAmxDepth};
         tile_zero<0>();
         tile_zero<1>();
         const bool two = u.kn - k > kAmxRows;
         if (two) {
           tile_zero<2>();
           tile_zero<3>();
-          accumulate_tiles<Parts, true>(a, b, count);
+          accumulate_tiles<Parts, true>(a, columns_of(c), count);
         } else {
-          accumulate_tiles<Parts, false>(a, b, count);
+          accumulate_tiles<Parts, false>(a, columns_of(c), count);
         }
         float* to = sums + k * p.chunk_c + c;
         float* out = first ? to : mine.tiles;
@@ -175,11 +183,26 @@ template <class T, int Parts> class AmxWeightGradient {
           tile_store<2>(out + kAmxRows * pitch, pitch * 4);
           tile_store<3>(out + kAmxRows * pitch + kAmxRows, pitch * 4);
         }
-        if (first) continue;
-        for (int64_t i = 0; i < (two ? 2 : 1) * kAmxRows; i++)
-          for (int64_t j = 0; j < 2 * kAmxRows; j += 16)
-            store(to + i * p.chunk_c + j, load(to + i * p.chunk_c + j) + load(out + i * pitch + j));
+        if (!first) add(to, (two ? 2 : 1) * kAmxRows, 2 * kAmxRows);
       }
+    for (int64_t k = 0; c < u.cn && k < u.kn; k += 4 * kAmxRows) {
+      const int64_t tiles = min_of(4, ceil_div(u.kn - k, kAmxRows));
+      NarrowRows a{{}, mine.dy_offsets, 2 * kAmxDepth, kAmxValues};
+      for (int64_t i = 0; i < 4; i++) a.group[i] = mine.dy + (k / kAmxRows + min_of(i, tiles - 1)) * p.dy_tile();
+      tile_zero<0>();
+      tile_zero<1>();
+      tile_zero<2>();
+      tile_zero<3>();
+      accumulate_narrow<Parts>(a, columns_of(c), count);
+      float* to = sums + k * p.chunk_c + c;
+      float* out = first ? to : mine.tiles;
+      const int64_t pitch = first ? p.chunk_c : kAmxRows;
+      tile_store<0>(out, pitch * 4);
+      if (tiles > 1) tile_store<1>(out + kAmxRows * pitch, pitch * 4);
+      if (tiles > 2) tile_store<2>(out + 2 * kAmxRows * pitch, pitch * 4);
+      if (tiles > 3) tile_store<3>(out + 3 * kAmxRows * pitch, pitch * 4);
+      if (!first) add(to, tiles * kAmxRows, kAmxRows);
+    }
   }
 
   // Where the positions of a block have their channels: in the array itself if that has channels last, else in strips of
@@ -292,9 +315,6 @@ template <class T, int Parts> class AmxWeightGradient {
                    store_words(to + c / kAmxRows * p.x_tile() + part * part_pitch, pair[part]);
                }
          });
-    // The second half of the last 32 columns.
-    if (u.cn % (2 * kAmxRows) <= kAmxRows && u.cn % (2 * kAmxRows) > 0)
-      std::memset(mine.x + u.cn / (2 * kAmxRows) * 2 * p.x_tile() + p.x_tile(), 0, std::size_t(p.x_tile()) * 2);
     note(largest, mine.largest);
   }
 

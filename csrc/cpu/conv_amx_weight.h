@@ -89,7 +89,7 @@ FC_INLINE AmxWeightPlan amx_weight_plan(const ConvShape& shape, int parts, int t
   if (p.block_cols >= s.out[2]) p.block_cols = s.out[2];
   // A 1x1 filter does one product a value that is split: larger chunks split less often.
   const int64_t chunk = s.taps() == 1 ? 256 : 128;
-  p.chunk_c = min_of(round_up(p.C, kAmxDepth), chunk);
+  p.chunk_c = p.C <= kAmxRows ? kAmxRows : min_of(round_up(p.C, kAmxDepth), chunk);
   p.chunk_k = min_of(round_up(p.K, kAmxDepth), chunk);
   const auto large = [&] { return size_block(p) > kAmxWeightBytes; };
   while (p.block_rows > 1 && (size_block(p), p.positions > kAmxWeightPositions)) p.block_rows = (p.block_rows + 1) / 2;
