@@ -116,35 +116,43 @@ bool amx_can(const ConvShape& s, ConvOp op) {
   return op == ConvOp::backward_weight ? amx_computes_weight(s, amx_parts(s)) : amx_computes(s, op);
 }
 
+// The share of whole tiles' 32 that n fills.
+double useful(int64_t n) { return double(n) / double(round_up(n, kAmxDepth)); }
+
 const char* against_amx(const ConvShape& s, ConvOp op) {
 #if defined(FC_AMX_EMULATED)
   return nullptr;  // the emulator is there to run the kernels
 #endif
+  const bool exact = amx_parts(s) == 3;
   if (op == ConvOp::backward_weight) {
     const int64_t fewer = min_of(s.group_in(), s.group_out());
-    if (s.taps() == 1 && fewer < kAmxPointwiseWeightChannels)
+    if (fewer < kAmxWeightChannels) return "too few channels for tiles";
+    if (exact && s.taps() == 1 && fewer < kAmxPointwiseWeightChannels)
       return "a 1x1 filter on so few channels is bound by splitting and transposing";
-    return fewer < kAmxDepth ? "too few channels for tiles" : nullptr;
+    return nullptr;
   }
   const int64_t channels = op == ConvOp::forward ? s.group_in() : s.group_out();
   const int64_t columns = op == ConvOp::forward ? s.group_out() : s.group_in();
-  const bool exact = amx_parts(s) == 3;
-  if (columns < kAmxLeastColumns) return "too few output channels for a panel";
   if (one_by_one(s)) {
-    // Not a word about pixels: those of a linear layer are its batch.
+    // Not a word about pixels where there is one: those of a linear layer are its batch.
+    if (exact && s.out_space() == 1) return "all weights would be split for what may be a single row";
     if (channels < kAmxPointwiseChannels) return "a 1x1 filter on so few channels is bound by memory";
-    if (exact && s.layout == Layout::channels_first && s.out_space() > 1 && channels < kAmxTransposedChannels)
-      return "a 1x1 filter on so few channels does not pay for transposing channels-first pixels";
+    if (exact && columns < kAmxPointwiseColumns) return "too few output channels for the cost of splitting";
+    if (exact && s.layout == Layout::channels_first && s.out_space() > 1 &&
+        columns < (s.out_space() < kAmxFewPixels ? 2 : 1) * kAmxTransposedColumns)
+      return "too few output channels for the cost of transposing channels-first pixels";
     return nullptr;
   }
   if (s.N && s.flops() / double(s.N) < Context::kSerialFlops) return "too small for tiles and split weights to pay";
-  if (exact && winograd_filter(s) && min_of(channels, columns) >= kAmxWinogradChannels &&
-      !against_tiles(s, op, 2, kWinogradBesideAmx))
-    return "Winograd on the FMA units is as fast as six products with so many channels";
-  if (exact && channels < kAmxDepth) return "six products on so few channels only tie the FMA units";
+  if (exact && columns < kAmxLeastColumns) return "six products on so few output channels only tie the FMA units";
   const TapProblem p = op == ConvOp::forward ? forward_problem(s) : widest_phase(s);
-  const double useful = double(run_length(p)) / double(round_up(run_length(p), kAmxDepth));
-  if (useful < kAmxUsefulShare) return "most of a tile's reduction would be padding";
+  if (useful(run_length(p)) < (exact ? kAmxExactShare : kAmxShare)) return "most of a tile's reduction would be padding";
+  if (exact && winograd_filter(s) && !against_tiles(s, op, 2, kWinograd2)) {
+    const int64_t pixels = op == ConvOp::forward ? s.out_space() : s.in_space();
+    if (useful(run_length(p)) * useful(columns) < kAmxBesideWinograd ||
+        (columns <= kAmxColumns && pixels <= kAmxFewPixels))
+      return "six products on partly filled tiles are slower than Winograd on the FMA units";
+  }
   return nullptr;
 }
 #endif

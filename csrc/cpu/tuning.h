@@ -82,24 +82,29 @@ constexpr std::int64_t kWinogradWeightLeastTiles = 9, kWinogradWeightFewest = 8,
 constexpr std::int64_t kWinogradWeightMostWeights = 33000;  // channels x output channels for each tile of an image
 
 #if defined(FC_AMX)
-// AMX, forward and input gradient. The thresholds come from measurements of a prototype on a machine with AMX (2 cores,
-// AVX-512 and AMX, batch 8); these kernels themselves have only run in the emulator, so their speed is unmeasured.
-// Channels-last 1x1 layers of 64 channels reached 421 GFLOP/s with six products, the FMA units 303.
-constexpr std::int64_t kAmxPointwiseChannels = 64;
-// Channels-first, where pixels are transposed while they are split: 64 channels 228 against 314 on the FMA units, 256
-// channels 326 against 315 and 406 against 278.
-constexpr std::int64_t kAmxTransposedChannels = 128;
-// Winograd F(2x2) against six products, 3x3: 545 / 675 with 64 channels, 680 / 750 with 128, but 685 / 638 and 663 / 607
-// with 256, 696 / 571 with 512; in 7x7 images (402 / 489) its tiles speak against it.
-constexpr std::int64_t kAmxWinogradChannels = 256;
-constexpr WinogradLimits kWinogradBesideAmx = {16, 16, 36, 5400, 36, 16};
-// Half of the 32 columns of a panel.
+// AMX. Measured with 2 threads, 8 images, on an Intel processor with AMX and AVX-512 (FMA peak 375 GFLOP/s; AMX 5.5 TFLOP/s
+// on values that are not zero); times in ms of AMX / the fastest other algorithm. "Exact" is three parts, six products.
+// Channels-last 1x1, exact: 24 -> 144 at 56x56: 249 GFLOP/s against 217, 32 -> 192: 282 / 245, 256 -> 64: 258 / 228, but
+// 192 -> 32: 214 / 264, 192 -> 16: 119 / 197; 16 -> 96 at 112x112 in three products: 3.3 ms / 2.3.
+constexpr std::int64_t kAmxPointwiseChannels = 24, kAmxPointwiseColumns = 48;
+// Channels-first, where pixels are transposed while they are split, GFLOP/s: 256 -> 128 at 56x56 239 / 225, 512 -> 128 at
+// 28x28 345 / 255, 1024 -> 128 at 14x14 333 / 267, but 256 -> 64 154 / 212 and 384 -> 96 197 / 277; at 7x7 160 -> 960
+// 275 / 243, but 1024 -> 128 168 / 218.
+constexpr std::int64_t kAmxTransposedColumns = 128, kAmxFewPixels = 196;
+// Input gradient of the 7x7 stem (64 -> 3), exact: 25.9 / 24.5; in three products 15.4 / 22.3, in one 5.6 / 20.
 constexpr std::int64_t kAmxLeastColumns = 16;
-// The 7x7 stem, with 21 of 32 reduction steps useful: three products 832 against 358.
-constexpr double kAmxUsefulShare = 0.6;
-// Weight gradient of 1x1 filters, three products: 400 GFLOP/s against 274 at 256 to 128 channels, 515 against 306 at 256
-// to 1024, but 195 against 194 at 64 to 64; six products 245, 338 and 128.
-constexpr std::int64_t kAmxPointwiseWeightChannels = 256;
+// Of the reduction, by filter row: the 7x7 stem (21 of 32), exact: 6.2 / 6.3, 11x11 with stride 4 (33 of 64) 4.8 / 4.1; in
+// three products 4.0 / 6.4 and 3.0 / 4.0, in one 1.6 / 4.0. 5x5 on 16 channels (80 of 96), exact: 0.35 / 0.46.
+constexpr double kAmxExactShare = 0.7, kAmxShare = 0.4;
+// 3x3, exact, against Winograd F(2x2) on the FMA units: as fast or faster where reduction and columns are filled (64 -> 64
+// at 7x7 0.101 / 0.113, 128 -> 128 at 28x28 2.7 / 3.2, 192 -> 384 at 7x7 1.17 / 2.12, 256 -> 256 at 14x14 3.1 / 3.8, 512 ->
+// 512 at 14x14 13.3 / 17.4), not with 48 -> 48 (0.81 / 0.63), 16 -> 16 (0.72 / 0.44) or 128 -> 32 at 7x7 (0.172 / 0.121).
+// Winograd's products on AMX were built and measured too: 0.9 to 1.1 times as fast as the direct products, as 16 / 9 of
+// the weights in three parts come from the L3 cache for each block of tiles.
+constexpr double kAmxBesideWinograd = 0.7;
+// Weight gradient, 3x3 with 16 -> 16 channels: 0.63 / 0.50 in three products, 64 -> 16: 1.27 / 1.67, the stem 12.9 / 8.6.
+// 1x1, exact: 64 -> 256 at 56x56 3.0 / 3.6, 256 -> 64 3.1 / 3.8, but 32 -> 192 0.55 / 0.46 and 16 -> 96 2.9 / 2.7.
+constexpr std::int64_t kAmxWeightChannels = 16, kAmxPointwiseWeightChannels = 64;
 #endif
 
 }  // namespace
