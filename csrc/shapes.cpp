@@ -223,6 +223,7 @@ ConvShape ConvShape::make_linear(int64_t rows, int64_t in_features, int64_t out_
   s.C = in_features;
   s.K = out_features;
   s.G = 1;
+  s.linear = true;
   for (int d = 0; d < 3; d++) {
     s.in[d] = s.out[d] = d == 2 && rows ? rows : 1;
     s.kernel[d] = s.stride[d] = s.dilation[d] = 1;

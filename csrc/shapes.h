@@ -46,6 +46,7 @@ struct ConvShape {
   Layout layout;                // of input and output alike; weights are always contiguous (K, C/G, T, R, S)
   Precision precision;          // both from settings.h, when the call is made
   ConvAlgorithm algorithm;
+  bool linear = false;          // pixels are the rows of a matrix: a batch of any size
 
   std::int64_t taps() const { return kernel[0] * kernel[1] * kernel[2]; }
   std::int64_t in_space() const { return in[0] * in[1] * in[2]; }

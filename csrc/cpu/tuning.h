@@ -85,8 +85,8 @@ constexpr std::int64_t kWinogradWeightMostWeights = 33000;  // channels x output
 // AMX. Measured with 2 threads, 8 images, on an Intel processor with AMX and AVX-512 (FMA peak 375 GFLOP/s; AMX 5.5 TFLOP/s
 // on values that are not zero); times in ms of AMX / the fastest other algorithm. "Exact" is three parts, six products.
 // Channels-last 1x1, exact: 24 -> 144 at 56x56: 249 GFLOP/s against 217, 32 -> 192: 282 / 245, 256 -> 64: 258 / 228, but
-// 192 -> 32: 214 / 264, 192 -> 16: 119 / 197; 16 -> 96 at 112x112 in three products: 3.3 ms / 2.3.
-constexpr std::int64_t kAmxPointwiseChannels = 24, kAmxPointwiseColumns = 48;
+// 192 -> 32: 214 / 264, 192 -> 16: 119 / 197; 16 -> 96 at 112x112 in three products: 3.3 ms / 2.3, in one 1.3 / 2.4.
+constexpr std::int64_t kAmxPointwiseChannels = 24, kAmxHalfChannels = 8, kAmxPointwiseColumns = 48;
 // Channels-first, where pixels are transposed while they are split, GFLOP/s: 256 -> 128 at 56x56 239 / 225, 512 -> 128 at
 // 28x28 345 / 255, 1024 -> 128 at 14x14 333 / 267, but 256 -> 64 154 / 212 and 384 -> 96 197 / 277; at 7x7 160 -> 960
 // 275 / 243, but 1024 -> 128 168 / 218.
