@@ -95,6 +95,19 @@ template <int Parts> FC_INLINE void split_pairs(Vec<float> first, Vec<float> sec
   for (int p = 0; p < Parts; p++) pair[p] = (a[p] >> 16) | b[p];
 }
 
+// `rows` rows of 32 sums, rounded to bfloat16. Sums of AMX are never denormal, which the instruction would flush.
+FC_INLINE void store_rounded(const float* sums, int64_t rows, bf16* to, int64_t stride) {
+  for (int64_t i = 0; i < rows; i++, sums += 32, to += stride) {
+#if defined(__AVX512BF16__)
+    const __m512bh both = _mm512_cvtne2ps_pbh((__m512)load(sums + 16), (__m512)load(sums));
+    std::memcpy(to, &both, sizeof both);
+#else
+    store(to, load(sums));
+    store(to + 16, load(sums + 16));
+#endif
+  }
+}
+
 // 16 values of every part, part_pitch elements apart.
 template <int Parts> FC_INLINE void store_split(Vec<float> v, uint16_t* to, int64_t part_pitch) {
   typedef uint16_t Halves __attribute__((vector_size(FC_VECTOR_BYTES / 2), aligned(2), may_alias));

@@ -159,7 +159,8 @@ bool solve_amx(TapProblem p, const T* x, const T* weights, const T* bias, const 
       loaded = group;
       const uint16_t* panel = panels + (u - u0) * b.panel_values;
       const float* bias_row = shift + u * kAmxColumns;
-      const bool direct = same_type && last && whole_tiles && columns == kAmxColumns && !source.flagged && !finish.wanted;
+      const bool plain = last && columns == kAmxColumns && !source.flagged && !finish.wanted;
+      const bool direct = plain && whole_tiles && same_type, rounded = plain && whole_tiles && !same_type;
       float* to = direct ? reinterpret_cast<float*>(y) + group * p.columns + k0 : sums;
       const int64_t unit = direct ? out_channels : kAmxColumns;
       const int64_t stride = direct ? wide.out_step * out_channels * 4 : kAmxColumns * 4;
@@ -184,13 +185,13 @@ bool solve_amx(TapProblem p, const T* x, const T* weights, const T* bias, const 
         tile_load<0>(bias_row, 0);
         tile_load<1>(bias_row + 16, 0);
         a.group[0] = source.scratch + groups[g].source;
-        float* out = to + (direct ? groups[g].out : groups[g].position) * unit;
+        float* out = to + (direct ? groups[g].out : rounded ? 0 : groups[g].position) * unit;
         if (two) {
           tile_load<2>(bias_row, 0);
           tile_load<3>(bias_row + 16, 0);
           a.group[1] = source.scratch + groups[g + 1].source;
           accumulate_tiles<Parts, true>(a, columns_of, b.blocks);
-          float* out_two = to + (direct ? groups[g + 1].out : groups[g + 1].position) * unit;
+          float* out_two = to + (direct ? groups[g + 1].out : rounded ? kAmxRows : groups[g + 1].position) * unit;
           tile_store<2>(out_two, stride);
           tile_store<3>(out_two + 16, stride);
         } else {
@@ -198,8 +199,12 @@ bool solve_amx(TapProblem p, const T* x, const T* weights, const T* bias, const 
         }
         tile_store<0>(out, stride);
         tile_store<1>(out + 16, stride);
+        if constexpr (!same_type)
+          for (int64_t i = 0; rounded && i < (two ? 2 : 1); i++)
+            store_rounded(sums + i * kAmxRows * kAmxColumns, kAmxRows,
+                          y + groups[g + i].out * out_channels + group * p.columns + k0, wide.out_step * out_channels);
       }
-      if (direct) continue;
+      if (direct || rounded) continue;
       // An output below this may have lost digits to denormal parts and products; see amx_split.h.
       const float least = Parts > 1 ? float(p.depth()) * 0x1p-56f : 0.0f;
       for (int64_t i = 0; i < images; i++)
@@ -217,6 +222,11 @@ bool solve_amx(TapProblem p, const T* x, const T* weights, const T* bias, const 
             sums_of_window<Parts>(window, b.blocks, panel, bias_row, row + c * kAmxColumns);
           }
           const int64_t at = out_of(i, r, 0);
+          if constexpr (!same_type)
+            if (plain) {
+              store_rounded(row, cols, y + at * out_channels + group * p.columns + k0, wide.out_step * out_channels);
+              continue;
+            }
           if (last) {
             const int64_t to = at * out_channels + group * p.columns + k0;
             unpack_last<T, float>(row, kAmxColumns, cols, columns, y + to, wide.out_step * out_channels,

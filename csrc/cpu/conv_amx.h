@@ -112,7 +112,8 @@ FC_INLINE AmxBlocking amx_blocking(const TapProblem& p, int parts, int threads) 
   if (b.cols > kAmxRows && amx_block_bytes(p, parts, b.rows, b.cols) > 2 * kAmxScratchBytes) b.cols = kAmxRows;
   b.row_pixels = wide.span(b.cols, b.wide_unit);
   b.flat = b.wide_unit == 1 && b.high_unit == 1 &&
-           10 * b.rows * ceil_div(b.cols, kAmxRows) > 11 * flat_groups(b.rows, b.cols, b.row_pixels);
+           (p.same_type ? 100 : 104) * b.rows * ceil_div(b.cols, kAmxRows) >
+               (p.same_type ? 110 : 108) * flat_groups(b.rows, b.cols, b.row_pixels);
   b.row_positions = b.flat ? b.row_pixels : round_up(b.cols, kAmxRows);
   b.image_positions = b.flat ? flat_groups(b.rows, b.cols, b.row_pixels) * kAmxRows : b.rows * b.row_positions;
   // Small images: several a block, so that each load of the weights serves more pixels.

@@ -43,7 +43,7 @@ bool has_amx() {
   unsigned a = 7, b, c = 0, d;
   __asm__("cpuid" : "+a"(a), "=b"(b), "+c"(c), "=d"(d));
   const bool flags = (d >> 24 & 1) && (d >> 22 & 1);  // amx-tile, amx-bf16
-  if (!flags || !has_avx512()) return false;
+  if (!flags || !has_avx512() || !__builtin_cpu_supports("avx512bf16")) return false;
   unsigned low, high;
   __asm__("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
   if ((low >> 17 & 3) != 3) return false;  // the system does not save the tile registers
