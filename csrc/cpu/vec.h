@@ -290,26 +290,33 @@ template <class V, class M> FC_INLINE void take_larger(V& a, M& code, V b, M b_c
   code = take ? b_code : code;
 }
 #endif
-FC_INLINE Vec<float> load_partial(const f16* p, std::int64_t n) {
-  f16 buffer[kLanes<float>] = {};
+#if defined(__AVX512F__)
+template <class H> FC_INLINE Vec<float> load_partial_halves(const H* p, std::int64_t n) {
+  H buffer[kLanes<float>];
+  _mm256_storeu_si256((__m256i*)buffer, _mm256_maskz_loadu_epi16(__mmask16((1u << n) - 1), p));
+  return load(buffer);
+}
+template <class H> FC_INLINE void store_partial_halves(H* p, Vec<float> v, std::int64_t n) {
+  H buffer[kLanes<float>];
+  store(buffer, v);
+  _mm256_mask_storeu_epi16(p, __mmask16((1u << n) - 1), _mm256_loadu_si256((const __m256i*)buffer));
+}
+#else
+template <class H> FC_INLINE Vec<float> load_partial_halves(const H* p, std::int64_t n) {
+  H buffer[kLanes<float>] = {};
   std::memcpy(buffer, p, std::size_t(n) * 2);
   return load(buffer);
 }
-FC_INLINE Vec<float> load_partial(const bf16* p, std::int64_t n) {
-  bf16 buffer[kLanes<float>] = {};
-  std::memcpy(buffer, p, std::size_t(n) * 2);
-  return load(buffer);
-}
-FC_INLINE void store_partial(f16* p, Vec<float> v, std::int64_t n) {
-  f16 buffer[kLanes<float>];
+template <class H> FC_INLINE void store_partial_halves(H* p, Vec<float> v, std::int64_t n) {
+  H buffer[kLanes<float>];
   store(buffer, v);
   std::memcpy(p, buffer, std::size_t(n) * 2);
 }
-FC_INLINE void store_partial(bf16* p, Vec<float> v, std::int64_t n) {
-  bf16 buffer[kLanes<float>];
-  store(buffer, v);
-  std::memcpy(p, buffer, std::size_t(n) * 2);
-}
+#endif
+FC_INLINE Vec<float> load_partial(const f16* p, std::int64_t n) { return load_partial_halves(p, n); }
+FC_INLINE Vec<float> load_partial(const bf16* p, std::int64_t n) { return load_partial_halves(p, n); }
+FC_INLINE void store_partial(f16* p, Vec<float> v, std::int64_t n) { store_partial_halves(p, v, n); }
+FC_INLINE void store_partial(bf16* p, Vec<float> v, std::int64_t n) { store_partial_halves(p, v, n); }
 
 // Whole register where n says so, else the first n lanes: the form for the last step of a loop.
 template <class T> FC_INLINE Vec<Accumulator<T>> load_up_to(const T* p, std::int64_t n) {
