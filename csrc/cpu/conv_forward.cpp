@@ -151,6 +151,8 @@ void solve(ConvAlgorithm algorithm, TapProblem p, const T* x, const T* weights, 
   const int64_t chunk_count = build_runs(p, b, direct_store, ws.runs, ws.chunks);
   const int64_t out_channels = p.groups * p.columns;
   const int64_t out_plane = high.out * wide.out;
+  const bool far = b.in_place && p.taps() == 1 &&
+                   p.N * p.groups * p.channels * depth.source * high.source * wide.source * int64_t(sizeof(T)) > kFarBytes;
 
   tap_slots(p, ws.slots);
   const WeightSource source{p.column_stride, p.channel_stride, p.kernel_taps(), p.channels, ws.slots};
@@ -205,6 +207,7 @@ void solve(ConvAlgorithm algorithm, TapProblem p, const T* x, const T* weights, 
                    (h0 + r) * high.out_step) * wide.out + wide.out_start + (w0 + c) * wide.out_step;
         }
 
+    const int64_t first_panel = u0 + (u1 - u0) * part / b.parts;
     // The tiles of panel u over one chunk of the reduction.
     const auto run_chunk = [&](int64_t u, int64_t chunk, const A* base, const A* panel, A* tiles) {
       const int64_t group = u / b.panels_per_group, k0 = u % b.panels_per_group * b.panel_columns;
@@ -228,6 +231,13 @@ void solve(ConvAlgorithm algorithm, TapProblem p, const T* x, const T* weights, 
       const int64_t unit = direct_store ? out_channels : b.panel_columns;
       for (int64_t g = 0; g < group_count; g += 2) {
         const Group &one = groups[g], &two = groups[g + 1 < group_count ? g + 1 : g];
+        // Rows of few cache lines each: no hardware prefetcher runs ahead of them. 96 -> 16 channels at 112x112, 8 images:
+        // 1.5 times as fast, 256 -> 64 at 56x56 1.08; what comes from a cache would be up to 7 % slower.
+        if (far && u == first_panel && g + 3 < group_count)
+          for (int64_t i = 0; i < 2 * b.group_rows; i++) {
+            const A* row = base + groups[g + 2 + i / b.group_rows].source + i % b.group_rows * b.wide_unit * b.pitch;
+            for (int64_t c = 0; c < p.channels; c += 64 / int64_t(sizeof(A))) __builtin_prefetch(row + c);
+          }
         const A* sources[2] = {base + one.source, base + two.source};
         out.rows[0] = store_base + (direct_store ? one.out : one.pixel) * unit;
         out.rows[1] = store_base + (direct_store ? two.out : two.pixel) * unit;
@@ -264,7 +274,7 @@ void solve(ConvAlgorithm algorithm, TapProblem p, const T* x, const T* weights, 
     };
 
     int64_t loaded = -1;
-    const int64_t first = u0 + (u1 - u0) * part / b.parts, end = u0 + (u1 - u0) * (part + 1) / b.parts;
+    const int64_t first = first_panel, end = u0 + (u1 - u0) * (part + 1) / b.parts;
     const int64_t tile_size = ws.tile_bytes / int64_t(sizeof(A)), own_size = b.own_steps * b.panel_columns;
     A* const own_panels = tiles + (b.own_panels ? b.own_count : 1) * tile_size;
     for (int64_t u = first, panels; u < end; u += panels) {

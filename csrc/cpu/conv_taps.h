@@ -48,6 +48,7 @@ struct TapProblem {
 };
 
 // A scratch block of this size leaves room for a weight chunk and the output in a 2 MB L2 (cpu.md, design rule 2).
+constexpr int64_t kFarBytes = 16 << 20;  // of a source that no L2 holds and no L3 has at hand
 constexpr int64_t kScratchBytes = int64_t(512) << 10;
 // Reduction steps of one chunk: 256 x 32 columns x 4 bytes = 32 KB of weights in a 48 KB L1.
 constexpr int64_t kChunkSteps = 256;
