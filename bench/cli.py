@@ -245,7 +245,7 @@ def _measure(options: argparse.Namespace, chosen: list[Task], threads: list[int]
         limits[str(count)] = ceiling = ceilings(count, dtype, torch, effort)
         settings = Settings(options.layout, dtype, count, options.batch, effort, torch)
         if ceiling is not None:
-            print(f"ceilings: {ceiling['flops'] / 1e9:.0f} GFLOP/s, copies {ceiling['bandwidth'] / 1e9:.1f} GB/s")
+            print(f"ceilings: {report.compute_peaks(ceiling)}, copies {ceiling['bandwidth'] / 1e9:.1f} GB/s")
         for number, task in enumerate(chosen):
             if number == 0 or chosen[number - 1].op != task.op:
                 print(f"\n{task.op}, {dtype.name}, batch {options.batch}, {count} threads\n{report.HEADER}")

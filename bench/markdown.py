@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .report import Row, number, ratio_mean
+from .report import Row, compute_peaks, number, ratio_mean
 
 _TITLES = {
     "conv": "conv2d forward",
@@ -35,7 +35,7 @@ def table(report: dict[str, Any]) -> str:
     threads = sorted({row["threads"] for row in rows})
     ceilings = [report["ceilings"].get(str(n)) for n in threads]
     measured = ", ".join(
-        f"{n} thread{'s' * (n != 1)}: {c['flops'] / 1e9:.0f} GFLOP/s, {c['bandwidth'] / 1e9:.0f} GB/s copied"
+        f"{n} thread{'s' * (n != 1)}: {compute_peaks(c)}, {c['bandwidth'] / 1e9:.0f} GB/s copied"
         for n, c in zip(threads, ceilings)
         if c is not None
     )

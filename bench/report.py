@@ -42,12 +42,20 @@ def geometric_mean(values: Iterable[float | None]) -> float | None:
     return 2.0 ** (sum(logs) / len(logs)) if logs else None
 
 
+def compute_peaks(ceilings: Mapping[str, float]) -> str:
+    """The FMA units' peak, and what AMX reaches with as many products as the dtype and precision take."""
+    amx = f", {ceilings['amx'] / 1e9:.0f} on AMX" if "amx" in ceilings else ""
+    return f"{ceilings['flops'] / 1e9:.0f} GFLOP/s{amx}"
+
+
 def bound_ms(row: Row, ceilings: Ceilings) -> tuple[float, str] | None:
-    """The time that the measured ceilings allow, and which one sets it: "FMA" or "copy"."""
+    """The time that the measured ceilings allow, and which one sets it: "FMA", "AMX" or "copy"."""
     if ceilings is None:
         return None
-    compute, memory = 1e3 * row["flops"] / ceilings["flops"], 1e3 * row["bytes"] / ceilings["bandwidth"]
-    return (compute, "FMA") if compute > memory else (memory, "copy")
+    amx = ceilings.get("amx", 0.0) if row["op"] in ("conv", "conv_packed", "conv_backward") else 0.0
+    unit = "AMX" if amx > ceilings["flops"] else "FMA"
+    compute, memory = 1e3 * row["flops"] / max(amx, ceilings["flops"]), 1e3 * row["bytes"] / ceilings["bandwidth"]
+    return (compute, unit) if compute > memory else (memory, "copy")
 
 
 def number(value: float | None, digits: int = 3, most_places: int = 4) -> str:

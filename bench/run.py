@@ -117,6 +117,8 @@ def row(task: Task, settings: Settings) -> Row:
 def ceilings(threads: int, dtype: np.dtype, torch: Torch | None, effort: Effort) -> dict[str, float] | None:
     """FMA peak (as matrix products reach it) and copy bandwidth with this number of threads, measured now.
 
+    On a processor with AMX also what its bfloat16 products, as many as dtype and precision take, come to: "amx".
+
     NumPy's are those of all cores. Both are lower limits of the hardware, so the higher measurement counts. None where
     neither NumPy nor torch measures with this number.
     """
@@ -134,7 +136,14 @@ def ceilings(threads: int, dtype: np.dtype, torch: Torch | None, effort: Effort)
         found.append(roofline.Ceilings(2 * 1024**3 / best["peak"], 2 * 4 * (24 << 20) / best["copy"]))
     if not found:
         return None
-    return {"flops": max(c.flops for c in found), "bandwidth": max(c.bandwidth for c in found)}
+    limits = {"flops": max(c.flops for c in found), "bandwidth": max(c.bandwidth for c in found)}
+    products = 1 if dtype.name == "bfloat16" else {"highest": 6, "high": 3, "medium": 1}[config.get_float32_precision()]
+    if torch is not None and dtype.name in ("float32", "bfloat16") and environment(torch)["isa"] == "amx":
+        # Drawn at random: on zeros, or all the same, the tiles take less power and run faster than on data.
+        half = torch.module.rand(1024, 1024).to(torch.module.bfloat16)
+        seconds = min(interleaved({"amx": lambda: torch.module.mm(half, half)}, effort)["amx"].blocks)
+        limits["amx"] = 2 * 1024**3 / seconds / products
+    return limits
 
 
 def environment(torch: Torch | None) -> dict[str, Any]:

@@ -238,7 +238,7 @@ def test_gradients_of_huge_values_are_added_once(amx, count):
 
 
 def test_sums_are_those_of_the_processor(amx):
-    """TDPBF16PS: the halves of 32 steps, its pairs, are two chains of fused multiply-adds, added, then added to the sum."""
+    """TDPBF16PS: halves of 32 steps, its pairs, are two chains of fused multiply-adds, added, then added to the sum."""
     rng = np.random.default_rng(6)
     x = normal(rng, (5, 64), float32).astype(bfloat16).astype(float32)
     w = normal(rng, (40, 64), float32).astype(bfloat16).astype(float32)
