@@ -132,6 +132,13 @@ bool solve_amx(TapProblem p, const T* x, const T* weights, const T* bias, const 
               (h0 + r) * high.out_step) * wide.out + wide.out_start + (w0 + c) * wide.out_step;
     };
 
+    // Sums of 32 output channels of neighbouring pixels, from y[at] on.
+    const auto store_pixels = [&](const float* from, int64_t pixels, int64_t at) {
+      const int64_t step = wide.out_step * out_channels;
+      if constexpr (!same_type)
+        if (!finish.wanted) return store_rounded(from, pixels, y + at, step);
+      unpack_last<T, float>(from, kAmxColumns, pixels, kAmxColumns, y + at, step, finish.behind(at));
+    };
     int64_t group_count = 0;
     for (int64_t i = 0; i < images; i++) {
       const int64_t image = i * b.image_positions;
@@ -159,8 +166,9 @@ bool solve_amx(TapProblem p, const T* x, const T* weights, const T* bias, const 
       loaded = group;
       const uint16_t* panel = panels + (u - u0) * b.panel_values;
       const float* bias_row = shift + u * kAmxColumns;
-      const bool plain = last && columns == kAmxColumns && !source.flagged && !finish.wanted;
-      const bool direct = plain && whole_tiles && same_type, rounded = plain && whole_tiles && !same_type;
+      // Whole tiles go to y as they are, or tile by tile, from L1, where something is left to do with them.
+      const bool whole = last && columns == kAmxColumns && !source.flagged, by_tile = whole && whole_tiles;
+      const bool direct = by_tile && same_type && !finish.wanted, staged = by_tile && !direct;
       float* to = direct ? reinterpret_cast<float*>(y) + group * p.columns + k0 : sums;
       const int64_t unit = direct ? out_channels : kAmxColumns;
       const int64_t stride = direct ? wide.out_step * out_channels * 4 : kAmxColumns * 4;
@@ -185,13 +193,13 @@ bool solve_amx(TapProblem p, const T* x, const T* weights, const T* bias, const 
         tile_load<0>(bias_row, 0);
         tile_load<1>(bias_row + 16, 0);
         a.group[0] = source.scratch + groups[g].source;
-        float* out = to + (direct ? groups[g].out : rounded ? 0 : groups[g].position) * unit;
+        float* out = to + (direct ? groups[g].out : staged ? 0 : groups[g].position) * unit;
         if (two) {
           tile_load<2>(bias_row, 0);
           tile_load<3>(bias_row + 16, 0);
           a.group[1] = source.scratch + groups[g + 1].source;
           accumulate_tiles<Parts, true>(a, columns_of, b.blocks);
-          float* out_two = to + (direct ? groups[g + 1].out : rounded ? kAmxRows : groups[g + 1].position) * unit;
+          float* out_two = to + (direct ? groups[g + 1].out : staged ? kAmxRows : groups[g + 1].position) * unit;
           tile_store<2>(out_two, stride);
           tile_store<3>(out_two + 16, stride);
         } else {
@@ -199,12 +207,11 @@ bool solve_amx(TapProblem p, const T* x, const T* weights, const T* bias, const 
         }
         tile_store<0>(out, stride);
         tile_store<1>(out + 16, stride);
-        if constexpr (!same_type)
-          for (int64_t i = 0; rounded && i < (two ? 2 : 1); i++)
-            store_rounded(sums + i * kAmxRows * kAmxColumns, kAmxRows,
-                          y + groups[g + i].out * out_channels + group * p.columns + k0, wide.out_step * out_channels);
+        for (int64_t i = 0; staged && i < (two ? 2 : 1); i++)
+          store_pixels(sums + i * kAmxRows * kAmxColumns, kAmxRows,
+                       groups[g + i].out * out_channels + group * p.columns + k0);
       }
-      if (direct || rounded) continue;
+      if (by_tile) continue;
       // An output below this may have lost digits to denormal parts and products; see amx_split.h.
       const float least = Parts > 1 ? float(p.depth()) * 0x1p-56f : 0.0f;
       for (int64_t i = 0; i < images; i++)
@@ -222,20 +229,17 @@ bool solve_amx(TapProblem p, const T* x, const T* weights, const T* bias, const 
             sums_of_window<Parts>(window, b.blocks, panel, bias_row, row + c * kAmxColumns);
           }
           const int64_t at = out_of(i, r, 0);
-          if constexpr (!same_type)
-            if (plain) {
-              store_rounded(row, cols, y + at * out_channels + group * p.columns + k0, wide.out_step * out_channels);
-              continue;
-            }
-          if (last) {
-            const int64_t to = at * out_channels + group * p.columns + k0;
+          const int64_t to = at * out_channels + group * p.columns + k0;
+          if (whole) {
+            store_pixels(row, cols, to);
+          } else if (last) {
             unpack_last<T, float>(row, kAmxColumns, cols, columns, y + to, wide.out_step * out_channels,
                                   finish.behind(to));
           } else {
             const int64_t n = n0 + i, in_image = at - n * depth.out * out_plane;
-            const int64_t to = (n * out_channels + group * p.columns + k0) * depth.out * out_plane + in_image;
-            unpack_first<T, float>(row, kAmxColumns, cols, columns, y + to, depth.out * out_plane, wide.out_step,
-                                   finish.behind(to));
+            const int64_t plane = (n * out_channels + group * p.columns + k0) * depth.out * out_plane + in_image;
+            unpack_first<T, float>(row, kAmxColumns, cols, columns, y + plane, depth.out * out_plane, wide.out_step,
+                                   finish.behind(plane));
           }
         }
     }
