@@ -138,12 +138,9 @@ def ceilings(threads: int, dtype: np.dtype, torch: Torch | None, effort: Effort)
         return None
     limits = {"flops": max(c.flops for c in found), "bandwidth": max(c.bandwidth for c in found)}
     products = 1 if dtype.name == "bfloat16" else {"highest": 6, "high": 3, "medium": 1}[config.get_float32_precision()]
-    if torch is not None and dtype.name in ("float32", "bfloat16") and environment(torch)["isa"] == "amx":
-        # Drawn at random: on zeros, or all the same, the tiles take less power and run faster than on data.
-        half = torch.module.rand(1024, 1024).to(torch.module.bfloat16)
-        seconds = min(interleaved({"amx": lambda: torch.module.mm(half, half)}, effort)["amx"].blocks)
-        limits["amx"] = 2 * 1024**3 / seconds / products
-    return limits
+    native = backend.native() if backend.get_backend() != "reference" else None
+    tiles = native.tile_peak() if native is not None and dtype.name in ("float32", "bfloat16") else 0
+    return {**limits, "amx": tiles / products} if tiles else limits
 
 
 def environment(torch: Torch | None) -> dict[str, Any]:

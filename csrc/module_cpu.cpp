@@ -121,6 +121,10 @@ PYBIND11_MODULE(FC_MODULE, m, pybind11::mod_gil_not_used()) {
   m.def("get_float32_precision", [] { return std::string(kPrecisionNames[int(float32_precision())]); });
   m.def("set_conv_algorithm", set_algorithm, py::arg("name"));
   m.def("get_conv_algorithm", [] { return std::string(kConvAlgorithmNames[int(conv_algorithm())]); });
+  m.def("tile_peak", [] {
+    const auto measure = cpu::active().tile_peak;
+    return measure ? measure(thread_count()) : 0.0;
+  });
   m.def("workspace_peak", [] { return workspace_peak(); });
   m.def("reset_workspace_peak", [] { reset_workspace_peak(); });
   m.def("release_memory", [] { pool_trim(); });

@@ -195,3 +195,7 @@ def test_manual_seed():
             fc.manual_seed(wrong)
     with pytest.raises(TypeError, match="rng must be a"):
         generator(np.random.RandomState(0))
+
+
+def test_tile_peak_is_measured_where_there_are_tiles(kernel_backend):
+    assert (kernel_backend.tile_peak() > 0) == (kernel_backend.isa() == "amx")
