@@ -72,7 +72,8 @@ template <class T, int Parts> struct SourceBlock {
   };
 
   // Stores run up to 31 values beyond a pixel: in ascending order, so that the next pixel overwrites them.
-  template <class S> FC_INLINE void split_last(const T* from, int64_t stride, int64_t pixels, uint16_t* to, S& split) const {
+  template <class S>
+  FC_INLINE void split_last(const T* from, int64_t stride, int64_t pixels, uint16_t* to, S& split) const {
     const bool joined = stride == p.channels && b.pitch == p.channels;
     if constexpr (half) {
       const int64_t length = joined ? pixels * p.channels : p.channels;
@@ -84,7 +85,8 @@ template <class T, int Parts> struct SourceBlock {
         for (int64_t c = 0; c < length; c += 16) split.put(load_up_to(from + c, length - c), to + c);
     } else if (p.channels % kAmxDepth == 0) {
       for (int64_t w = 0; w < pixels; w++, from += stride, to += b.pitch)
-        for (int64_t c = 0; c < p.channels; c += kAmxDepth) split.put_pairs(load(from + c), load(from + c + 16), to + c);
+        for (int64_t c = 0; c < p.channels; c += kAmxDepth)
+          split.put_pairs(load(from + c), load(from + c + 16), to + c);
     } else {
       for (int64_t w = 0; w < pixels; w++, from += stride, to += b.pitch)
         for (int64_t c = 0; c < p.channels; c += kAmxDepth)
@@ -100,7 +102,8 @@ template <class T, int Parts> struct SourceBlock {
     transpose<float>(r);
   }
 
-  template <class S> FC_INLINE void split_first(const T* from, int64_t stride, int64_t pixels, uint16_t* to, S& split) const {
+  template <class S>
+  FC_INLINE void split_first(const T* from, int64_t stride, int64_t pixels, uint16_t* to, S& split) const {
     if (b.folded) {
       for (int64_t w = 0; w < pixels; w += 16) {
         const int64_t wn = min_of(16, pixels - w), vectors = ceil_div(p.channels, 16);
@@ -131,7 +134,8 @@ template <class T, int Parts> struct SourceBlock {
 
   // Returns the flags of the pixels together.
   template <bool Zeroing>
-  __attribute__((noinline)) int split_row(const Row& row, int64_t first, int64_t step, int64_t pixels, uint16_t* to) const {
+  __attribute__((noinline)) int split_row(const Row& row, int64_t first, int64_t step, int64_t pixels,
+                                          uint16_t* to) const {
     Splitter<Zeroing> split{b.part_pitch, {}, {}};
     const T* from = row.first + first * row.pixel_stride;
     if (p.layout == Layout::channels_last) split_last(from, step * row.pixel_stride, pixels, to, split);

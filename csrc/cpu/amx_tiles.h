@@ -95,7 +95,8 @@ template <int Part> FC_INLINE void narrow_products(const NarrowRows& a, int64_t 
   tile_load<5>(a.group[3] + at, a.stride_bytes);
   tile_product<3, 1, 0>();
 }
-template <int Parts> __attribute__((noinline)) void accumulate_narrow(const NarrowRows& a, const TileColumns& b, int64_t count) {
+template <int Parts>
+__attribute__((noinline)) void accumulate_narrow(const NarrowRows& a, const TileColumns& b, int64_t count) {
   for (int64_t j = 0; j < count; j++) {
     const int64_t offset = a.offsets[j];
     const uint16_t* block = b.panel + b.offsets[j];

@@ -327,7 +327,8 @@ template <class T, int Parts> class AmxWeightGradient {
            for (int64_t q = 0; q < end; q += kAmxDepth)
              for (int64_t k = 0; k < count; k += kAmxRows)
                transpose_block(pixels + q, k, count - k, q + kAmxDepth < end,
-                               mine.dy + (first + k) / kAmxRows * p.dy_tile() + q / kAmxDepth * Parts * kAmxValues, largest);
+                               mine.dy + (first + k) / kAmxRows * p.dy_tile() + q / kAmxDepth * Parts * kAmxValues,
+                               largest);
          });
     note(largest, mine.largest + 1);
   }
@@ -424,7 +425,8 @@ template <class T, int Parts> class AmxWeightGradient {
         if (c < 0 || c >= u.cn) continue;
         float* column = sums(0, unit, tap) + c;
         for (int64_t i = 0; i < u.kn; i++)
-          column[i * p.chunk_c] += v * to_accumulator(dy_[index(s.K, s.out, n, u.group * p.K + u.k + i, o[0], o[1], o[2])]);
+          column[i * p.chunk_c] +=
+              v * to_accumulator(dy_[index(s.K, s.out, n, u.group * p.K + u.k + i, o[0], o[1], o[2])]);
       }
     });
   }

@@ -151,8 +151,9 @@ void solve(ConvAlgorithm algorithm, TapProblem p, const T* x, const T* weights, 
   const int64_t chunk_count = build_runs(p, b, direct_store, ws.runs, ws.chunks);
   const int64_t out_channels = p.groups * p.columns;
   const int64_t out_plane = high.out * wide.out;
+  const int64_t source_pixels = p.N * depth.source * high.source * wide.source;
   const bool far = b.in_place && p.taps() == 1 &&
-                   p.N * p.groups * p.channels * depth.source * high.source * wide.source * int64_t(sizeof(T)) > kFarBytes;
+                   source_pixels * p.groups * p.channels * int64_t(sizeof(T)) > kFarBytes;
 
   tap_slots(p, ws.slots);
   const WeightSource source{p.column_stride, p.channel_stride, p.kernel_taps(), p.channels, ws.slots};

@@ -136,7 +136,8 @@ const char* against_amx(const ConvShape& s, ConvOp op) {
   if (one_by_one(s)) {
     // Not a word about pixels where there is one: those of a linear layer are its batch.
     if (exact && (s.linear || s.out_space() == 1)) return "all weights would be split for what may be a single row";
-    if (channels < (amx_parts(s) == 1 ? kAmxHalfChannels : kAmxPointwiseChannels)) return "a 1x1 filter on so few channels is bound by memory";
+    if (channels < (amx_parts(s) == 1 ? kAmxHalfChannels : kAmxPointwiseChannels))
+      return "a 1x1 filter on so few channels is bound by memory";
     if (exact && columns < kAmxPointwiseColumns) return "too few output channels for the cost of splitting";
     if (exact && s.layout == Layout::channels_first && s.out_space() > 1 &&
         columns < (s.out_space() < kAmxFewPixels ? 2 : 1) * kAmxTransposedColumns)
