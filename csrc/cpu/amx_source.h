@@ -66,8 +66,7 @@ template <class T, int Parts> struct SourceBlock {
       std::memcpy(to, &v, sizeof v);
     }
     FC_INLINE bool huge() const {
-      return half ? Extremes::any_lane((Words)(Halves)(most >= uint16_t(range.most >> 16))) || met.huge(range)
-                  : met.huge(range);
+      return met.huge(range) || (half && Extremes::any_lane((Words)(Halves)(most >= uint16_t(range.most >> 16))));
     }
   };
 

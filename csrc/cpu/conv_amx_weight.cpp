@@ -75,7 +75,7 @@ template <class T, int Parts> class AmxWeightGradient {
     int64_t *x_offsets, *dy_offsets;
     const void** pointers;  // of a block's positions
     T* zeros;               // of a pixel's channels
-    uint32_t* largest;  // magnitude met so far, of x and of dy
+    uint32_t* largest;      // magnitude met so far, of x and of dy
   };
   Scratch scratch(int thread) const {
     char* at = threads_ + thread * p.thread_bytes;
@@ -211,8 +211,8 @@ template <class T, int Parts> class AmxWeightGradient {
     int64_t image, pixel, w0, step, width;  // pixel 0 of a line; positions are its pixels w0, w0 + step, ...
     bool inside;
   };
-  void point_at(const Line& line, const T* array, int64_t channels, int64_t channel, int64_t space,
-                           const Scratch& mine, const T** to) const {
+  void point_at(const Line& line, const T* array, int64_t channels, int64_t channel, int64_t space, const Scratch& mine,
+                const T** to) const {
     const T* from = array + (line.image * space + line.pixel) * channels + channel;
     for (int64_t j = 0, w = line.w0; j < p.row_positions; j++, w += line.step)
       to[j] = line.inside && w >= 0 && w < line.width ? from + w * channels : mine.zeros;
@@ -272,12 +272,9 @@ template <class T, int Parts> class AmxWeightGradient {
   template <class EachLine, class Put>
   FC_INLINE void fill(const T* array, int64_t channels, int64_t channel, int64_t count, int64_t space, int64_t end,
                       const Scratch& mine, EachLine&& each_line, Put&& put) const {
-    const auto clear = [&](auto** pointers, auto* zero) {
-      for (int64_t q = 0; q < end + kAmxRows; q++) pointers[q] = zero;
-    };
     if (last_) {
       const T** pointers = reinterpret_cast<const T**>(mine.pointers);
-      clear(pointers, mine.zeros);
+      for (int64_t q = 0; q < end + kAmxRows; q++) pointers[q] = mine.zeros;
       each_line([&](const Line& line, int64_t at) {
         point_at(line, array, channels, channel, space, mine, pointers + at);
       });
