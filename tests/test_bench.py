@@ -319,17 +319,17 @@ def test_cliffs_are_printed_and_written(monkeypatch, tmp_path, capsys):
     assert [row["met"] for row in json.loads((tmp_path / "c.json").read_text())["rows"]] == [False, True]
 
 
-def test_sweep_measures_every_algorithm(fast, kernel_backend, tmp_path, capsys):
+def test_sweep_measures_every_algorithm(fast, cpu_backend, tmp_path, capsys):
     file = tmp_path / "sweep.json"
     arguments = ["--sweep", "--quick", "--layer", "^googlenet-4a_1x1$", "--batch", "1", "--op", "conv"]
     assert cli.main([*arguments, "--precision", "high", "--json", str(file)]) == 0
     rows = json.loads(file.read_text())["rows"]
     assert [row["layout"] for row in rows] == ["nchw", "nhwc"]
     assert {"direct", "pointwise"} <= set(rows[0]["seconds"])
-    assert rows[0]["chosen"] == ("amx" if kernel_backend.isa().startswith("amx") else "pointwise")
+    assert rows[0]["chosen"] == ("amx" if cpu_backend.isa().startswith("amx") else "pointwise")
     assert all(row["loss"] >= 1 for row in rows)
     assert "of 2 rows" in capsys.readouterr().out
-    assert kernel_backend.get_conv_algorithm() == "" and fc.get_float32_precision() == "highest"
+    assert cpu_backend.get_conv_algorithm() == "" and fc.get_float32_precision() == "highest"
     with pytest.raises(ValueError, match="no convolution"):
         cli.main(["--sweep", "--op", "relu"])
 
