@@ -123,14 +123,31 @@ def test_overlapping_gradients_add_up_before_they_are_rounded(backend, dtype, st
 @pytest.mark.parametrize("kernel", [2, 3])
 def test_every_width_around_a_register(backend, kernel, stride):
     for width in (2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 18, 31, 32, 33, 34, 65):
-        shape, args = (3, 3, 7, max(width, kernel)), (kernel, stride, 0, 1, False, 2)
-        x = integers(shape, np.float32, width)
-        y64, index = reference.max_pool_forward(x.astype(np.float64), *args, "flat")
-        y, saved = backend.max_pool_forward(x, *args, "window")
-        checks.assert_exact(y, y64, np.float32)
-        dy = integers(y.shape, np.float32, 2)
-        dx64 = reference.max_pool_backward(dy.astype(np.float64), index, shape, *args)
-        checks.assert_exact(backend.max_pool_backward(dy, saved, shape, *args), dx64, np.float32)
+        for height in (6, 7):
+            check_window_taps(backend, (3, 3, height, max(width, kernel)), (kernel, stride, 0, 1, False, 2))
+
+
+@pytest.mark.parametrize("args", [(2, 2, 0, 1, False, 2), (3, 2, 1, 1, False, 2), (3, 1, 1, 1, False, 2)], ids=str)
+def test_tasks_keep_to_their_rows(kernel_backend, args):
+    """Short rows are stored as whole registers, which must not reach into what another thread stores."""
+    before = kernel_backend.get_num_threads()
+    try:
+        kernel_backend.set_num_threads(3)
+        for width in (5, 6, 7, 13, 14, 15):
+            check_window_taps(kernel_backend, (2, 150, 28, width), args)
+    finally:
+        kernel_backend.set_num_threads(before)
+
+
+def check_window_taps(backend, shape, args):
+    x = integers(shape, np.float32, shape[-1])
+    y64, index = reference.max_pool_forward(x.astype(np.float64), *args, "flat")
+    y, saved = backend.max_pool_forward(x, *args, "window")
+    checks.assert_exact(y, y64, np.float32)
+    checks.assert_same_bits(backend.max_pool_forward(x, *args, "none"), y)
+    dy = integers(y.shape, np.float32, 2)
+    dx64 = reference.max_pool_backward(dy.astype(np.float64), index, shape, *args)
+    checks.assert_exact(backend.max_pool_backward(dy, saved, shape, *args), dx64, np.float32)
 
 
 @pytest.mark.parametrize("dtype", checks.DTYPES, ids=checks.dtype_name)

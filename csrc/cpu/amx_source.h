@@ -2,6 +2,7 @@
 // those that are not plain (amx_split.h).
 #pragma once
 #include "conv_amx.h"
+#include "lanes.h"
 
 namespace fastconv::cpu::FC_ISA {
 namespace {

@@ -152,7 +152,7 @@ template <class T> class ChannelRows {
     for (int64_t c = 0; c < channels; c++, dst += channel_step, row += row ? channel_stride : 0)
       if (!short_) pack_row<T>(row, size_, end_, first_, width_, step_, pitch_, dst);
       else if (!row) zero_fill(dst, width_);
-      else for (int64_t i = 0; i < registers; i++) store(dst + i * L, load_span(row, span_[i], Vec<A>{}));
+      else for (int64_t i = 0; i < registers; i++) store(dst + i * L, load_span(row, span_[i]));
   }
 
  private:

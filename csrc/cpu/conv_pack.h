@@ -3,6 +3,7 @@
 // in and rounded once on the way out.
 #pragma once
 #include "epilogue.h"
+#include "lanes.h"
 
 namespace fastconv::cpu::FC_ISA {
 namespace {
@@ -109,18 +110,23 @@ struct WeightSource {
 template <class T, class A>
 FC_INLINE int64_t pack_one_tap(const T* w, int64_t column_stride, int64_t channels, int64_t width, A* panel) {
   constexpr int lanes = kLanes<A>;
+  // Whole cache lines of a row: of rows a power of two apart, few stay in L1 until their next turn.
+  constexpr int line = lanes > 64 / int(sizeof(T)) ? lanes : 64 / int(sizeof(T));
   int64_t c = 0;
-  for (; c + lanes <= channels; c += lanes) {
-    Vec<A> r[lanes];
+  for (; c + line <= channels; c += line)
+#pragma GCC unroll 4
+    for (int part = 0; part < line; part += lanes) {
+      Vec<A> r[lanes];
 #pragma GCC unroll 16
-    for (int i = 0; i < lanes; i++) {
-      __builtin_prefetch(w + i * column_stride + c + 4 * lanes);
-      r[i] = load(w + i * column_stride + c);
+      for (int i = 0; i < lanes; i++) {
+        const T* row = w + i * column_stride + c + part;
+        if (part == 0) __builtin_prefetch(row + 4 * line);
+        r[i] = load(row);
+      }
+      transpose<A>(r);
+#pragma GCC unroll 16
+      for (int i = 0; i < lanes; i++) store(panel + (c + part + i) * width, r[i]);
     }
-    transpose<A>(r);
-#pragma GCC unroll 16
-    for (int i = 0; i < lanes; i++) store(panel + (c + i) * width, r[i]);
-  }
   return c;
 }
 
@@ -159,6 +165,27 @@ void pack_panel(const T* w, const WeightSource& s, int64_t columns, int64_t widt
         }
       }
     }
+  }
+}
+
+// A matrix whose rows are reduction steps, `pitch` apart -> panels of `width` columns, `panel_pitch` apart: whole rows of
+// it at a time, as neighbours in a column may be pages apart. Missing columns are zero; a last panel of at most kLanes
+// is that narrow.
+template <class T, class A>
+void pack_rows(const T* w, int64_t pitch, int64_t steps, int64_t columns, int64_t width, A* panels, int64_t panel_pitch) {
+  constexpr int lanes = kLanes<A>;
+  constexpr int64_t kRowsAhead = 4;
+  for (int64_t c = 0; c < steps; c++, w += pitch) {
+    A* panel = panels;
+    int64_t k = 0;
+    for (; k + width <= columns; k += width, panel += panel_pitch)
+      for (int64_t j = 0; j < width; j += lanes) {
+        __builtin_prefetch(w + kRowsAhead * pitch + k + j);
+        store(panel + c * width + j, load(w + k + j));
+      }
+    const int64_t left = columns - k, narrow = left > lanes ? width : lanes;
+    for (int64_t j = 0; left > 0 && j < narrow; j += lanes)
+      store(panel + c * narrow + j, load_up_to(w + k + j, left - j));
   }
 }
 

@@ -1,5 +1,6 @@
 // Depthwise geometry: which source positions the taps of a filter read, for a convolution and for its input gradient.
 #pragma once
+#include "lanes.h"
 #include "parallel.h"
 
 namespace fastconv::cpu::FC_ISA {

@@ -10,11 +10,20 @@ struct Divisor {
   Axis axis[3];
   bool include_pad;
   int64_t override_value;
+  bool same = true;   // for all windows
+  double value = 1;   // of the first
 
   explicit Divisor(const PoolShape& s)
       : axis{axis_of(s, 0), axis_of(s, 1), axis_of(s, 2)},
         include_pad(s.count_include_pad),
-        override_value(s.divisor_override) {}
+        override_value(s.divisor_override) {
+    for (int d = 0; d < 3; d++) {
+      const double first = factor(d, 0);
+      value *= first;
+      // Windows are cut off at the ends only: between two whole ones all are whole.
+      same &= first == factor(d, s.out[d] - 1) && (override_value || s.out[d] <= 2 || first == double(s.kernel[d]));
+    }
+  }
   double factor(int d, int64_t i) const {
     if (override_value) return d == 0 ? double(override_value) : 1.0;
     const Axis& a = axis[d];
@@ -109,6 +118,7 @@ struct Share {
 
 // Divisors of the windows q, q + 1, ...: `rows` (depth and height) times the factor along the width.
 template <class A> FC_INLINE Vec<A> divisors(const Divisor& divisor, double rows, int64_t q) {
+  if (divisor.same) return broadcast<A>(A(divisor.value));
   const int64_t last = min_of(q + kLanes<A>, divisor.axis[2].out) - 1;
   const double factor = divisor.factor(2, q);
   // Windows are cut off at the ends of a row only.
@@ -128,7 +138,7 @@ template <class T, Mean mean> struct WindowSum {
   PoolShape s;
   T* y;
   Divisor divisor;
-  A taps;  // of a whole window
+  A whole;  // taps of a window
 
   static State start() { return State{}; }
   static FC_INLINE Vec<A> value(Vec<A> v) { return mean == Mean::power_2 ? v * v : v; }
@@ -136,7 +146,7 @@ template <class T, Mean mean> struct WindowSum {
   static FC_INLINE void merge(State& state, const State& row, int64_t) { state += row; }
   FC_INLINE Vec<A> finish(Vec<A> sum, Vec<A> by) const {
     if (mean == Mean::average) return sum / by;
-    sum *= taps / by;
+    sum *= whole / by;
     if (mean == Mean::power_1) return sum;
     A lane[kLanes<A>];
     std::memcpy(lane, &sum, sizeof sum);
@@ -145,19 +155,22 @@ template <class T, Mean mean> struct WindowSum {
   }
   FC_INLINE double rows(const OutputRow& row) const { return divisor.factor(0, row.o) * divisor.factor(1, row.p); }
   FC_INLINE void put(const OutputRow& row, int64_t q, const State& state) const {
-    store_up_to(y + row.start + q, finish(state, divisors<A>(divisor, rows(row), q)), s.out[2] - q);
+    const Vec<A> by = divisors<A>(divisor, divisor.same ? 0 : rows(row), q);
+    store_up_to(y + row.start + q, finish(state, by), row.room - q);
   }
   FC_INLINE void put(const OutputRow& row, int64_t q, Range, int64_t c, const State& state) const {
-    const A by = A(rows(row) * divisor.factor(2, q));
+    const A by = A(divisor.same ? divisor.value : rows(row) * divisor.factor(2, q));
     store_up_to(y + row.start + q * s.C + c, finish(state, broadcast<A>(by)), s.C - c);
   }
 };
-template <class T, Mean mean, int stride, int taps> struct WindowSumInRows : WindowSum<T, mean> {
+template <class T, Mean mean, int stride, int tap_count> struct WindowSumInRows : WindowSum<T, mean> {
   using A = Accumulator<T>;
   Axis width;
-  struct Block : RowTaps<A, stride, taps> {
-    Block(const WindowSumInRows& op, int64_t q) : RowTaps<A, stride, taps>(op.width, q) {}
+  struct Block : RowTaps<A, stride, tap_count> {
+    Block(const WindowSumInRows& op, int64_t q) : RowTaps<A, stride, tap_count>(op.width, q) {}
   };
+  static constexpr int taps = tap_count;
+  bool alike() const { return this->divisor.same; }
   static FC_INLINE int64_t code(int64_t, int64_t) { return 0; }
   static FC_INLINE Vec<A> row(const T* line, const Block& block) {
     Vec<A> sum{};
@@ -187,11 +200,11 @@ void sum_vectors(const PoolShape& s, const T* x, T* y, const Divisor& divisor, C
 struct Covering {
   Range o, p;
   bool uniform;
-  double rows;  // the factor of the first
+  double rows;  // the factor of the first, where it is not the same for all
 };
 FC_INLINE Covering covering(const Divisor& divisor, int64_t d, int64_t h) {
   Covering c{divisor.axis[0].windows(d), divisor.axis[1].windows(h), true, 1};
-  if (c.o.size() < 1 || c.p.size() < 1) return c;
+  if (divisor.same || c.o.size() < 1 || c.p.size() < 1) return c;
   c.rows = divisor.factor(0, c.o.lo) * divisor.factor(1, c.p.lo);
   for (int64_t o = c.o.lo; o < c.o.hi; o++)
     for (int64_t p = c.p.lo; p < c.p.hi; p++) c.uniform &= divisor.factor(0, o) * divisor.factor(1, p) == c.rows;
@@ -218,7 +231,7 @@ FC_INLINE void spread_lines(const Axis& width, const A* lines, int64_t pitch, in
           const int64_t odd = stride == 1 ? 0 : (tap - width.pad) & 1;
           const Span<A> span((w + odd + width.pad - tap) / stride, width.out);
 #pragma GCC unroll 4
-          for (int64_t i = 0; i < group; i++) sum[e][i] += load_span<A>(line[i], span, Vec<A>{});
+          for (int64_t i = 0; i < group; i++) sum[e][i] += load_span<A>(line[i], span);
         }
 #pragma GCC unroll 4
       for (int64_t i = 0; i < group; i++) {
@@ -293,6 +306,7 @@ template <class T>
 void average_backward_channels_last(const PoolShape& shape, const T* dy, T* dx, const Divisor& by, Context& ctx) {
   using A = Accumulator<T>;
   constexpr int64_t lanes = kLanes<A>;
+  constexpr int group = 4;  // vectors of channels at once: the loop over windows is paid once for them
   const double bytes = double(shape.in[2] + shape.out[2]) * double(shape.C) * sizeof(T);
   for_row_blocks<FlushDenormals>(
       ctx, shape.N * shape.in[0] * shape.in[1], 0, bytes,
@@ -306,22 +320,42 @@ void average_backward_channels_last(const PoolShape& shape, const T* dy, T* dx, 
       const T* image = dy + at.n * s.out_space() * s.C;
       for (int64_t w = 0; w < width.in; w++) {
         const Range q = width.windows(w);
-        double factor = 1;
         bool uniform = rows.uniform;
-        if (q.size() > 0) factor = divisor.factor(2, q.lo);
-        for (int64_t i = q.lo; i < q.hi; i++) uniform &= divisor.factor(2, i) == factor;
-        const Vec<A> all = broadcast<A>(A(rows.rows * factor));
-        T* out = dx + (row * width.in + w) * s.C;
-        for (int64_t c = 0; c < s.C; c += lanes) {
-          Vec<A> sum{};
+        double factor = divisor.value;
+        if (!divisor.same && q.size() > 0) {
+          factor = divisor.factor(2, q.lo);
+          for (int64_t i = q.lo; i < q.hi; i++) uniform &= divisor.factor(2, i) == factor;
+          factor *= rows.rows;
+        }
+        const Vec<A> all = broadcast<A>(A(factor));
+        T* const out = dx + (row * width.in + w) * s.C;
+        if (uniform && rows.o.size() == 1 && rows.p.size() == 1 && q.size() == 1) {
+          const T* from = image + ((rows.o.lo * s.out[1] + rows.p.lo) * width.out + q.lo) * s.C;
+          int64_t c = 0;
+          for (; c + lanes <= s.C; c += lanes) store(out + c, load(from + c) / all);
+          if (c < s.C) store_partial(out + c, load_partial(from + c, s.C - c) / all, s.C - c);
+          continue;
+        }
+        const auto channels = [&](auto size, int64_t c) __attribute__((always_inline)) {
+          constexpr int n = decltype(size)::taps;
+          Vec<A> sum[n] = {};
           for (int64_t o = rows.o.lo; o < rows.o.hi; o++)
             for (int64_t p = rows.p.lo; p < rows.p.hi; p++)
               for (int64_t i = q.lo; i < q.hi; i++) {
-                const Vec<A> v = load_up_to(image + ((o * s.out[1] + p) * width.out + i) * s.C + c, s.C - c);
-                sum += uniform ? v : v / A(divisor.factor(0, o) * divisor.factor(1, p) * divisor.factor(2, i));
+                const T* from = image + ((o * s.out[1] + p) * width.out + i) * s.C + c;
+                const A own = uniform ? A(1) : A(divisor.factor(0, o) * divisor.factor(1, p) * divisor.factor(2, i));
+#pragma GCC unroll 4
+                for (int u = 0; u < n; u++) {
+                  const Vec<A> v = n > 1 ? load(from + u * lanes) : load_up_to(from, s.C - c);
+                  sum[u] += uniform ? v : v / own;
+                }
               }
-          store_up_to(out + c, uniform ? sum / all : sum, s.C - c);
-        }
+#pragma GCC unroll 4
+          for (int u = 0; u < n; u++) store_up_to(out + c + u * lanes, uniform ? sum[u] / all : sum[u], s.C - c);
+        };
+        int64_t c = 0;
+        for (; c + group * lanes <= s.C; c += group * lanes) channels(Form<0, group>(), c);
+        for (; c < s.C; c += lanes) channels(Form<0, 1>(), c);
       }
     }
   });

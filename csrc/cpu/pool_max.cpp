@@ -77,18 +77,20 @@ template <class T> struct Largest {
   static FC_INLINE void add(State& state, Vec<A> values, int64_t, int64_t, int64_t) { state = max_nan(state, values); }
   static FC_INLINE void merge(State& state, const State& row, int64_t) { state = max_nan(state, row); }
   FC_INLINE void put(const OutputRow& row, int64_t q, const State& state) const {
-    store_up_to(y + row.start + q, state, s.out[2] - q);
+    store_up_to(y + row.start + q, state, row.room - q);
   }
   FC_INLINE void put(const OutputRow& row, int64_t q, Range, int64_t c, const State& state) const {
     store_up_to(y + row.start + q * s.C + c, state, s.C - c);
   }
 };
-template <class T, int stride, int taps> struct LargestInRows : Largest<T> {
+template <class T, int stride, int tap_count> struct LargestInRows : Largest<T> {
   using A = Accumulator<T>;
+  static constexpr int taps = tap_count;
   Axis width;
   struct Block : RowTaps<A, stride, taps> {
     Block(const LargestInRows& op, int64_t q) : RowTaps<A, stride, taps>(op.width, q) {}
   };
+  static bool alike() { return true; }
   static FC_INLINE int64_t code(int64_t, int64_t) { return 0; }
   static FC_INLINE Vec<A> row(const T* line, const Block& block) {
     Vec<A> best = Largest<T>::start();
@@ -137,7 +139,7 @@ template <class T> struct LargestAndTap {
            k * step[2];
   }
   FC_INLINE void put(const OutputRow& row, int64_t q, const State& state) const {
-    const int64_t n = min_of(s.out[2] - q, kLanes<A>);
+    const int64_t n = min_of(row.room - q, kLanes<A>);
     store_up_to(y + row.start + q, state.value, n);
     put_codes(row.start + q, state.code, n, first(row, q, 0), index.kind == Indices::flat ? s.stride[2] : 0);
   }
@@ -158,9 +160,10 @@ template <class T> struct LargestAndTap {
     for (int64_t i = 0; i < n; i++) index.put(at + i, base + i * slope + values[i]);
   }
 };
-template <class T, int stride, int taps> struct LargestAndTapInRows : LargestAndTap<T> {
+template <class T, int stride, int tap_count> struct LargestAndTapInRows : LargestAndTap<T> {
   using A = Accumulator<T>;
   using State = typename LargestAndTap<T>::State;
+  static constexpr int taps = tap_count;
   Axis width;
   LargestAndTapInRows(const PoolShape& s, T* y, const IndexOutput& index)
       : LargestAndTap<T>(s, y, index), width(axis_of(s, 2)) {}
@@ -173,6 +176,7 @@ template <class T, int stride, int taps> struct LargestAndTapInRows : LargestAnd
         first[i] = Lane<A>(op.width.taps(q + i).lo) * factor;
     }
   };
+  bool alike() const { return this->index.kind == Indices::window; }
   static FC_INLINE State row(const T* line, const Block& block) {
     State state{LargestAndTap<T>::start().value, block.first};
     block.each(line, state.value, [&](int64_t k, Vec<A> v) {

@@ -106,7 +106,7 @@ void scatter_tiles(const PoolShape& s, const T* dy, const std::uint8_t* taps, T*
   using A = Accumulator<T>;
   fill_tiles<T, KeepDenormals>(s, dx, sizeof(T) + 1, ctx, [=](int64_t at, int64_t n) {
     const Vec<A> v = load_up_to(dy + at, n);
-    const Mask<A> tap = load_bytes_within<A>(taps + at, 0, n);
+    const Mask<A> tap = n >= kLanes<A> ? load_bytes<A>(taps + at) : load_bytes_within<A>(taps + at, 0, n);
     Tile<A> tile;
 #pragma GCC unroll 4
     for (int k = 0; k < 4; k++) tile.at[k / 2][k % 2] = tap == Mask<A>{} + Lane<A>(k) ? v : Vec<A>{};
@@ -204,7 +204,7 @@ void gather_channels_first(const PoolShape& shape, const T* dy, const std::uint8
             for (int64_t k = width.kernel - 1 - e; k >= 0; k -= stride)
               for (int j = sources[i]; j < sources[i + 1]; j++) {
                 const Mask<A> tap = load_bytes_span<A>(chosen + source[j].at, span[k]);
-                const Vec<A> v = load_span(values + source[j].at, span[k], Vec<A>{});
+                const Vec<A> v = load_span(values + source[j].at, span[k]);
                 sum[e] += tap == Mask<A>{} + Lane<A>(source[j].tap + k) ? v : Vec<A>{};
               }
           T* to = out + (row + i) * width.in + w;
@@ -247,16 +247,17 @@ void gather_channels_last(const PoolShape& shape, const T* dy, const std::uint8_
             source[sources++] = {(image + line[i].at * width.out + q) * channels, line[i].tap + k};
         }
         T* out = dx + (row * width.in + w) * channels;
-        for (int64_t c = 0; c < channels; c += lanes) {
-          const int64_t n = channels - c;
+        const auto gather = [&](int64_t c, auto size) __attribute__((always_inline)) {
           Vec<A> sum{};
           for (int i = 0; i < sources; i++) {
-            const std::uint8_t* chosen = taps + source[i].at + c;
-            const Mask<A> tap = load_bytes_within<A>(chosen, 0, n);
-            sum += tap == Mask<A>{} + Lane<A>(source[i].tap) ? load_up_to(dy + source[i].at + c, n) : Vec<A>{};
+            const Mask<A> tap = load_bytes<A>(taps + source[i].at + c, size);
+            sum += tap == Mask<A>{} + Lane<A>(source[i].tap) ? load(dy + source[i].at + c, size) : Vec<A>{};
           }
-          store_up_to(out + c, sum, n);
-        }
+          store(out + c, sum, size);
+        };
+        int64_t c = 0;
+        for (; c + lanes <= channels; c += lanes) gather(c, Whole());
+        if (c < channels) gather(c, Part{channels - c});
       }
     }
   });

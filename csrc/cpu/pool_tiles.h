@@ -17,8 +17,9 @@ template <class A> struct Tile {
   Vec<A> at[2][2];
 };
 
-// dx = tile(at, n) of n windows from element `at` of dy on (lanes behind them: anything), zeros where no window is.
-// window_bytes: what tile reads for a window.
+// dx = tile(at, n) of the windows from element `at` of dy on, where dy has n elements or more than kLanes; zeros where no
+// window is. window_bytes: what tile reads for a window. A row of no more than kLanes windows is stored as whole
+// registers where what spills over is written afterwards.
 template <class T, class Scope, class F>
 FC_INLINE void fill_tiles(const PoolShape& shape, T* dx, std::size_t window_bytes, Context& ctx, F&& tile_of) {
   using A = Accumulator<T>;
@@ -30,6 +31,9 @@ FC_INLINE void fill_tiles(const PoolShape& shape, T* dx, std::size_t window_byte
     const int64_t height = shape.in[1], width = shape.in[2], rows = shape.out[1], windows = shape.out[2];
     const auto tile = tile_of;  // a copy: the compiler need not assume that a store changes it
     int64_t plane = first / rows, p = first % rows;
+    const int64_t all = shape.N * shape.C * shape.out_space();
+    const T* const end = dx + ((last - 1) / rows * height + 2 * ((last - 1) % rows) + 2) * width;  // of the task's tiles
+    const bool narrow = windows <= lanes;
     // Where two rows of windows fit one register: the lanes of the tile's two columns that make a row of dx.
     Mask<A> row_of[2];
     for (int k = 0; k < 2; k++)
@@ -38,15 +42,16 @@ FC_INLINE void fill_tiles(const PoolShape& shape, T* dx, std::size_t window_byte
       T* to = dx + (plane * height + 2 * p) * width;
       int64_t done = 1;
       if (2 * windows <= lanes && row + 1 < last && p + 1 < rows) {
-        const Tile<A> t = tile(row * windows, 2 * windows);
+        const Tile<A> t = tile(row * windows, all - row * windows);
         done = 2;
 #pragma GCC unroll 4
         for (int k = 0; k < 4; k++)
           store_up_to(to + k * width, __builtin_shuffle(t.at[k % 2][0], t.at[k % 2][1], row_of[k / 2]), 2 * windows);
       } else {
         for (int64_t q = 0; q < windows; q += lanes) {
-          const Tile<A> t = tile(row * windows + q, min_of(lanes, windows - q));
-          const int64_t n = 2 * (windows - q);
+          const Tile<A> t = tile(row * windows + q, all - row * windows - q);
+          const bool spills = narrow && to + width + 2 * lanes <= end;
+          const int64_t n = spills ? 2 * round_up(windows, lanes / 2) : 2 * (windows - q);
 #pragma GCC unroll 2
           for (int r = 0; r < 2; r++) {
             store_up_to(to + r * width + 2 * q, interleave_low<A>(t.at[r][0], t.at[r][1]), n);

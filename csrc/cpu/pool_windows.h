@@ -1,5 +1,6 @@
 // What all pooling kernels share: where a window lies, how work is cut into tasks, loads past the ends of a row.
 #pragma once
+#include "lanes.h"
 #include "parallel.h"
 
 namespace fastconv::cpu::FC_ISA {

@@ -3,7 +3,7 @@
 // x panel: [pixel][m], m consecutive channels; dy panel: [pixel][NR], NR output channels. One filter tap is one offset
 // into the x panel, so a panel that holds the padded input of a block serves all its taps.
 #pragma once
-#include "vec.h"
+#include "lanes.h"
 
 namespace fastconv::cpu::FC_ISA {
 namespace {
