@@ -39,6 +39,17 @@ BLOCKS = [
     conv("many_groups", (2, 68, 5, 5), (51, 4, 3, 3), 1, 1, 1, 17),
     conv("volume", (2, 5, 6, 7, 8), (9, 5, 3, 2, 3), (2, 1, 1), 1),
 ]
+# 1x1: a product of matrices, whose operands change places, and which is added up in dw where that is large or short.
+PRODUCTS = [
+    conv(f"C{c}_K{k}_1x1", (2, c, 5, 7), (k, c, 1, 1))
+    for c, k in [(1, 1), (3, 40), (40, 3), (7, 7), (8, 65), (65, 8), (16, 33), (33, 16), (70, 37), (64, 96)]
+] + [
+    conv("several_blocks_1x1", (2, 33, 19, 31), (40, 33, 1, 1)),
+    conv("large_1x1", (1, 730, 5, 3), (811, 730, 1, 1)),
+    conv("large_of_several_blocks_1x1", (1, 800, 27, 21), (700, 800, 1, 1)),
+    conv("groups_1x1", (3, 57, 6, 6), (75, 19, 1, 1), groups=3),
+    conv("large_groups_1x1", (1, 1500, 3, 3), (1400, 750, 1, 1), groups=2),
+]
 DEPTHWISE = [
     conv("bands_of_rows", (1, 3, 300, 7), (3, 1, 3, 3), 1, 1, 1, 3),
     conv("bands_of_columns", (1, 2, 3, 1300), (2, 1, 3, 5), (1, 2), 2, 1, 2),
@@ -58,7 +69,7 @@ def in_layouts(*arrays):
     yield tuple(np.moveaxis(np.ascontiguousarray(np.moveaxis(a, 1, -1)), -1, 1) for a in arrays)
 
 
-@pytest.mark.parametrize("case", [*TILES, *BLOCKS], ids=str)
+@pytest.mark.parametrize("case", [*TILES, *BLOCKS, *PRODUCTS], ids=str)
 def test_weight_gradient_is_exact(backend, case):
     rng = np.random.default_rng(31)
     x, dy = integers(rng, case.x_shape, float32), integers(rng, case.y_shape, float32)

@@ -4,6 +4,10 @@
 // adds register tiles of sums to its accumulator. Large weights are split over tasks by channels, small ones by blocks:
 // then each of `partitions` runs of blocks has an accumulator of its own, and these are added up in order at the end.
 // All of it follows from the shape alone, so the bits do not depend on the number of threads.
+//
+// A tile's rows are input channels and its columns output channels, which are turned round as they are stored. The
+// gradient of a 1x1 filter is a product of matrices, dy^T x, in which x and dy may change places: then a tile lies as dw
+// does, and goes there at once where a task is the only one that adds to it.
 #include "conv_backward_weight.h"
 
 #include "conv_depthwise.h"
@@ -27,6 +31,8 @@ constexpr double kTaskFlops = 1e6;
 
 struct Plan {
   ConvShape s;
+  bool product;                // x and dy, and with them C and K, have changed places
+  bool direct;                 // whole tiles are added up in dw
   int64_t C, K;                // of one group
   int64_t fold;                // filter columns that share a register tile with the channels: S, or 1
   int64_t rows_of_tap;         // rows of dw a tap: fold * C
@@ -85,10 +91,17 @@ void plan_blocks(Plan& p) {
 Plan make_plan(const ConvShape& shape, int threads) {
   Plan p{};
   p.s = shape;
-  merge_pixels(p.s);
+  const bool wide = shape.dtype == DType::f64;
+  const int64_t item = wide ? 8 : 4, lanes = wide ? kLanes<double> : kLanes<float>;
+  // Not where it would leave a tile's registers empty.
+  p.product = merge_pixels(p.s) && shape.group_in() >= min_of(shape.group_out(), 2 * lanes);
+  if (p.product) {
+    const int64_t inputs = p.s.C;
+    p.s.C = p.s.K;
+    p.s.K = inputs;
+  }
   const ConvShape& s = p.s;
-  const bool wide = s.dtype == DType::f64;
-  const int64_t item = wide ? 8 : 4, lanes = wide ? kLanes<double> : kLanes<float>, R = s.kernel[1], S = s.kernel[2];
+  const int64_t R = s.kernel[1], S = s.kernel[2];
   p.C = s.group_in();
   p.K = s.group_out();
   p.width = p.K <= lanes ? lanes : 2 * lanes;
@@ -112,6 +125,11 @@ Plan make_plan(const ConvShape& shape, int threads) {
   const int64_t affordable = kPartitionBytes / (p.pairs_chunk * pair_bytes);
   p.partitions = max_of(1, min_of(min_of(affordable, kMostPartitions), min_of(p.blocks, most_tasks)));
 
+  p.direct = p.product && p.partitions == 1 && (wide || s.dtype == DType::f32);
+  if (p.direct) {
+    p.rows_chunk = p.rows_of_tap;
+    p.pairs_chunk = p.pairs;
+  }
   p.rows_task = p.fold > 1 ? p.rows_chunk : min_of(p.rows_chunk, max_of(kTileRows, kPanelValues / p.panel_pixels()));
   p.pairs_task = min_of(p.pairs_chunk, max_of(1, kPanelValues / (p.block_pixels() * p.width)));
   for (;;) {
@@ -132,7 +150,7 @@ Plan make_plan(const ConvShape& shape, int threads) {
   const int64_t slack = (ceil_div(channels, kTileRows) + 1) * 2 * lanes;
   p.x_values = round_up(p.panel_pixels() * channels + slack, 16);
   p.dy_values = round_up(min_of(p.pairs_task, p.k_tiles) * p.block_pixels() * p.width, 16);
-  p.sum_values = round_up(p.partitions * p.pairs_chunk * pair_bytes / item, 16);
+  p.sum_values = round_up(p.direct ? s.G * p.rows_of_tap * p.width : p.partitions * p.pairs_chunk * pair_bytes / item, 16);
   const int64_t left = kWorkspaceBytes - p.sum_values * item;
   p.team = int(max_of(1, min_of(threads, left / int64_t(p.thread_bytes(std::size_t(item))))));
   return p;
@@ -165,9 +183,12 @@ template <class T> class WeightGradient {
             const int64_t rows = task % row_blocks, pairs = task / row_blocks % pair_blocks;
             accumulate(task / row_blocks / pair_blocks, pairs * p.pairs_task, rows * p.rows_task, thread);
           });
+          if (p.direct && p.K % p.width == 0) continue;
           const int64_t parts = ceil_div(values_of_filter(), kStoreValues);
-          parallel_for(p.team, pairs_ * parts,
-                       [&](int64_t task, int) { finish(task / parts, task % parts * kStoreValues); });
+          parallel_for(p.team, pairs_ * parts, [&](int64_t task, int) {
+            if (p.product) finish_rows(task / parts, task % parts * kStoreValues);
+            else finish(task / parts, task % parts * kStoreValues);
+          });
         }
   }
 
@@ -186,7 +207,13 @@ template <class T> class WeightGradient {
   };
 
   A* sums(int64_t partition, int64_t pair, int64_t tap, int64_t row) const {
+    if (p.direct) pair = (pair0_ + pair) / p.k_tiles;  // the last one of each group, which may not be whole
     return sums_ + (((partition * pairs_ + pair) * taps_ + tap) * rows_ + row) * p.width;
+  }
+  // Row `row` of the chunk, from the first of a pair's columns on, of the product.
+  T* product_row(int64_t pair, int64_t row) const {
+    const int64_t group = (pair0_ + pair) / p.k_tiles, k_tile = (pair0_ + pair) % p.k_tiles;
+    return dw_ + (group * p.C + row0_ + row) * p.K + k_tile * p.width;
   }
   // Values of one output channel's filter that this chunk computes.
   int64_t values_of_filter() const { return rows_ * taps_; }
@@ -237,6 +264,11 @@ template <class T> class WeightGradient {
         g.pitch = p.fold > 1 ? p.C : m;
         g.step = p.joint_cols ? s.stride[2] * g.pitch : g.pitch;
         const TileSums<A> kernel = outputs > L ? tile_kernel<A, 2>(m) : tile_kernel<A, 1>(m);
+        if constexpr (sizeof(T) == sizeof(A))
+          if (p.direct && outputs >= p.width) {
+            kernel(g, x, dy, product_row(i, row + from), p.K, first);
+            continue;
+          }
         for (int64_t r = r0; r < r1; r++)
           for (int64_t c = c0; c < c1; c++) {
             const int64_t tap = tap_of(r, c);
@@ -373,6 +405,21 @@ template <class T> class WeightGradient {
     }
   }
 
+  // The same for a product, whose tiles lie as dw does.
+  void finish_rows(int64_t pair, int64_t start) const {
+    const int64_t columns = min_of(p.width, p.K - (pair0_ + pair) % p.k_tiles * p.width);
+    if (p.direct && columns == p.width) return;
+    for (int64_t row = start; row < min_of(start + kStoreValues, rows_); row++) {
+      T* const out = product_row(pair, row);
+      const A* const from = sums(0, pair, 0, row);
+      for (int64_t k = 0; k < columns; k += L) {
+        Vec<A> v = load(from + k);
+        for (int64_t part = 1; part < p.partitions; part++) v += load(from + part * pairs_ * rows_ * p.width + k);
+        store_up_to(out + k, v, columns - k);
+      }
+    }
+  }
+
   const Plan& p;
   const ConvShape& s;
   const T *dy_, *x_, *dy_end_, *x_end_;
@@ -413,7 +460,9 @@ void conv_backward_weight(const ConvShape& s, const void* dy, const void* x, voi
   if (!workspace) return;
   with_type(s.dtype, [&](auto zero) {
     typedef decltype(zero) T;
-    WeightGradient<T>(plan, static_cast<const T*>(dy), static_cast<const T*>(x), static_cast<T*>(dw)).run(workspace);
+    const T *from_dy = static_cast<const T*>(dy), *from_x = static_cast<const T*>(x);
+    const T *rows = plan.product ? from_dy : from_x, *columns = plan.product ? from_x : from_dy;
+    WeightGradient<T>(plan, columns, rows, static_cast<T*>(dw)).run(workspace);
   });
 }
 

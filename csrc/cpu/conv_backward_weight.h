@@ -6,10 +6,11 @@
 namespace fastconv::cpu::FC_ISA {
 namespace {
 
-// A 1x1 filter sees no rows: the pixels of an image, and channels-last those of the batch, are one line.
-FC_INLINE void merge_pixels(ConvShape& s) {
+// A 1x1 filter sees no rows: the pixels of an image, and channels-last those of the batch, are one line. Whether it is
+// one: the gradient is then a product of two matrices.
+FC_INLINE bool merge_pixels(ConvShape& s) {
   for (int d = 0; d < 3; d++)
-    if (s.kernel[d] != 1 || s.stride[d] != 1 || s.pad[d] != 0 || s.in[d] != s.out[d]) return;
+    if (s.kernel[d] != 1 || s.stride[d] != 1 || s.pad[d] != 0 || s.in[d] != s.out[d]) return false;
   std::int64_t pixels = s.out_space();
   if (s.layout == Layout::channels_last) {
     pixels *= s.N;
@@ -17,6 +18,7 @@ FC_INLINE void merge_pixels(ConvShape& s) {
   }
   s.in[0] = s.in[1] = s.out[0] = s.out[1] = 1;
   s.in[2] = s.out[2] = pixels;
+  return true;
 }
 
 }  // namespace

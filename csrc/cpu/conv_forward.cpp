@@ -169,14 +169,23 @@ void solve(ConvAlgorithm algorithm, TapProblem p, const T* x, const T* weights, 
   const auto panel_width = [&](int64_t columns) {
     return b.panel_columns == kTileColumns<A> && columns > kLanes<A> ? kTileColumns<A> : kLanes<A>;
   };
-  // Panel u from reduction step `step` on: all of it, or as many steps as a task's own panels hold.
-  const auto pack = [&](int64_t u, int64_t step, A* panel) {
+  // Weights of neighbouring output channels that are neighbours: several panels at a time.
+  const bool by_rows = p.kernel_taps() == 1 && p.column_stride == 1;
+  // `count` panels of a group, u and those behind it, from reduction step `step` on: all of it, or as many steps as a
+  // task's own panels hold.
+  const auto pack = [&](int64_t u, int64_t count, int64_t step, A* panels, int64_t panel_pitch) {
     const int64_t group = u / b.panels_per_group, k0 = u % b.panels_per_group * b.panel_columns;
-    const int64_t columns = min_of(b.panel_columns, p.columns - k0);
     WeightSource part = source;
     if (b.own_panels && b.own_steps < p.depth()) part.channels = min_of(b.own_steps, p.depth() - step);
-    pack_panel<T, A>(weights + group * group_weights + k0 * p.column_stride + step * p.channel_stride, part, columns,
-                     panel_width(columns), panel);
+    const T* from = weights + group * group_weights + k0 * p.column_stride + step * p.channel_stride;
+    if (by_rows)
+      return pack_rows<T, A>(from, p.channel_stride, part.channels, min_of(count * b.panel_columns, p.columns - k0),
+                             b.panel_columns, panels, panel_pitch);
+    for (int64_t i = 0; i < count; i++) {
+      const int64_t columns = min_of(b.panel_columns, p.columns - k0 - i * b.panel_columns);
+      pack_panel<T, A>(from + i * b.panel_columns * p.column_stride, part, columns, panel_width(columns),
+                       panels + i * panel_pitch);
+    }
   };
   const auto compute = [&](int64_t task, int thread, int64_t u0, int64_t u1) {
     char* own = ws.threads + thread * ws.thread_bytes;
@@ -195,11 +204,12 @@ void solve(ConvAlgorithm algorithm, TapProblem p, const T* x, const T* weights, 
     const int64_t w0 = cb * b.cols, cols = min_of(b.cols, wide.count - w0);
 
     int64_t group_count = 0;
-    for (int64_t i = 0; i < images; i++)
-      for (int64_t r = 0; r < rows; r++)
-        for (int64_t c = 0; c < cols; c += b.group_rows) {
+    const int64_t lines = b.joined ? 1 : rows, line = b.joined ? images * rows * cols : cols;
+    for (int64_t i = 0; i < (b.joined ? 1 : images); i++)
+      for (int64_t r = 0; r < lines; r++)
+        for (int64_t c = 0; c < line; c += b.group_rows) {
           Group& g = groups[group_count++];
-          g.valid = int(min_of(b.group_rows, cols - c));
+          g.valid = int(min_of(b.group_rows, line - c));
           g.pixel = (i * rows + r) * cols + c;
           g.source = b.in_place ? (n0 + i) * b.image_pitch + g0 * depth.unit * b.slice_pitch +
                                       (h0 + r) * high.unit * b.row_pitch + (w0 + c) * wide.unit * b.pitch
@@ -287,8 +297,7 @@ void solve(ConvAlgorithm algorithm, TapProblem p, const T* x, const T* weights, 
       const A* base = b.in_place ? reinterpret_cast<const A*>(x) + group * p.channels : scratch;
       for (int64_t chunk = 0; chunk < chunk_count; chunk++) {
         const int64_t step = chunk * b.own_steps;
-        if (b.own_panels && step < p.depth())
-          for (int64_t i = 0; i < panels; i++) pack(u + i, step, own_panels + i * own_size);
+        if (b.own_panels && step < p.depth()) pack(u, panels, step, own_panels, own_size);
         for (int64_t i = 0; i < panels; i++)
           run_chunk(u + i, chunk, base, b.own_panels ? own_panels + i * own_size : ws.panels + (u - u0) * panel_size,
                     tiles + i * tile_size);
@@ -301,8 +310,13 @@ void solve(ConvAlgorithm algorithm, TapProblem p, const T* x, const T* weights, 
   const int64_t tasks = b.image_blocks * depth.count * b.row_blocks * b.col_blocks * b.parts;
   for (int64_t u0 = 0; u0 < all_panels; u0 += b.panels_per_pass) {
     const int64_t u1 = min_of(u0 + b.panels_per_pass, all_panels);
-    if (!b.own_panels && !packed)
-      parallel_for(b.threads, u1 - u0, [&](int64_t i, int) { pack(u0 + i, 0, ws.panels + i * panel_size); });
+    if (!b.own_panels && !packed) {
+      const int64_t together = by_rows && p.groups == 1 ? kOwnPanels : 1;
+      parallel_for(b.threads, ceil_div(u1 - u0, together), [&](int64_t i, int) {
+        const int64_t u = u0 + i * together;
+        pack(u, min_of(together, u1 - u), 0, ws.panels + i * together * panel_size, panel_size);
+      });
+    }
     if (kept) ctx.packed_filled();
     parallel_for(b.threads, tasks, [&](int64_t task, int thread) { compute(task, thread, u0, u1); });
   }

@@ -65,6 +65,7 @@ struct Blocking {
   bool in_place;        // tiles read the caller's array
   bool gathered;        // scratch holds a segment of pixels per tap, for kernels whose span would not fit
   bool folded;          // taps along the width and channels form one contiguous run
+  bool joined;          // the pixels of a block are one line, in scratch as in the output
   int64_t images, rows, cols, group_rows;
   int64_t high_unit, wide_unit;                         // lines and pixels of the source block between grid points
   int64_t pitch;                                        // between pixels, in elements
@@ -157,6 +158,12 @@ template <class A> Blocking choose_blocking(const TapProblem& p, int threads) {
     while (b.images < p.N && b.images * b.rows * b.cols < 56 &&
            (b.images + 1) * scratch(b.rows, b.cols) <= kScratchBytes && ceil_div(p.N, b.images + 1) >= threads)
       b.images++;
+
+  // One tap of a stride: what is copied has no gaps, so groups of pixels need not end where rows do (AVX2, groups of 3:
+  // 1024 -> 2048 channels, 7 outputs a row, 1.11 times as fast).
+  b.joined = !b.in_place && last && p.taps() == 1 && depth.out == 1 && b.cols == wide.out && high.count == high.out &&
+             wide.out_step == 1 && high.out_step == 1;
+  if (b.joined) b.group_rows = best_group_rows(b.images * b.rows * b.cols);
 
   if (b.in_place) {
     b.row_pitch = wide.source * b.pitch;
