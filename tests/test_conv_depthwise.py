@@ -40,6 +40,14 @@ def test_every_width_around_a_register_is_exact(backend, kernel, padding, stride
             check_exact(backend, depthwise(width, 3 + width % 7, kernel, stride, padding), float32)
 
 
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("kernel", [3, 5])
+def test_planes_in_parts_are_exact(backend, kernel, stride):
+    """More columns and rows than the native kernels take at a time."""
+    for width, height in ((300, 31), (530, 9), (40, 230)):
+        check_exact(backend, depthwise(width, height, kernel, stride, ((1, 2), (2, 1)), 1, 2), float32)
+
+
 @pytest.mark.parametrize("dtype", DTYPES, ids=dtype_name)
 @pytest.mark.parametrize("stride", [1, 2])
 def test_every_dtype_is_exact(backend, dtype, stride):

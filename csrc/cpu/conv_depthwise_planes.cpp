@@ -8,8 +8,8 @@
 // second row and column see every second tap.
 #include "conv_depthwise.h"
 #include "epilogue.h"
+#include "padded_rows.h"
 #include "parallel.h"
-#include "unroll.h"
 
 namespace fastconv::cpu::FC_ISA {
 namespace {
@@ -42,7 +42,7 @@ template <class A, int K> struct Columns<A, K, 1> {
     for (int t = 0; t < K; t++) spans[t] = Span<A>(first + t * move, min_of(width, first + t * move + n));
   }
   template <class T> FC_INLINE void load(const T* row, Vec<A>* value) const {
-    each<K>([&](auto t) __attribute__((always_inline)) { value[t] = load_span(row, spans[t], Vec<A>{}); });
+    each<K>([&](auto t) __attribute__((always_inline)) { value[t] = load_span(row, spans[t]); });
   }
 };
 // Two registers of neighbours hold the first two taps; each other tap is the one two before it, moved by a lane.
@@ -59,8 +59,8 @@ template <class A, int K> struct Columns<A, K, 2> {
     for (int i = 0; i < L; i++) lanes[i] = i < n ? -1 : 0;
   }
   template <class T> FC_INLINE void load(const T* row, Vec<A>* value) const {
-    const Vec<A> a = load_span(row, spans[0], Vec<A>{});
-    const Vec<A> b = wide ? load_span(row, spans[1], Vec<A>{}) : Vec<A>{};
+    const Vec<A> a = load_span(row, spans[0]);
+    const Vec<A> b = wide ? load_span(row, spans[1]) : Vec<A>{};
     value[0] = even_lanes<A>(a, b);
     value[1] = odd_lanes<A>(a, b);
     each<K - 2>([&](auto t) __attribute__((always_inline)) {
@@ -176,6 +176,68 @@ __attribute__((noinline)) void correlate_region(const Planes& planes, const T* s
   }
 }
 
+// The same from padded rows.
+template <class T, int K, int Step, bool Back>
+__attribute__((noinline)) void correlate_padded(const Planes& planes, const T* source, const T* filter, const T* bias,
+                                                const Finish<T>& finishing, T* result, const Region& region) {
+  constexpr int L = kLanes<T>;
+  const Planes a = planes;
+  const Finish<T> finish = finishing;
+  const int64_t down = Back ? -a.W : a.W, below = Back ? -a.Q : a.Q;
+  const int64_t above = Back ? a.pad_h - a.H + a.P : a.pad_h, left = Back ? K - 1 - a.pad_w : a.pad_w;
+  alignas(64) T scratch[kPaddedValues + L];
+  for (int64_t from = 0; from < a.Q; from += kPaddedColumns) {
+    const int64_t columns = min_of(kPaddedColumns, a.Q - from);
+    const PaddedRow<T, K, Step> padded(from * Step - left, a.W, columns);
+    const int64_t pitch = padded.pitch(), most = padded_rows<K, Step>(pitch);
+    for (int64_t top = region.row; top < region.row_end; top += most) {
+      const int64_t rows = min_of(most, region.row_end - top), y = top * Step - above, lines = (rows - 1) * Step + K;
+      clear_rows(a.H, y, lines, pitch, scratch);
+      Channel at(a, region.plane);
+      for (int64_t plane = region.plane; plane < region.plane_end; plane++, at.next(a)) {
+        copy_rows(padded, source + plane * a.H * a.W + (Back ? (a.H - 1) * a.W : 0), down, a.H, y, lines, scratch);
+        T* const results = result + plane * a.P * a.Q + (Back ? (a.P - 1) * a.Q : 0) + top * below + from;
+        const T* const taps = filter + at.c * K * K;
+        Vec<T> weight[K * K];
+        each<K * K>([&](auto t) __attribute__((always_inline)) { weight[t] = broadcast(taps[t]); });
+        const Vec<T> add = broadcast(bias ? bias[at.c] : T(0));
+        // The last register of a row overlaps the one before it, so that only rows of less than one are stored in parts.
+        for (int64_t k = 0; k < columns; k += L) {
+          const int64_t q = min_of(k, max_of(columns - L, 0));
+          row_tiles(0, rows, [&](auto tile, int64_t p) __attribute__((always_inline)) {
+            constexpr int B = decltype(tile)::value;
+            Vec<T> sum[B];
+            each<B>([&](auto b) __attribute__((always_inline)) { sum[b] = Vec<T>{}; });
+            const T* row = scratch + p * Step * pitch + q;
+            each<(B - 1) * Step + K>([&](auto i) __attribute__((always_inline)) {
+              Vec<T> value[K];
+              each<K>([&](auto t) __attribute__((always_inline)) {
+                value[t] = load(row + padded.tap(Back ? K - 1 - t : t));
+              });
+              row += pitch;
+              each<B>([&](auto b) __attribute__((always_inline)) {
+                constexpr int r = i - b * Step;
+                if constexpr (r >= 0 && r < K)
+                  each<K>([&](auto t) __attribute__((always_inline)) {
+                    sum[b] = multiply_add(weight[r * K + t], value[t], sum[b]);
+                  });
+              });
+            });
+            T* to = results + p * below + q;
+            each<B>([&](auto b) __attribute__((always_inline)) {
+              Vec<T> v = bias ? sum[b] + add : sum[b];
+              if constexpr (!Back)
+                if (finish.wanted) v = finish(v, to - result, columns - q);
+              store_up_to(to, v, columns);
+              to += below;
+            });
+          });
+        }
+      }
+    }
+  }
+}
+
 // The input gradient of 3x3 and stride 2; the rows of the region are pairs. Results that see the taps 0 and 2, every
 // second row and column, do so in two neighbouring sources; those between them see tap 1 in one of the two.
 template <class T>
@@ -207,7 +269,7 @@ __attribute__((noinline)) void spread_region(const Planes& planes, const T* sour
             const int64_t y = v + (a.pad_h + 1) / 2 - i;
             if (std::uint64_t(y) < std::uint64_t(a.H))
               each<2>([&](auto j) __attribute__((always_inline)) {
-                value[i][j] = load_span(sources + y * a.W, span[j], Vec<A>{});
+                value[i][j] = load_span(sources + y * a.W, span[j]);
               });
           });
           each<2>([&](auto one) __attribute__((always_inline)) {  // rows of the taps 0 and 2, then of tap 1
@@ -266,9 +328,15 @@ void correlate_planes(const ConvShape& s, bool gradient, const T* source, const 
   const auto run = [&](const Planes& rows, auto kernel) {
     for_regions(rows, threads, [&](const Region& region) { kernel(a, source, w, b, finish, result, region); });
   };
-  if (gradient && s.stride[1] == 1) return run(a, correlate_region<T, K, 1, true>);
-  if (s.stride[1] == 1) return run(a, correlate_region<T, K, 1, false>);
-  if (!gradient) return run(a, correlate_region<T, K, 2, false>);
+  if constexpr (kPadded) {
+    if (gradient && s.stride[1] == 1) return run(a, correlate_padded<T, K, 1, true>);
+    if (s.stride[1] == 1) return run(a, correlate_padded<T, K, 1, false>);
+    if (!gradient) return run(a, correlate_padded<T, K, 2, false>);
+  } else {
+    if (gradient && s.stride[1] == 1) return run(a, correlate_region<T, K, 1, true>);
+    if (s.stride[1] == 1) return run(a, correlate_region<T, K, 1, false>);
+    if (!gradient) return run(a, correlate_region<T, K, 2, false>);
+  }
   if constexpr (K == 3) {
     Planes pairs = a;  // of rows
     pairs.P = ceil_div(a.P, 2);
@@ -337,7 +405,7 @@ __attribute__((noinline)) void weight_part(const Planes& planes, const Bands& ba
             Vec<A> gradient[B];
             const T* from_dy = gradients + p * a.Q;
             each<B>([&](auto b) __attribute__((always_inline)) {
-              gradient[b] = load_span(from_dy, lanes, Vec<A>{});
+              gradient[b] = load_span(from_dy, lanes);
               from_dy += a.Q;
             });
             int64_t y = p * Step - a.pad_h;
@@ -363,6 +431,68 @@ __attribute__((noinline)) void weight_part(const Planes& planes, const Bands& ba
   }
 }
 
+// The same from padded rows of x.
+template <class T, int Step>
+__attribute__((noinline)) void weight_part_padded(const Planes& planes, const Bands& bands, const T* dy, const T* x,
+                                                  int64_t c, int64_t part, double* sums) {
+  constexpr int L = kLanes<T>;
+  const Planes a = planes;
+  const int64_t images = a.count / a.channels, end = bands.count * (part + 1) / bands.parts;
+  alignas(64) T scratch[kPaddedValues + L];
+  for (int64_t from = 0; from < a.Q; from += kPaddedColumns) {
+    const int64_t columns = min_of(kPaddedColumns, a.Q - from);
+    const PaddedRow<T, 3, Step> padded(from * Step - a.pad_w, a.W, columns);
+    const int64_t pitch = padded.pitch(), most = padded_rows<3, Step>(pitch);
+    for (int64_t band = bands.count * part / bands.parts; band < end; band++) {
+      const int64_t first = band % bands.per_image * bands.rows, last = min_of(a.P, first + bands.rows);
+      const int64_t image = band / bands.per_image * bands.images;
+      Vec<T> sum[9] = {};
+      for (int64_t i = image; i < min_of(images, image + bands.images); i++) {
+        const int64_t plane = (i / a.depth * a.channels + c) * a.depth + i % a.depth;
+        for (int64_t top = first; top < last; top += most) {
+          const int64_t rows = min_of(most, last - top), y = top * Step - a.pad_h, lines = (rows - 1) * Step + 3;
+          clear_rows(a.H, y, lines, pitch, scratch);
+          copy_rows(padded, x + plane * a.H * a.W, a.W, a.H, y, lines, scratch);
+          const T* const gradients = dy + (plane * a.P + top) * a.Q + from;
+          // What lies behind the row of gradients takes no part, whatever x has there.
+          const auto add = [&](int64_t q, auto whole) __attribute__((always_inline)) {
+            const Span<T> some(q, columns);
+            row_tiles(0, rows, [&](auto tile, int64_t p) __attribute__((always_inline)) {
+              constexpr int B = decltype(tile)::value;
+              Vec<T> gradient[B];
+              const T* from_dy = gradients + p * a.Q;
+              each<B>([&](auto b) __attribute__((always_inline)) {
+                gradient[b] = whole ? load(from_dy + q) : load_span(from_dy, some);
+                from_dy += a.Q;
+              });
+              const T* row = scratch + p * Step * pitch + q;
+              each<(B - 1) * Step + 3>([&](auto i) __attribute__((always_inline)) {
+                Vec<T> value[3];
+                each<3>([&](auto t) __attribute__((always_inline)) {
+                  value[t] = load(row + padded.tap(t));
+                  if (!whole) value[t] = keep<T>(value[t], Part{columns - q});
+                });
+                row += pitch;
+                each<B>([&](auto b) __attribute__((always_inline)) {
+                  constexpr int r = i - b * Step;
+                  if constexpr (r >= 0 && r < 3)
+                    each<3>([&](auto t) __attribute__((always_inline)) {
+                      sum[r * 3 + t] = multiply_add(gradient[b], value[t], sum[r * 3 + t]);
+                    });
+                });
+              });
+            });
+          };
+          int64_t q = 0;
+          for (; q + L <= columns; q += L) add(q, std::true_type());
+          if (q < columns) add(q, std::false_type());
+        }
+      }
+      add_lanes<T>(sum, sums);
+    }
+  }
+}
+
 template <class T>
 void weight_planes(const ConvShape& s, const Bands& bands, const T* dy, const T* x, T* dw, double* sums, int threads) {
   const Planes a(s, false);
@@ -371,8 +501,13 @@ void weight_planes(const ConvShape& s, const Bands& bands, const T* dy, const T*
   for (int64_t i = 0; i < units * 9; i++) sums[i] = 0;
   parallel_for(threads, ceil_div(units, units_task), [&](int64_t task, int) {
     for (int64_t u = task * units_task; u < min_of(units, (task + 1) * units_task); u++) {
-      if (s.stride[1] == 1) weight_part<T, 1>(a, bands, dy, x, u % s.C, u / s.C, sums + u * 9);
-      else weight_part<T, 2>(a, bands, dy, x, u % s.C, u / s.C, sums + u * 9);
+      if constexpr (kPadded) {
+        if (s.stride[1] == 1) weight_part_padded<T, 1>(a, bands, dy, x, u % s.C, u / s.C, sums + u * 9);
+        else weight_part_padded<T, 2>(a, bands, dy, x, u % s.C, u / s.C, sums + u * 9);
+      } else {
+        if (s.stride[1] == 1) weight_part<T, 1>(a, bands, dy, x, u % s.C, u / s.C, sums + u * 9);
+        else weight_part<T, 2>(a, bands, dy, x, u % s.C, u / s.C, sums + u * 9);
+      }
     }
   });
   for (int64_t i = 0; i < s.C * 9; i++) {
