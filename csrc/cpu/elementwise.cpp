@@ -7,14 +7,18 @@ namespace {
 constexpr std::int64_t kChunk = 16384;  // elements a task: 64 KB of float32
 
 // y[i] = f(x[i], ref[i]) for i in [0, n)
-template <class T, class F> FC_INLINE void transform(std::int64_t n, const T* x, const T* ref, T* y, Context& ctx, F f) {
+template <class T, class F> FC_INLINE void transform_piece(std::int64_t n, const T* x, const T* ref, T* y, F f) {
   constexpr int lanes = kLanes<Accumulator<T>>;
+  std::int64_t i = 0;
+  for (; i + lanes <= n; i += lanes) store(y + i, f(load(x + i), load(ref + i)));
+  if (i < n) store_partial(y + i, f(load_partial(x + i, n - i), load_partial(ref + i, n - i)), n - i);
+}
+template <class T, class F> FC_INLINE void transform(std::int64_t n, const T* x, const T* ref, T* y, Context& ctx, F f) {
   const int threads = ctx.threads_for(double(n), 3.0 * double(n) * sizeof(T));
+  // The pointers and f as arguments: the compiler need not assume that a store changes them.
   parallel_for<KeepDenormals>(threads, ceil_div(n, kChunk), [&](std::int64_t task, int) {
-    const std::int64_t end = min_of(n, (task + 1) * kChunk);
-    std::int64_t i = task * kChunk;
-    for (; i + lanes <= end; i += lanes) store(y + i, f(load(x + i), load(ref + i)));
-    if (i < end) store_partial(y + i, f(load_partial(x + i, end - i), load_partial(ref + i, end - i)), end - i);
+    const std::int64_t at = task * kChunk;
+    transform_piece(min_of(n - at, kChunk), x + at, ref + at, y + at, f);
   });
 }
 
@@ -117,18 +121,22 @@ template <class T> struct PreluForward {
 
   void apply(std::int64_t g, std::int64_t t) const {
     const Vec<A> slope = broadcast<A>(to_accumulator(weight[g]));
+    const T* const from = x;  // copies: the compiler need not assume that a store changes them
+    T* const to = y;
     for (std::int64_t b = v.first_block(t); b < v.first_block(t + 1); b++)
-      v.template each_in<A>(v.plane_block(g, b), [&](std::int64_t i, auto part) __attribute__((always_inline)) {
-        const Vec<A> value = load(x + i, part);
-        store(y + i, select<A>(value > Vec<A>{}, value, value * slope), part);
+      v.template each_in<A>(v.plane_block(g, b), [=](std::int64_t i, auto part) __attribute__((always_inline)) {
+        const Vec<A> value = load(from + i, part);
+        store(to + i, select<A>(value > Vec<A>{}, value, value * slope), part);
       });
   }
   void apply_rows(std::int64_t, std::int64_t t, std::int64_t c, std::int64_t width) const {
+    const T *const from = x, *const slope = weight;
+    T* const to = y;
     for (std::int64_t r = v.first_row(t); r < v.first_row(t + 1); r++)
-      each_channel<A>(v.row_offset(0, r) + c, c, width, [&](std::int64_t i, std::int64_t j, auto part)
+      each_channel<A>(v.row_offset(0, r) + c, c, width, [=](std::int64_t i, std::int64_t j, auto part)
                       __attribute__((always_inline)) {
-        const Vec<A> value = load(x + i, part);
-        store(y + i, select<A>(value > Vec<A>{}, value, value * load(weight + j, part)), part);
+        const Vec<A> value = load(from + i, part);
+        store(to + i, select<A>(value > Vec<A>{}, value, value * load(slope + j, part)), part);
       });
   }
 };

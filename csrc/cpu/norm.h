@@ -86,6 +86,8 @@ template <class T, bool use_input> struct NormForward {
     double *mean = partials.at(instance * v.C + c, t, 0), *squares = partials.at(instance * v.C + c, t, 1),
            *count = partials.at(instance * v.C + c, t, 2);
     alignas(64) A shift[1][kRowTile], deviations[2][kRowTile];
+    const T* const from = x;  // a copy: the compiler need not assume that a store changes it
+    const A* const shifts = shift[0];
     const std::int64_t first = v.first_row(t), end = v.first_row(t + 1);
     for (std::int64_t j = 0; j < width; j++) {
       mean[j] = squares[j] = 0;
@@ -96,14 +98,14 @@ template <class T, bool use_input> struct NormForward {
       std::memset(shift, 0, sizeof shift);
       std::memset(deviations, 0, sizeof deviations);
       add_rows<A, 1>(offset, rows, v.C, width, shift,
-                     [&](std::int64_t i, std::int64_t, auto part, Vec<A>* acc) __attribute__((always_inline)) {
-                       acc[0] += load(x + i, part);
+                     [=](std::int64_t i, std::int64_t, auto part, Vec<A>* acc) __attribute__((always_inline)) {
+                       acc[0] += load(from + i, part);
                      });
       const A share_of_row = A(1) / A(rows);
       for (std::int64_t j = 0; j < width; j++) shift[0][j] *= share_of_row;
       add_rows<A, 2>(offset, rows, v.C, width, deviations,
-                     [&](std::int64_t i, std::int64_t j, auto part, Vec<A>* acc) __attribute__((always_inline)) {
-                       const Vec<A> d = load(x + i, part) - load(shift[0] + j);
+                     [=](std::int64_t i, std::int64_t j, auto part, Vec<A>* acc) __attribute__((always_inline)) {
+                       const Vec<A> d = load(from + i, part) - load(shifts + j);
                        acc[0] += d;
                        acc[1] += d * d;
                      });
@@ -168,18 +170,23 @@ template <class T, bool use_input> struct NormForward {
 
   void apply(std::int64_t g, std::int64_t t) const {
     const Vec<A> mid = broadcast<A>(centre[g]), by = broadcast<A>(scale[g]), plus = broadcast<A>(offset[g]);
+    const T* const from = x;  // copies: the compiler need not assume that a store changes them
+    T* const to = y;
     for (std::int64_t b = v.first_block(t + 1); b-- > v.first_block(t);)
-      v.template each_in<A>(v.plane_block(g, b), [&](std::int64_t i, auto part) __attribute__((always_inline)) {
-        store(y + i, (load(x + i, part) - mid) * by + plus, part);
+      v.template each_in<A>(v.plane_block(g, b), [=](std::int64_t i, auto part) __attribute__((always_inline)) {
+        store(to + i, (load(from + i, part) - mid) * by + plus, part);
       });
   }
 
   void apply_rows(std::int64_t instance, std::int64_t t, std::int64_t c, std::int64_t width) const {
+    const T* const from = x;
+    T* const to = y;
+    const A *const mid = centre, *const by = scale, *const plus = offset;
     for (std::int64_t r = v.first_row(t); r < v.first_row(t + 1); r++)
       each_channel<A>(v.row_offset(instance, r) + c, instance * v.C + c, width,
-                      [&](std::int64_t i, std::int64_t g, auto part) __attribute__((always_inline)) {
-                        store(y + i, (load(x + i, part) - load(centre + g, part)) * load(scale + g, part) +
-                                         load(offset + g, part), part);
+                      [=](std::int64_t i, std::int64_t g, auto part) __attribute__((always_inline)) {
+                        store(to + i, (load(from + i, part) - load(mid + g, part)) * load(by + g, part) +
+                                          load(plus + g, part), part);
                       });
   }
 };
@@ -243,12 +250,13 @@ template <class T, bool use_input> struct NormBackward {
     });
   }
   void reduce_rows(std::int64_t instance, std::int64_t t, std::int64_t c, std::int64_t width) const {
-    const A* mid = mean + instance * v.C + c;
+    const A* const mid = mean + instance * v.C + c;
+    const T *const from_dy = dy, *const from_x = x;
     sum_rows<A, 2>(partials, instance, t, c, width,
-                   [&](std::int64_t i, std::int64_t j, auto part, Vec<A>* acc) __attribute__((always_inline)) {
-                     const Vec<A> gradient = load(dy + i, part);
+                   [=](std::int64_t i, std::int64_t j, auto part, Vec<A>* acc) __attribute__((always_inline)) {
+                     const Vec<A> gradient = load(from_dy + i, part);
                      acc[0] += gradient;
-                     acc[1] += gradient * (load(x + i, part) - load(mid + j, part));
+                     acc[1] += gradient * (load(from_x + i, part) - load(mid + j, part));
                    });
   }
 
@@ -271,28 +279,33 @@ template <class T, bool use_input> struct NormBackward {
   void apply(std::int64_t g, std::int64_t t) const {
     const Vec<A> mid = broadcast<A>(mean[g]), by = broadcast<A>(scale[g]), minus = broadcast<A>(level[g]),
                  along = broadcast<A>(slope[g]);
+    const T *const gradient = dy, *const value = x;  // copies: the compiler need not assume that a store changes them
+    T* const to = dx;
     for (std::int64_t b = v.first_block(t + 1); b-- > v.first_block(t);) {
       const Block block = v.plane_block(g, b);
       if (use_input)
-        v.template each_in<A>(block, [&](std::int64_t i, auto part) __attribute__((always_inline)) {
-          store(dx + i, (load(dy + i, part) - minus - (load(x + i, part) - mid) * along) * by, part);
+        v.template each_in<A>(block, [=](std::int64_t i, auto part) __attribute__((always_inline)) {
+          store(to + i, (load(gradient + i, part) - minus - (load(value + i, part) - mid) * along) * by, part);
         });
       else
-        v.template each_in<A>(block, [&](std::int64_t i, auto part) __attribute__((always_inline)) {
-          store(dx + i, load(dy + i, part) * by, part);
+        v.template each_in<A>(block, [=](std::int64_t i, auto part) __attribute__((always_inline)) {
+          store(to + i, load(gradient + i, part) * by, part);
         });
     }
   }
 
   void apply_rows(std::int64_t instance, std::int64_t t, std::int64_t c, std::int64_t width) const {
+    const T *const gradient = dy, *const value = x;
+    T* const to = dx;
+    const A *const mid = mean, *const minus = level, *const along = slope, *const by = scale;
     for (std::int64_t r = v.first_row(t); r < v.first_row(t + 1); r++)
       each_channel<A>(v.row_offset(instance, r) + c, instance * v.C + c, width,
-                      [&](std::int64_t i, std::int64_t g, auto part) __attribute__((always_inline)) {
-                        Vec<A> d = load(dy + i, part);
+                      [=](std::int64_t i, std::int64_t g, auto part) __attribute__((always_inline)) {
+                        Vec<A> d = load(gradient + i, part);
                         if (use_input)
-                          d = d - load(level + g, part) -
-                              (load(x + i, part) - load(mean + g, part)) * load(slope + g, part);
-                        store(dx + i, d * load(scale + g, part), part);
+                          d = d - load(minus + g, part) -
+                              (load(value + i, part) - load(mid + g, part)) * load(along + g, part);
+                        store(to + i, d * load(by + g, part), part);
                       });
   }
 };

@@ -36,18 +36,31 @@ struct KeepDenormals {
   KeepDenormals() {}
 };
 
-// Runs f(task, thread) for every task in [0, tasks), threads taking the next task as they come free. Which thread runs
-// a task must not change its result. Scope: FlushDenormals for arithmetic, KeepDenormals for ops that move values.
+// Runs f(task, thread) for every task in [0, tasks). Each thread starts with a share of neighbouring tasks, the same in
+// every call, so that it finds in its own cache what it wrote in the last one; then it takes what others have left.
+// Which thread runs a task must not change its result. Scope: FlushDenormals for arithmetic, KeepDenormals for ops that
+// move values.
 template <class Scope = FlushDenormals, class F> FC_INLINE void parallel_for(int threads, std::int64_t tasks, F&& f) {
 #if defined(_OPENMP)
   if (threads > 1 && tasks > 1) {
-    const int team = int(min_of(threads, tasks));
+    constexpr int kMostShares = 64;
+    const int team = int(min_of(threads, tasks)), shares = team < kMostShares ? team : kMostShares;
+    struct alignas(64) Share {
+      std::int64_t next, end;
+    } share[kMostShares];
+    for (int i = 0; i < shares; i++) share[i] = {tasks * i / shares, tasks * (i + 1) / shares};
 #pragma omp parallel num_threads(team)
     {
       Scope scope;
       const int thread = omp_get_thread_num();
-#pragma omp for schedule(dynamic, 1) nowait
-      for (std::int64_t task = 0; task < tasks; task++) f(task, thread);
+      for (int i = 0; i < shares; i++) {
+        Share& from = share[(thread + i) % shares];
+        for (;;) {
+          const std::int64_t task = __atomic_fetch_add(&from.next, 1, __ATOMIC_RELAXED);
+          if (task >= from.end) break;
+          f(task, thread);
+        }
+      }
     }
     return;
   }
