@@ -83,8 +83,12 @@ void load_block(const TapProblem& p, const Blocking& b, const T* x, int64_t grou
       const int64_t begin = (first - phase) / skip;
       pack_row_last<T, A>(row + phase * all, width, skip * all, begin, begin + pixels, p.channels, dst, b.pitch);
     } else {
-      const T* row = x + ((n * all + group * p.channels) * depth.source + d) * plane + h * wide.source;
-      pack_row_first<T, A>(row, wide.source, depth.source * plane, first, first + pixels, p.channels, dst, b.pitch);
+      const T* row = x + ((n * all + group * p.channels) * depth.source + d) * plane + h * wide.source + phase;
+      const int64_t begin = (first - phase) / skip, end = begin + pixels, step = depth.source * plane;
+      if (skip == 2)
+        pack_row_first<T, A, 2>(row, width, step, begin, end, p.channels, dst, b.pitch, wide.source - phase);
+      else
+        pack_row_first<T, A>(row, width, step, begin, end, p.channels, dst, b.pitch);
     }
   };
   for (int64_t i = 0; i < images; i++)

@@ -36,18 +36,28 @@ void pack_row_last(const T* src, int64_t width, int64_t pixel_stride, int64_t w0
   zero_fill(dst, (w1 - right) * pitch);
 }
 
-// The same from a channels-first row: src is channel 0's row, channel_stride elements to the next channel.
-template <class T, class A>
+// kLanes pixels of which n exist, every step-th of a row that ends `room` values behind p.
+template <int step, class T> FC_INLINE Vec<Accumulator<T>> load_pixels(const T* p, int64_t n, int64_t room) {
+  if constexpr (step == 1) return load_up_to(p, n);
+  constexpr int lanes = kLanes<Accumulator<T>>;
+  const auto second = room > lanes ? load_up_to(p + lanes, room - lanes) : Vec<Accumulator<T>>{};
+  return even_lanes<Accumulator<T>>(load_up_to(p, room), second);
+}
+
+// The same from a channels-first row: src is channel 0's row, channel_stride elements to the next channel. Its pixels are
+// `step` values apart, and it has `values` of them (step 1: as many as pixels).
+template <class T, class A, int step = 1>
 void pack_row_first(const T* src, int64_t width, int64_t channel_stride, int64_t w0, int64_t w1, int64_t channels,
-                    A* dst, int64_t pitch) {
+                    A* dst, int64_t pitch, int64_t values = 0) {
   constexpr int lanes = kLanes<A>;
   const int64_t left = min_of(max_of(0, -w0), w1 - w0), right = max_of(min_of(w1, width), w0 + left);
   zero_fill(dst, left * pitch);
   zero_fill(dst + (right - w0) * pitch, (w1 - right) * pitch);
   dst += left * pitch;
-  src += w0 + left;
+  src += (w0 + left) * step;
+  values -= (w0 + left) * step;
   const int64_t pixels = right - w0 - left;
-  if (channels == 1 && pitch == 1) {
+  if (step == 1 && channels == 1 && pitch == 1) {
     convert(src, dst, pixels);
     return;
   }
@@ -57,7 +67,7 @@ void pack_row_first(const T* src, int64_t width, int64_t channel_stride, int64_t
       const int64_t wn = min_of(lanes, pixels - w);
       Vec<A> r[lanes];
       for (int i = 0; i < lanes; i++)
-        r[i] = i < cn ? load_up_to(src + (c + i) * channel_stride + w, wn) : Vec<A>{};
+        r[i] = i < cn ? load_pixels<step>(src + (c + i) * channel_stride + w * step, wn, values - w * step) : Vec<A>{};
       transpose<A>(r);
       A* d = dst + w * pitch + c;
       if (cn == lanes)

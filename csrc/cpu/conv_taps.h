@@ -50,8 +50,9 @@ struct TapProblem {
 // A scratch block of this size leaves room for a weight chunk and the output in a 2 MB L2 (cpu.md, design rule 2).
 constexpr int64_t kFarBytes = 16 << 20;  // of a source that no L2 holds and no L3 has at hand
 constexpr int64_t kScratchBytes = int64_t(512) << 10;
-// Reduction steps of one chunk: 256 x 32 columns x 4 bytes = 32 KB of weights in a 48 KB L1.
-constexpr int64_t kChunkSteps = 256;
+// Reduction steps of one chunk: 256 x 32 columns x 4 bytes = 32 KB of weights in a 48 KB L1. On AVX2, 512 x 16 columns:
+// fewer sums that are stored and loaded again, 1.04 times as fast as 256 on 13 layers (Zen 3, 32 KB of L1).
+constexpr int64_t kChunkSteps = FC_VECTOR_BYTES == 32 ? 512 : 256;
 // Packed weights of one pass; larger layers take several passes over the input.
 constexpr int64_t kPanelBytes = int64_t(12) << 20;
 // Panels that a task packs for itself must stay in its L2 cache until they are used.
@@ -122,7 +123,7 @@ template <class A> Blocking choose_blocking(const TapProblem& p, int threads) {
   b.in_place = p.same_type && last && inside && spread && wide.count % b.group_rows == 0;
   // What a stride passes over on its way from one filter tap to the next is not copied.
   b.high_unit = high.taps == 1 && !b.in_place ? 1 : high.unit;
-  b.wide_unit = wide.taps == 1 && !b.in_place && last ? 1 : wide.unit;
+  b.wide_unit = wide.taps == 1 && !b.in_place && (last || wide.unit == 2) ? 1 : wide.unit;
   b.folded = wide.step == 1 && wide.taps > 1 && p.channels < 128 && (!b.in_place || p.groups == 1);
   b.images = 1;
   b.rows = high.count;
@@ -161,8 +162,8 @@ template <class A> Blocking choose_blocking(const TapProblem& p, int threads) {
 
   // One tap of a stride: what is copied has no gaps, so groups of pixels need not end where rows do (AVX2, groups of 3:
   // 1024 -> 2048 channels, 7 outputs a row, 1.11 times as fast).
-  b.joined = !b.in_place && last && p.taps() == 1 && depth.out == 1 && b.cols == wide.out && high.count == high.out &&
-             wide.out_step == 1 && high.out_step == 1;
+  b.joined = !b.in_place && p.taps() == 1 && b.high_unit == 1 && b.wide_unit == 1 && depth.out == 1 &&
+             b.cols == wide.out && high.count == high.out && wide.out_step == 1 && high.out_step == 1;
   if (b.joined) b.group_rows = best_group_rows(b.images * b.rows * b.cols);
 
   if (b.in_place) {
