@@ -326,6 +326,45 @@ class Parameter(Tensor):
         return f"Parameter containing: {super().__repr__()}"
 
 
+class UninitializedParameter(Parameter):
+    """A Parameter of a lazy layer that has no size yet: an array without elements, until :meth:`materialize`.
+
+    Parameters
+    ----------
+    dtype : dtype-like, optional
+        float32 by default.
+    requires_grad : bool
+
+    Notes
+    -----
+    The object stays the same and becomes a Parameter, so an optimiser may have it before. Source:
+    torch.nn.UninitializedParameter.
+
+    Examples
+    --------
+    >>> from fastconv.tensor import UninitializedParameter
+    >>> p = UninitializedParameter()
+    >>> p
+    <UninitializedParameter>
+    >>> p.materialize((2,))
+    >>> p
+    Parameter containing: tensor([0., 0.], dtype=float32, requires_grad=True)
+    """
+
+    __slots__ = ()
+
+    def __init__(self, dtype: Any = None, requires_grad: bool = True) -> None:
+        super().__init__(np.empty(0, np.float32 if dtype is None else dtype), requires_grad)
+
+    def materialize(self, shape: tuple[int, ...]) -> None:
+        """Become a Parameter of zeros of this shape, on the same device."""
+        self.data = array_module(self.data).zeros(shape, self.dtype)
+        self.__class__ = Parameter  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return "<UninitializedParameter>"
+
+
 def _functional() -> Any:
     from .nn import functional
 

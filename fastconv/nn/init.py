@@ -18,7 +18,7 @@ import numpy as np
 from fastconv.devices import is_array, is_writable, write
 from fastconv.nn.modules.arguments import choice, is_floating, number, size
 from fastconv.random import generator as default_generator
-from fastconv.tensor import Tensor
+from fastconv.tensor import Tensor, UninitializedParameter
 
 __all__ = [
     "calculate_gain",
@@ -48,6 +48,8 @@ _NONLINEARITIES = (*_LINEAR, "tanh", "relu", "leaky_relu", "selu")
 
 
 def _array(tensor: Any) -> np.ndarray:
+    if isinstance(tensor, UninitializedParameter):
+        raise ValueError("tensor must have a size, got a parameter of a lazy layer before the layer's first input")
     array = tensor.data if isinstance(tensor, Tensor) else tensor
     if not is_array(array) or not is_floating(array.dtype):
         kind = array.dtype if is_array(array) else type(array).__name__

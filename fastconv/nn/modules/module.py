@@ -12,7 +12,7 @@ from fastconv.devices import destination, is_array, to_device
 from fastconv.hooks import HookHandle, register_hook
 from fastconv.nn.modules.arguments import floating_dtype, is_floating
 from fastconv.nn.modules.calling import call_with_tensors, convert_leaves, holds_tensor, plain
-from fastconv.nn.modules.state import LoadResult, load_entries, writable_state
+from fastconv.nn.modules.state import LoadResult, lazy_sizes, load_entries, writable_state
 from fastconv.nn.modules.summary import Summary, summarize
 from fastconv.tape import enable_grad
 from fastconv.tensor import Parameter, Tensor, tensor
@@ -455,7 +455,7 @@ class Module:
         Returns
         -------
         LoadResult
-            A named tuple ``(missing_keys, unexpected_keys)``, both empty where `strict`.
+            Named tuple ``(missing_keys, unexpected_keys)``, both empty where `strict`.
 
         Raises
         ------
@@ -479,7 +479,8 @@ class Module:
           missing key 'bias'
           'weight' has shape (1, 3), the module needs (1, 2)
         """
-        return load_entries(type(self).__name__, writable_state(self), state_dict, strict)
+        with lazy_sizes(self, state_dict):
+            return load_entries(type(self).__name__, writable_state(self), state_dict, strict)
 
     def vjp(self, *inputs: Any) -> tuple[Any, Callable[[Any], Any]]:
         """The output, and the pullback that maps its gradient to the gradient of the input.
@@ -487,8 +488,7 @@ class Module:
         Parameters
         ----------
         *inputs : array
-            What :meth:`forward` takes, usually one array; those that are no floating arrays (classes, indices) are
-            handed on as they are and get no gradient.
+            What :meth:`forward` takes; those that are no floating arrays (classes, indices) get no gradient.
 
         Returns
         -------

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,7 +13,7 @@ from fastconv.devices import is_writable, thaw, to_host, write
 from fastconv.nn.modules.arguments import is_floating
 from fastconv.tensor import Tensor
 
-__all__ = ["LoadResult", "host_array", "load_entries"]
+__all__ = ["LoadResult", "host_array", "lazy_sizes", "load_entries"]
 
 
 class LoadResult(NamedTuple):
@@ -61,6 +62,23 @@ def _convert(key: str, target: np.ndarray, value: Any) -> np.ndarray | str:
     with np.errstate(over="ignore", invalid="ignore"):
         # A copy in any case: the value may be a view of another entry that is about to be written.
         return np.array(array, dtype=target.dtype)
+
+
+@contextlib.contextmanager
+def lazy_sizes(module: Any, values: Any) -> Iterator[None]:
+    """Context manager: the lazy layers below `module` take the sizes that `values` have, unless the body fails."""
+    undo: list[Callable[[], None]] = []
+    try:
+        for path, each in module.named_modules() if isinstance(values, Mapping) else ():
+            take = getattr(each, "_take_size", None)
+            taken = take and take(values, f"{path}." if path else "")
+            if taken:
+                undo.append(taken)
+        yield
+    except BaseException:
+        for take_back in undo:
+            take_back()
+        raise
 
 
 def writable_state(module: Any) -> dict[str, Any]:
