@@ -108,12 +108,12 @@ def test_a_later_call_tries_again_what_failed_and_nothing_else(tmp_path):
 
 
 def test_time_runs_out(tmp_path):
-    arguments = ("--dry-run", "--stages", "endless", "--budget", 0.05, "--results", tmp_path.name)
+    arguments = ("--dry-run", "--stages", "endless", "--budget", 0.15, "--results", tmp_path.name)
     done = day(FAULTS, *arguments, cwd=tmp_path.parent)
     assert done.returncode == 3, done.stdout + done.stderr
     first = statuses(tmp_path, "endless")
     assert 0 < len(first) < 40 and "endless: endless cases" in done.stdout
-    assert day(FAULTS, "--dry-run", "--results", tmp_path, "--stages", "endless", "--budget", 0.05).returncode == 3
+    assert day(FAULTS, "--dry-run", "--results", tmp_path, "--stages", "endless", "--budget", 0.15).returncode == 3
     assert len(statuses(tmp_path, "endless")) > len(first)
 
 
