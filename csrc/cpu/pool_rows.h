@@ -153,8 +153,8 @@ FC_INLINE void pool_channels_first(const PoolShape& given, const T* x, const Ope
       // Row h of the plane of depth tap i is at plane + (i * plane_step) + h * in[2].
       const T* plane = x + ((at.n * s.C + at.c) * s.in[0] + depth.origin(at.o)) * s.in[1] * s.in[2];
       const int64_t plane_step = depth.dilation * s.in[1] * s.in[2];
+      const bool square = Operation::taps == height.kernel && t.size() == 1 && height.dilation == 1;
       if (!buffered) {
-        const bool square = Operation::taps == height.kernel && t.size() == 1 && height.dilation == 1;
         for (int64_t b = 0; b < blocks; b++) {
           const int64_t q = min_of(b * lanes, end);
           const Block block(op, q);
@@ -203,7 +203,6 @@ FC_INLINE void pool_channels_first(const PoolShape& given, const T* x, const Ope
           }
           to += side_by_side * blocks;
         }
-      const bool square = Operation::taps == height.kernel && t.size() == 1 && height.dilation == 1;
       for (int64_t p = at.p; p < at.p + count; p++) {
         OutputRow out{(row + p - at.p) * s.out[2], at.o, p, t, Range{0, height.kernel}, room(row + p - at.p)};
         const int64_t h0 = height.origin(p);

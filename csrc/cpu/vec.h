@@ -235,7 +235,8 @@ FC_INLINE Vec<float> load_partial(const float* p, std::int64_t n) { return load_
 FC_INLINE Vec<double> load_partial(const double* p, std::int64_t n) {
   return load_masked(p, lanes_between<double>(0, n));
 }
-// By halves: AMD's processors take vmaskmov's stores apart (Zen 3: 5 to 7 ns each, this 2 to 4).
+// By halves: AMD's processors take vmaskmov's stores apart (Zen 3: 5 to 7 ns each, this 2 to 4). n below kLanes, as in all
+// calls: a whole register is `store`.
 FC_INLINE void store_partial(float* p, Vec<float> v, std::int64_t n) {
   __m128 part = _mm256_castps256_ps128((__m256)v);
   if (n & 4) {
