@@ -8,15 +8,17 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from .explanation import _flops, _scaled, _time
 from .nn.modules.arguments import floating_dtype, size
 from .nn.modules.calling import evaluation_mode
+from .nn.modules.conv import Pending
 from .nn.modules.module import Module
 from .nn.modules.recurrent import GRU, LSTM
+from .nn.modules.shape import Identity
 from .roofline import measure
 from .visualize import ReceptiveFields, receptive_field
 
@@ -32,7 +34,7 @@ class LayerExplanation:
     Attributes
     ----------
     name, layer : str
-        Its dotted name and its class.
+        Its dotted name and its class; "Conv2d + Add" for a convolution that does the sum after it, too (`optimize`).
     output_shape : tuple of int
     flops : int
         Additions and multiplications of the direct method; where nothing is summed, one an output element.
@@ -154,20 +156,25 @@ def explain_model(model: Module, input_shape: Sequence[int]) -> ModelExplanation
     shape = tuple(size("shape", extent, 1) for extent in input_shape)
     dtype = floating_dtype(next((p.data.dtype for p in model.parameters()), None))
     x = np.random.default_rng(0).standard_normal(shape).astype(dtype)
-    names = {module: name for name, module in model.named_modules() if not module._modules or module._parameters}
-    calls: list[tuple[Module, tuple[Any, ...], Any]] = []
+    calls: list[_Call] = []
     times: list[list[float]] = []
     whole: list[float] = []
     with evaluation_mode(model):
         model(x)  # what is done once, such as folding, is not part of any pass
-        with _watched(names, lambda module, inputs, output, seconds: calls.append((module, inputs, output))):
+        # Identity is what folding leaves of a layer.
+        names = {
+            module: name
+            for name, module in model.named_modules()
+            if not isinstance(module, Identity) and (not module._modules or module._parameters)
+        }
+        with _watched(names, lambda call, seconds: calls.append(call)):
             model(x)
-        found = [_measures(module, inputs, output) for module, inputs, output in calls]
-        described = [(names[module], type(module).__name__) for module, _, _ in calls]
+        found = [_measures(call) for call in calls]
+        described = [(names[call.module], call.layer) for call in calls]
         calls.clear()
         while not whole or (sum(whole) < _SECONDS and len(whole) < _RUNS):
             seconds: list[float] = []
-            with _watched(names, lambda module, inputs, output, spent, seconds=seconds: seconds.append(spent)):
+            with _watched(names, lambda call, spent, seconds=seconds: seconds.append(spent)):
                 start = time.perf_counter()
                 model(x)
                 whole.append(time.perf_counter() - start)
@@ -186,15 +193,33 @@ def explain_model(model: Module, input_shape: Sequence[int]) -> ModelExplanation
     return ModelExplanation(tuple(rows), shape, total, ceilings.flops / 1e9, ceilings.bandwidth / 1e9)
 
 
+class _Call(NamedTuple):
+    """A call of a layer. A convolution that waited for the sum after it is one call with that: of two inputs."""
+
+    module: Module
+    layer: str
+    inputs: tuple[Any, ...]
+    output: Any
+
+
 @contextmanager
 def _watched(layers: dict[Module, str], note: Callable[..., None]) -> Iterator[None]:
-    """Context manager: after each call of a layer, ``note(module, inputs, output, seconds)``."""
+    """Context manager: after each call of a layer, ``note(call, seconds)``."""
 
     def timed(module: Module, forward: Callable[..., Any]) -> Callable[..., Any]:
         def call(*inputs: Any, **options: Any) -> Any:
             start = time.perf_counter()
             output = forward(*inputs, **options)
-            note(module, inputs, output, time.perf_counter() - start)
+            seconds = time.perf_counter() - start
+            if isinstance(output, Pending):
+                return output  # nothing is done yet
+            layer = type(module).__name__
+            if inputs and isinstance(inputs[0], Pending):
+                waited = inputs[0]
+                done = _Call(waited.layer, f"{type(waited.layer).__name__} + {layer}", (waited.x, *inputs[1:]), output)
+            else:
+                done = _Call(module, layer, inputs, output)
+            note(done, seconds)
             return output
 
         return call
@@ -208,8 +233,9 @@ def _watched(layers: dict[Module, str], note: Callable[..., None]) -> Iterator[N
             module.__dict__.pop("forward", None)
 
 
-def _measures(module: Module, inputs: tuple[Any, ...], output: Any) -> tuple[tuple[int, ...], int, int]:
+def _measures(call: _Call) -> tuple[tuple[int, ...], int, int]:
     """Output shape, operations and transferred bytes of a layer's call."""
+    module, layer, inputs, output = call
     arrays = [np.asarray(value) for value in inputs if hasattr(value, "shape")]
     y = np.asarray(output[0] if isinstance(output, tuple) else output)
     parameters = [p.data for p in module._parameters.values() if p is not None]
@@ -224,4 +250,5 @@ def _measures(module: Module, inputs: tuple[Any, ...], output: Any) -> tuple[tup
         name = name[:-2]  # the functions have no number of dimensions
     named = {"input": arrays[0]} | {key: p.data for key, p in module._parameters.items() if p is not None}
     options = {**vars(module), "training": not getattr(module, "track_running_stats", True)}  # statistics of the input
-    return y.shape, _flops(name, options, named, y), transferred
+    added = y.size if layer.endswith(" + Add") else 0
+    return y.shape, _flops(name, options, named, y) + added, transferred

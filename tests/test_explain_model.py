@@ -85,14 +85,22 @@ def test_leaves_the_model_as_it_was():
     assert not any("forward" in module.__dict__ for module in net.modules()) and net.training
 
 
-def test_optimized_networks_have_fewer_layers():
-    net = models.ResNet(models.BasicBlock, (1,), 5, 3, width=4)
-    before, after = (fc.explain(each, (1, 3, 32, 32)) for each in (net, fc.optimize(net)))
-    assert sum(row.layer == "BatchNorm2d" for row in before.rows) == 3
-    assert not any(row.layer in ("BatchNorm2d", "Identity") for row in after.rows if row.flops)
-    assert [row.receptive_field for row in before.rows if row.layer == "Conv2d"] == [
-        row.receptive_field for row in after.rows if row.layer == "Conv2d"
-    ]
+@pytest.mark.parametrize("block", [models.BasicBlock, models.Bottleneck])
+@pytest.mark.parametrize("prepared", [False, True])
+def test_optimized_networks_have_fewer_layers(block, prepared):
+    net = models.ResNet(block, (1, 1), 5, 3, width=4)
+    optimized = fc.optimize(net, (1, 3, 32, 32) if prepared else None)
+    before, after = (fc.explain(each, (1, 3, 32, 32)) for each in (net, optimized))
+    assert {row.layer for row in before.rows} >= {"Conv2d", "BatchNorm2d", "ReLU", "Add"}
+    assert {row.layer for row in after.rows} == {"Conv2d", "Conv2d + Add", "MaxPool2d", "AdaptiveAvgPool2d", "Linear"}
+    convolutions = [[row for row in report.rows if row.layer.startswith("Conv2d")] for report in (before, after)]
+    plain, fused = ({row.name.removeprefix("model."): row for row in rows} for rows in convolutions)
+    assert sorted(plain) == sorted(fused)
+    for name, row in fused.items():
+        added = np.prod(row.output_shape) if row.layer == "Conv2d + Add" else 0
+        assert row.flops == plain[name].flops + added
+        assert row.bytes == plain[name].bytes + 4 * (row.output_shape[1] + added)  # the bias, the other summand
+        assert (row.output_shape, row.receptive_field) == (plain[name].output_shape, plain[name].receptive_field)
 
 
 def test_vectors_have_no_receptive_field():
