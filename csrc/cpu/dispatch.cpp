@@ -20,19 +20,23 @@ FC_DECLARE_TABLE(amx)
 #ifdef FC_HAVE_AMX_EMULATED
 FC_DECLARE_TABLE(amx_emulated)
 #endif
-#ifdef FC_HAVE_X86
+#ifdef FC_HAVE_AVX512
 FC_DECLARE_TABLE(avx512)
+#endif
+#ifdef FC_HAVE_AVX2
 FC_DECLARE_TABLE(avx2)
 #endif
 FC_DECLARE_TABLE(generic)
 
 namespace {
 
-#ifdef FC_HAVE_X86
+#if defined(FC_HAVE_AVX2) || defined(FC_HAVE_AVX512)
 // __builtin_cpu_supports also asks the operating system (XCR0) whether it saves the wide registers.
 bool has_avx2() {
   return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
 }
+#endif
+#ifdef FC_HAVE_AVX512
 bool has_avx512() {
   return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
          __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
@@ -63,8 +67,11 @@ const Candidate kPriority[] = {
 #ifdef FC_HAVE_AMX
     {&amx::table, has_amx},
 #endif
-#ifdef FC_HAVE_X86
-    {&avx512::table, has_avx512}, {&avx2::table, has_avx2},
+#ifdef FC_HAVE_AVX512
+    {&avx512::table, has_avx512},
+#endif
+#ifdef FC_HAVE_AVX2
+    {&avx2::table, has_avx2},
 #endif
     {&generic::table, always},
 #ifdef FC_HAVE_AMX_EMULATED
