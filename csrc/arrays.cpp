@@ -7,6 +7,7 @@
 #include <new>
 
 #include "array_library.h"
+#include "cpu/dispatch.h"
 #include "pool.h"
 
 namespace fastconv {
@@ -187,6 +188,17 @@ Array new_spatial(int number, int64_t item, DType dtype, int nd, int64_t n, int6
   return new_batched(number, item, dtype, nd + 2, shape, layout, unbatched);
 }
 
+// Copies an array that is dense in the other layout.
+void change_layout(const Array& from, const Array& to, int64_t item) {
+  int64_t positions = 1;
+  for (int i = 2; i < to.ndim; i++) positions *= to.shape[i];
+  const bool last = to.layout == Layout::channels_last;
+  const int64_t rows = last ? to.shape[1] : positions, columns = last ? positions : to.shape[1];
+  run_kernel(double(to.size()), [&](Context& ctx) {
+    cpu::active().change_layout(item, to.shape[0], rows, columns, from.data, to.data, ctx);
+  });
+}
+
 // Fills `a` from the array `object`, whose rank is known to be right, in one of the two layouts.
 void fill(Array& a, const char* name, py::handle object, npy::PyArray_Proxy* p, bool unbatched, const Layout* layout,
           int64_t item) {
@@ -212,7 +224,10 @@ void fill(Array& a, const char* name, py::handle object, npy::PyArray_Proxy* p, 
   if (layout) {
     Array out = new_batched(npy::array_descriptor1_proxy(p->descr)->type_num, item, a.dtype, a.ndim, a.shape, *layout,
                             unbatched);
-    copy_elements(out.owner, object);
+    const Layout other = *layout == Layout::channels_last ? Layout::channels_first : Layout::channels_last;
+    a.data = p->data;
+    if (aligned && a.ndim > 2 && dense_in(other, a.ndim, a.shape, strides, item)) change_layout(a, out, item);
+    else copy_elements(out.owner, object);
     a = std::move(out);
     return;
   }

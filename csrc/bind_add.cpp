@@ -1,4 +1,4 @@
-// Sums and concatenation of arrays of any rank, whose strides may be those of a part of a larger array.
+// Sums and concatenation of arrays of any rank, whose strides may be those of a part of a larger array; memory layouts.
 #include <cstring>
 #include <vector>
 
@@ -153,12 +153,18 @@ py::object cat_forward(py::handle dim_object, const py::args& objects) {
   return std::move(y.owner);
 }
 
+py::object layout_forward(py::handle x_object, bool channels_last) {
+  const Layout layout = channels_last ? Layout::channels_last : Layout::channels_first;
+  return take_channels("input", x_object, &layout).owner;
+}
+
 }  // namespace
 
 void bind_add(py::module_& m) {
   using py::arg;
   m.def("add_forward", add_forward, arg("a"), arg("b"), arg("inplace").noconvert() = false);
   m.def("cat_forward", cat_forward);
+  m.def("layout_forward", layout_forward, arg("x"), arg("channels_last").noconvert());
 }
 
 }  // namespace fastconv

@@ -82,6 +82,8 @@ using std::int64_t;
   /* y = a + b, or a where b is null: rows of `length` elements, their starts `step` elements apart. y may be a */      \
   X(add_rows, (DType, int64_t rows, int64_t length, const void* a, int64_t a_step, const void* b, int64_t b_step,      \
                void* y, int64_t y_step, Context&))                                                                     \
+  /* y[n][c][r] = x[n][r][c] of `item` bytes each: 1, 2, 4 or 8 */                                                     \
+  X(change_layout, (int64_t item, int64_t images, int64_t rows, int64_t columns, const void* x, void* y, Context&))    \
   /* y may be x */                                                                                                     \
   X(activation_forward, (Activation, DType, int64_t n, const void* x, double a, double b, void* y, Context&))          \
   /* relu: ref is y; the others: ref is x */                                                                           \

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from . import data, distributed, filters, images, models, nn, optim, training, transfer, visualize
     from .explanation import explain
     from .images import convolve2d, correlate2d
+    from .layouts import channels_first, channels_last
     from .nn.functional import log_softmax, relu, sigmoid, softmax, tanh
     from .optimization import optimize
     from .serialization import load, save
@@ -45,6 +46,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _LAZY = {
+    "channels_first": "fastconv.layouts",
+    "channels_last": "fastconv.layouts",
     "convolve2d": "fastconv.images",
     "correlate2d": "fastconv.images",
     "explain": "fastconv.explanation",
@@ -77,6 +80,8 @@ __all__ = [
     "Trainer",
     "available_backends",
     "cat",
+    "channels_first",
+    "channels_last",
     "convolve2d",
     "correlate2d",
     "data",

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from . import backend
-from .devices import array_module, is_array
+from .devices import is_array
+from .layouts import channels_first, channels_last
 from .nn.functional.packing import pack_weight
 from .nn.modules.activation import Hardtanh, LeakyReLU, ReLU
 from .nn.modules.arguments import is_floating, size
@@ -83,7 +84,7 @@ class Optimized(Module):
         first: Any = inputs[0] if inputs else None
         if not is_array(first):
             return self.model(*inputs)
-        output = self.model(*(_channels_last(x) if is_array(x) else x for x in inputs))
+        output = self.model(*(channels_last(x) if is_array(x) and x.ndim > 2 else x for x in inputs))
         if _is_channels_last(first):
             return output
         return convert_leaves(_contiguous, output)
@@ -216,12 +217,7 @@ def _is_channels_last(x: np.ndarray) -> bool:
 
 
 def _contiguous(y: Any) -> Any:
-    return array_module(y).ascontiguousarray(y) if is_array(y) and y.ndim > 2 else y
-
-
-def _channels_last(x: np.ndarray) -> np.ndarray:
-    """`x` with channels-last strides, copied where it has others; arrays without spatial dimensions as they are."""
-    return np.moveaxis(array_module(x).ascontiguousarray(np.moveaxis(x, 1, -1)), -1, 1) if x.ndim > 2 else x
+    return channels_first(y) if is_array(y) and y.ndim > 2 else y
 
 
 # ---- rewriting ---------------------------------------------------------------------------------------------------

@@ -156,6 +156,7 @@ VALID: dict[str, list[tuple[str, str, Any]]] = {
     "linear_backward_weight": [("dy", "array", f32(3, 4)), ("x", "array", f32(3, 5))],
     "linear_backward_bias": [("dy", "array", f32(3, 4))],
     "add_forward": [("x", "array", X), ("other", "array", X), ("inplace", "bool", False)],
+    "layout_forward": [("x", "array", X), ("channels_last", "bool", True)],
     "cat_forward": [("dim", "same", 1), ("first", "array", X), ("second", "array", X)],
     "relu_forward": [("x", "array", X), ("inplace", "bool", False)],
     "relu_backward": [("dy", "array", X), ("y", "array", X)],

@@ -208,3 +208,15 @@ def test_a_library_that_refuses(cupy):
 
 def test_one_hot(cupy):
     assert host(F.one_hot(cupy.asarray(np.array([1, 0])), 2)).tolist() == [[0, 1], [1, 0]]
+
+
+@pytest.mark.parametrize("dtype", (np.float32, np.int64), ids=("float32", "int64"))
+def test_layouts_of_device_arrays(cupy, dtype):
+    x = cupy.asarray(np.arange(2 * 3 * 4 * 5, dtype=dtype).reshape(2, 3, 4, 5))
+    reads = fake_cupy.Reads.count
+    last = fc.channels_last(x)
+    back = fc.channels_first(last)
+    assert fake_cupy.Reads.count == reads and fc.channels_last(last) is last
+    assert last.strides == tuple(x.itemsize * n for n in (60, 1, 15, 3)) and back.strides == x.strides
+    for result in (last, back):
+        np.testing.assert_array_equal(host(result), host(x))

@@ -103,11 +103,10 @@ __global__ void direct_backward_input_kernel(Direct<T> p, int64_t elements, cons
 // The gradient of one tap: a sum over the positions of dy, grouped by dy's channel.
 template <class T> __global__ void __launch_bounds__(kThreads) direct_weight_kernel(Direct<T> p, Groups g, double* partials) {
   int64_t block = int64_t(blockIdx.x);
-  const int64_t chunk = block % g.chunks;
-  block /= g.chunks;
-  const int64_t per_group = p.in_channels * p.taps, number = block % per_group, tile = block / per_group;
-  const int64_t tap = number % p.taps, own = number / p.taps;
-  const int64_t t[3] = {tap / p.kernel[2] / p.kernel[1], tap / p.kernel[2] % p.kernel[1], tap % p.kernel[2]};
+  const int64_t chunk = take_digit(block, g.chunks), per_group = p.in_channels * p.taps;
+  const int64_t number = take_digit(block, per_group), tile = block;
+  int64_t own = number, t[3];
+  for (int d = 2; d >= 0; d--) t[d] = take_digit(own, p.kernel[d]);
   const Share<1> share(g, tile, chunk);
   const Places places(g, share.group);
   const int64_t c = divide(share.group, p.out_channels) * p.in_channels + own;

@@ -1,4 +1,4 @@
-"""Sums of two arrays and arrays joined along a dimension."""
+"""Sums of two arrays, arrays joined along a dimension, and the other memory layout."""
 
 from __future__ import annotations
 
@@ -26,6 +26,14 @@ def _cat(shape: tuple[int, ...], dim: int, sizes: tuple[int, ...], last: bool = 
     return Case("cat_forward", label, "edge", draw, 0, selected, None, last)
 
 
+def _layout(shape: tuple[int, ...], last: bool) -> Case:
+    def draw(rng: np.random.Generator) -> Arguments:
+        return rng.standard_normal(shape), not last
+
+    label = "x".join(map(str, shape)) + (" nhwc to nchw" if last else " nchw to nhwc")
+    return Case("layout_forward", label, "edge", draw, 0, selected, None, last)
+
+
 def cases() -> Iterator[Case]:
     """Every case of this family."""
     for shape in ((1,), (3, 17), (2, 3, 5, 7), (4, 16, 28, 28)):
@@ -35,3 +43,7 @@ def cases() -> Iterator[Case]:
     for dim in range(4):
         yield _cat((2, 5, 4, 3), dim, (2, 1, 5))
         yield _cat((2, 5, 4, 3), dim, (2, 1, 5), last=True)
+    images: tuple[tuple[int, ...], ...] = ((2, 3, 9, 10), (2, 17, 5, 7), (1, 40, 11, 13), (3, 2, 8), (2, 8, 2, 3, 4))
+    for size in images:
+        yield _layout(size, False)
+        yield _layout(size, True)

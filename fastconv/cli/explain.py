@@ -52,6 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
     from .. import backend
     from ..cases import available_dtypes
     from ..explanation import explain
+    from ..layouts import channels_last
     from ..nn import functional
 
     function: Any = getattr(functional, arguments.op, None)
@@ -87,7 +88,7 @@ def run(arguments: argparse.Namespace) -> int:
         # Values around 1 are fit for everything, variances included.
         array = rng.uniform(0.5, 1.5, shape).astype(dtypes[arguments.dtype])
         if arguments.channels_last and array.ndim > 2:
-            array = np.moveaxis(np.ascontiguousarray(np.moveaxis(array, 1, -1)), -1, 1)
+            array = channels_last(array)
         arrays[name] = np.zeros(shape, np.int64) if name in ("indices", "target") else array
     with backend.use_backend(arguments.backend or backend.get_backend()):
         report = explain(function, **arrays, **options)

@@ -30,6 +30,7 @@ from .conv import (
     conv_transpose_forward,
 )
 from .joining import add_forward, cat_forward
+from .layout import layout_forward
 from .linear import (
     linear_backward_bias,
     linear_backward_input,
@@ -81,6 +82,7 @@ __all__ = [
     "hardtanh_forward",
     "instance_norm_backward",
     "instance_norm_forward",
+    "layout_forward",
     "leaky_relu_backward",
     "leaky_relu_forward",
     "linear_backward_bias",

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ...devices import array_module
+from ...layouts import channels_last
 
 _SUPPORTED = "float32, float64, float16 or bfloat16"
 
@@ -66,4 +67,4 @@ def in_layout(y: np.ndarray, x: np.ndarray) -> np.ndarray:
     """`y` in memory as `x` is: channels last where the strides of `x` say so."""
     if x.ndim < 3 or y.ndim != x.ndim or x.flags.c_contiguous or not np.moveaxis(x, 1, -1).flags.c_contiguous:
         return y
-    return np.moveaxis(array_module(y).ascontiguousarray(np.moveaxis(y, 1, -1)), -1, 1)
+    return channels_last(y)
