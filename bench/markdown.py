@@ -20,6 +20,7 @@ _TITLES = {
     "norm_backward": "batch_norm backward",
     "relu": "ReLU forward",
     "relu_backward": "ReLU backward",
+    "layout": "to the other layout",
 }
 
 

@@ -1,4 +1,4 @@
-"""Normalisation and ReLU, forward and backward."""
+"""Normalisation and ReLU, forward and backward, and changes of the memory layout."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+import fastconv as fc
 import fastconv.nn.functional as F
 
 from .shapes import NORMS, NormCase
@@ -52,6 +53,10 @@ def _relu(case: NormCase, a: Arrays) -> Call:
 def _relu_backward(case: NormCase, a: Arrays) -> Call:
     _, pullback = F.relu.vjp(a["x"])
     return partial(pullback, a["dy"])
+
+
+def _layout(case: NormCase, a: Arrays) -> Call:
+    return partial(fc.channels_last if a["x"].flags.c_contiguous else fc.channels_first, a["x"])
 
 
 def _normalised(a: Arrays) -> tuple[np.ndarray, np.ndarray]:
@@ -133,3 +138,17 @@ def relu_tasks(batch: int, backward: bool) -> Iterator[Task]:
             yield _task("relu_backward", "relu_backward", case, _relu_backward, absolute_gradient, 1, 3, 1)
         else:
             yield _task("relu", "relu", case, _relu, selected, 1, 2, 1)
+
+
+def layout_tasks(batch: int) -> Iterator[Task]:
+    """Into the other memory layout: pictures, and images of networks from the caches to memory."""
+    for network, name, channels, size in (
+        ("vgg16", "images", 3, 224),
+        ("resnet50", "layout1", 64, 112),
+        ("resnet50", "layout2", 256, 56),
+        ("resnet50", "layout4", 1024, 14),
+        ("googlenet", "layout4", 112, 14),
+        ("resnet50", "layout5", 512, 7),
+    ):
+        case = NormCase(name, network, "batch", batch, channels, size, size)
+        yield _task("layout", "layout", case, _layout, selected, 1, 2, 1)

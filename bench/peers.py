@@ -105,6 +105,11 @@ class Torch:
     def local_response_norm(self, case: NormCase, t: Tensors) -> Call:
         return partial(self.module.nn.functional.local_response_norm, t["x"], case.size)
 
+    def layout(self, case: NormCase, t: Tensors) -> Call:
+        torch = self.module
+        other = torch.channels_last if t["x"].is_contiguous() else torch.contiguous_format
+        return partial(t["x"].contiguous, memory_format=other)
+
     def relu(self, case: NormCase, t: Tensors) -> Call:
         return partial(self.module.relu, t["x"])
 

@@ -21,7 +21,7 @@ from .task import Task, arrange, oracle
 
 Row = dict[str, Any]
 
-OPERATIONS = ("conv", "conv_packed", "conv_backward", "depthwise", "pool", "norm", "relu", "call")
+OPERATIONS = ("conv", "conv_packed", "conv_backward", "depthwise", "pool", "norm", "relu", "layout", "call")
 
 
 def tasks(operation: str, batch: int) -> Iterator[Task]:
@@ -30,6 +30,8 @@ def tasks(operation: str, batch: int) -> Iterator[Task]:
         yield from conv_tasks.tasks(batch, operation == "conv_backward", depthwise=False)
     elif operation == "conv_packed":
         yield from conv_tasks.packed_tasks(batch)
+    elif operation == "layout":
+        yield from norm_tasks.layout_tasks(batch)
     elif operation == "call":
         yield from call_tasks.tasks()
     else:
