@@ -1,4 +1,4 @@
-// The other memory layout: every image is a matrix of channels and positions that is transposed, by way of shared memory.
+// The other memory layout: every image is a matrix of channels and positions, transposed by way of shared memory.
 #include "launch.h"
 
 namespace fastconv::cuda {
