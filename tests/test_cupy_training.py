@@ -26,6 +26,10 @@ OPTIMIZERS = {
     "Adagrad": lambda p: optim.Adagrad(p, lr=0.1),
     "RMSprop": lambda p: optim.RMSprop(p, momentum=0.5, centered=True),
     "Adadelta": lambda p: optim.Adadelta(p),
+    "Adamax": lambda p: optim.Adamax(p, weight_decay=0.01),
+    "NAdam": lambda p: optim.NAdam(p, weight_decay=0.01, decoupled_weight_decay=True),
+    "RAdam": lambda p: optim.RAdam(p, betas=(0.5, 0.9)),
+    "Rprop": lambda p: optim.Rprop(p, lr=1e-3),
 }
 
 
@@ -82,7 +86,7 @@ def test_training_is_that_of_numpy_arrays(cupy, name):
         np.testing.assert_allclose(value, states(net)[key], rtol=1e-5, atol=1e-7, err_msg=key)
     assert all(isinstance(p.grad, fake_cupy.ndarray) for p in mine.parameters())
     kept = optimizer.state_dict()["state"]
-    assert all(isinstance(v, fake_cupy.ndarray | int) for entry in kept.values() for v in entry.values())
+    assert all(isinstance(v, fake_cupy.ndarray | int | float) for entry in kept.values() for v in entry.values())
 
 
 def test_a_step_reads_nothing_back(cupy):

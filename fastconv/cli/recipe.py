@@ -46,6 +46,9 @@ OPTIMIZERS = {
     "adagrad": ("Adagrad", 1e-2),
     "rmsprop": ("RMSprop", 1e-3),
     "adadelta": ("Adadelta", 1.0),
+    "adamax": ("Adamax", 2e-3),
+    "nadam": ("NAdam", 2e-3),
+    "radam": ("RAdam", 1e-3),
 }
 SCHEDULES = ("constant", "cosine", "step")
 _STEPS = 3  # as often does "step" divide the learning rate by ten

@@ -7,8 +7,22 @@ momentum. Schedules stand in :mod:`fastconv.optim.lr_scheduler`, gradient clippi
 
 from . import lr_scheduler
 from .adam import Adam, AdamW
-from .adaptive import Adadelta, Adagrad, RMSprop
+from .adam_family import Adamax, NAdam, RAdam
+from .adaptive import Adadelta, Adagrad, RMSprop, Rprop
 from .optimizer import Optimizer
 from .sgd import SGD
 
-__all__ = ["SGD", "Adadelta", "Adagrad", "Adam", "AdamW", "Optimizer", "RMSprop", "lr_scheduler"]
+__all__ = [
+    "SGD",
+    "Adadelta",
+    "Adagrad",
+    "Adam",
+    "AdamW",
+    "Adamax",
+    "NAdam",
+    "Optimizer",
+    "RAdam",
+    "RMSprop",
+    "Rprop",
+    "lr_scheduler",
+]

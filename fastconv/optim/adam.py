@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from .optimizer import Optimizer, check_range
+from .optimizer import Optimizer, check_pair, check_range
 
 __all__ = ["Adam", "AdamW"]
 
@@ -81,11 +81,7 @@ class Adam(Optimizer):
     def _check_options(self, group: Mapping[str, Any]) -> None:
         for name in ("lr", "eps", "weight_decay"):
             check_range(name, group[name])
-        betas = group["betas"]
-        if not isinstance(betas, (tuple, list)) or len(betas) != 2:
-            raise ValueError(f"betas must be a pair of numbers, got {betas!r}")
-        for beta in betas:
-            check_range("betas", beta, below=1.0)
+        check_pair("betas", group["betas"], below=1.0)
 
     def _update(
         self, parameter: np.ndarray, gradient: np.ndarray, state: dict[str, Any], group: dict[str, Any]

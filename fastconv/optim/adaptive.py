@@ -1,4 +1,4 @@
-"""Step sizes from the history of squared gradients: Adagrad, RMSprop, Adadelta."""
+"""Step sizes from the history of the gradient: Adagrad, RMSprop, Adadelta from its square, Rprop from its sign."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from .optimizer import Optimizer, check_range
+from .optimizer import Optimizer, check_pair, check_range
 
-__all__ = ["Adadelta", "Adagrad", "RMSprop"]
+__all__ = ["Adadelta", "Adagrad", "RMSprop", "Rprop"]
 
 
 class Adagrad(Optimizer):
@@ -271,3 +271,79 @@ class Adadelta(Optimizer):
         steps *= rho
         steps += (1 - rho) * change * change
         parameter -= group["lr"] * change
+
+
+class Rprop(Optimizer):
+    """Steps whose size grows while the gradient keeps its sign and shrinks when it changes; for whole batches.
+
+    Parameters
+    ----------
+    params : iterable
+        Parameters or groups of them, see :class:`Optimizer`.
+    lr : float
+        The first steps' size, not negative.
+    etas : pair of float
+        By what a size is multiplied where the sign has changed, in (0, 1), and where it has not, above 1.
+    step_sizes : pair of float
+        The smallest and the largest size.
+    maximize : bool, keyword only
+        Whether to climb instead of to descend.
+
+    Raises
+    ------
+    ValueError, TypeError
+        An option breaks its rule.
+
+    Notes
+    -----
+    Riedmiller & Braun 1993. Source: torch.optim.Rprop.
+
+    Examples
+    --------
+    >>> import fastconv as fc, fastconv.optim as optim
+    >>> w = fc.tensor([4.0], requires_grad=True)
+    >>> optimizer = optim.Rprop([w], lr=0.5)
+    >>> (w * w).sum().backward()
+    >>> optimizer.step()
+    >>> w.data
+    array([3.5], dtype=float32)
+    """
+
+    _counts = ("step",)
+    _arrays = ("prev", "step_size")
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float = 1e-2,
+        etas: tuple[float, float] = (0.5, 1.2),
+        step_sizes: tuple[float, float] = (1e-6, 50.0),
+        *,
+        maximize: bool = False,
+    ) -> None:
+        super().__init__(params, {"lr": lr, "etas": etas, "step_sizes": step_sizes, "maximize": maximize})
+
+    def _check_options(self, group: Mapping[str, Any]) -> None:
+        check_range("lr", group["lr"])
+        for name in ("etas", "step_sizes"):
+            check_pair(name, group[name])
+        shrink, grow = group["etas"]
+        if not 0 < shrink < 1 < grow:
+            raise ValueError(f"etas must lie in (0, 1) and above 1, got {group['etas']}")
+        if group["step_sizes"][0] > group["step_sizes"][1]:
+            raise ValueError(f"step_sizes must be the smallest and the largest, got {group['step_sizes']}")
+
+    def _update(
+        self, parameter: np.ndarray, gradient: np.ndarray, state: dict[str, Any], group: dict[str, Any]
+    ) -> None:
+        if not state:
+            state.update(step=0, prev=np.zeros_like(parameter), step_size=np.full_like(parameter, group["lr"]))
+        state["step"] += 1
+        before, size = state["prev"], state["step_size"]
+        agreement = gradient * before
+        size *= np.where(agreement > 0, group["etas"][1], np.where(agreement < 0, group["etas"][0], 1)).astype(
+            size.dtype
+        )
+        np.clip(size, *group["step_sizes"], out=size)
+        before[...] = np.where(agreement < 0, 0, gradient)  # no step where the sign has changed
+        parameter -= np.sign(before) * size

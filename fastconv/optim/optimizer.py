@@ -19,7 +19,7 @@ from .threads import run_together
 
 Options = dict[str, Any]
 
-__all__ = ["Optimizer", "check_range"]
+__all__ = ["Optimizer", "check_pair", "check_range"]
 
 # Elements of a block: three float32 arrays of this size fit a second-level cache of 2 MB. SGD with momentum took 25
 # million parameters on one and two threads of a Zen 4 (1 MB of that cache each) 33 and 22 ms in blocks of 1 << 16, and
@@ -65,8 +65,10 @@ class Optimizer:
     [0.1, 0.01]
     """
 
-    # For an entry of state_dict()["state"]: which names it may have, and whether each is a count or like the parameter.
+    # For an entry of state_dict()["state"]: which names it may have, and whether each is a count, another number or
+    # like the parameter.
     _counts: tuple[str, ...] = ()
+    _factors: tuple[str, ...] = ()
     _arrays: tuple[str, ...] = ()
 
     def __init__(self, params: Iterable[Any], defaults: dict[str, Any]) -> None:
@@ -269,6 +271,8 @@ class Optimizer:
         """A private copy of one saved moment after its check."""
         if name in self._counts:
             return int(value)
+        if name in self._factors:
+            return float(value)
         if name not in self._arrays:
             raise ValueError(f"state_dict has the moment {name!r}, {type(self).__name__} has {self._arrays}")
         if value is None:
@@ -294,3 +298,11 @@ def check_range(name: str, value: Any, low: float = 0.0, below: float = math.inf
     if not low <= float(value) < below:
         limit = "not be negative" if below == math.inf else f"lie in [{low:g}, {below:g})"
         raise ValueError(f"{name} must {limit}, got {value}")
+
+
+def check_pair(name: str, value: Any, low: float = 0.0, below: float = math.inf) -> None:
+    """Raise unless `value` is two such numbers."""
+    if not isinstance(value, (tuple, list)) or len(value) != 2:
+        raise ValueError(f"{name} must be a pair of numbers, got {value!r}")
+    for entry in value:
+        check_range(name, entry, low, below)
