@@ -142,6 +142,10 @@ from .regression_loss import (
     mse_loss,
     smooth_l1_loss,
 )
+from .sampling import (
+    affine_grid,
+    grid_sample,
+)
 from .smooth_activation import (
     celu,
     elu,
@@ -178,6 +182,7 @@ __all__ = [
     "adaptive_max_pool2d_with_indices",
     "adaptive_max_pool3d",
     "adaptive_max_pool3d_with_indices",
+    "affine_grid",
     "alpha_dropout",
     "avg_pool1d",
     "avg_pool2d",
@@ -207,6 +212,7 @@ __all__ = [
     "gaussian_nll_loss",
     "gelu",
     "glu",
+    "grid_sample",
     "group_norm",
     "gru",
     "hardshrink",
