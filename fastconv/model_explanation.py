@@ -15,7 +15,7 @@ import numpy as np
 from .explanation import _flops, _scaled, _time
 from .nn.modules.arguments import floating_dtype, size
 from .nn.modules.calling import evaluation_mode
-from .nn.modules.conv import Pending
+from .nn.modules.conv import Pending, _Conv
 from .nn.modules.module import Module
 from .nn.modules.recurrent import GRU, LSTM
 from .nn.modules.shape import Identity
@@ -235,7 +235,7 @@ def _watched(layers: dict[Module, str], note: Callable[..., None]) -> Iterator[N
 
 def _measures(call: _Call) -> tuple[tuple[int, ...], int, int]:
     """Output shape, operations and transferred bytes of a layer's call."""
-    module, layer, inputs, output = call
+    module, _, inputs, output = call
     arrays = [np.asarray(value) for value in inputs if hasattr(value, "shape")]
     y = np.asarray(output[0] if isinstance(output, tuple) else output)
     parameters = [p.data for p in module._parameters.values() if p is not None]
@@ -250,5 +250,5 @@ def _measures(call: _Call) -> tuple[tuple[int, ...], int, int]:
         name = name[:-2]  # the functions have no number of dimensions
     named = {"input": arrays[0]} | {key: p.data for key, p in module._parameters.items() if p is not None}
     options = {**vars(module), "training": not getattr(module, "track_running_stats", True)}  # statistics of the input
-    added = y.size if layer.endswith(" + Add") else 0
+    added = sum(a.size for a in arrays[1:]) if isinstance(module, _Conv) else 0  # what a sum adds to it
     return y.shape, _flops(name, options, named, y) + added, transferred

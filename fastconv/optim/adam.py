@@ -13,7 +13,42 @@ from .optimizer import Optimizer, check_pair, check_range
 __all__ = ["Adam", "AdamW"]
 
 
-class Adam(Optimizer):
+class RunningMoments(Optimizer):
+    """What Adam and its relatives share: checks of the options, weight decay and the running moments."""
+
+    _counts = ("step",)
+    _arrays: tuple[str, ...] = ("exp_avg", "exp_avg_sq")
+    _running: tuple[str, ...] = ("exp_avg", "exp_avg_sq")  # made by the first step
+    _decoupled = False  # where no option says so
+
+    def _check_options(self, group: Mapping[str, Any]) -> None:
+        for name in ("lr", "eps", "weight_decay"):
+            check_range(name, group[name])
+        check_pair("betas", group["betas"], below=1.0)
+
+    def _advance(
+        self, parameter: np.ndarray, gradient: np.ndarray, state: dict[str, Any], group: dict[str, Any]
+    ) -> np.ndarray:
+        """One step more, weight decay and the running moments; the gradient that the step is made of."""
+        beta1, beta2 = group["betas"]
+        if not state:
+            state.update(step=0, **{name: np.zeros_like(parameter) for name in self._running})
+        state["step"] += 1
+        if group["weight_decay"]:
+            if group.get("decoupled_weight_decay", self._decoupled):
+                parameter *= 1 - group["lr"] * group["weight_decay"]
+            else:
+                gradient = gradient + group["weight_decay"] * parameter
+        mean = state["exp_avg"]
+        mean += (1 - beta1) * (gradient - mean)
+        if "exp_avg_sq" in state:
+            square = state["exp_avg_sq"]
+            square *= beta2
+            square += (1 - beta2) * gradient * gradient
+        return gradient
+
+
+class Adam(RunningMoments):
     """Gradient descent with step sizes from running moments of the gradient.
 
     Parameters
@@ -53,9 +88,7 @@ class Adam(Optimizer):
     array([3.5], dtype=float32)
     """
 
-    _counts = ("step",)
     _arrays = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq")
-    _decoupled = False
 
     def __init__(
         self,
@@ -78,29 +111,14 @@ class Adam(Optimizer):
         }
         super().__init__(params, defaults)
 
-    def _check_options(self, group: Mapping[str, Any]) -> None:
-        for name in ("lr", "eps", "weight_decay"):
-            check_range(name, group[name])
-        check_pair("betas", group["betas"], below=1.0)
-
     def _update(
         self, parameter: np.ndarray, gradient: np.ndarray, state: dict[str, Any], group: dict[str, Any]
     ) -> None:
-        beta1, beta2 = group["betas"]
-        if not state:
-            state.update(step=0, exp_avg=np.zeros_like(parameter), exp_avg_sq=np.zeros_like(parameter))
-            if group["amsgrad"]:
-                state["max_exp_avg_sq"] = np.zeros_like(parameter)
-        state["step"] += 1
-        if group["weight_decay"]:
-            if self._decoupled:
-                parameter *= 1 - group["lr"] * group["weight_decay"]
-            else:
-                gradient = gradient + group["weight_decay"] * parameter
-        mean, square = state["exp_avg"], state["exp_avg_sq"]
-        mean += (1 - beta1) * (gradient - mean)
-        square *= beta2
-        square += (1 - beta2) * gradient * gradient
+        first = not state
+        self._advance(parameter, gradient, state, group)
+        if first and group["amsgrad"]:
+            state["max_exp_avg_sq"] = np.zeros_like(parameter)
+        (beta1, beta2), mean, square = group["betas"], state["exp_avg"], state["exp_avg_sq"]
         if group["amsgrad"]:
             square = np.maximum(state["max_exp_avg_sq"], square, out=state["max_exp_avg_sq"])
         step_size = group["lr"] / (1 - beta1 ** state["step"])

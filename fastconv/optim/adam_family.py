@@ -8,44 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from .optimizer import Optimizer, check_pair, check_range
+from .adam import RunningMoments
+from .optimizer import check_range
 
 __all__ = ["Adamax", "NAdam", "RAdam"]
 
 
-class _Moments(Optimizer):
-    """What the three share: options, weight decay and the running moments."""
-
-    _counts = ("step",)
-    _arrays: tuple[str, ...] = ("exp_avg", "exp_avg_sq")
-
-    def _check_options(self, group: Mapping[str, Any]) -> None:
-        for name in ("lr", "eps", "weight_decay"):
-            check_range(name, group[name])
-        check_pair("betas", group["betas"], below=1.0)
-
-    def _advance(
-        self, parameter: np.ndarray, gradient: np.ndarray, state: dict[str, Any], group: dict[str, Any]
-    ) -> np.ndarray:
-        """One step more, weight decay and the running mean; the gradient that the step is made of."""
-        if not state:
-            state.update(step=0, **{name: np.zeros_like(parameter) for name in self._arrays})
-        state["step"] += 1
-        if group["weight_decay"]:
-            if group.get("decoupled_weight_decay"):
-                parameter *= 1 - group["lr"] * group["weight_decay"]
-            else:
-                gradient = gradient + group["weight_decay"] * parameter
-        mean = state["exp_avg"]
-        mean += (1 - group["betas"][0]) * (gradient - mean)
-        if "exp_avg_sq" in state:
-            square = state["exp_avg_sq"]
-            square *= group["betas"][1]
-            square += (1 - group["betas"][1]) * gradient * gradient
-        return gradient
-
-
-class Adamax(_Moments):
+class Adamax(RunningMoments):
     """Adam with the largest recent gradient, instead of a root mean square, in the denominator.
 
     Parameters
@@ -83,7 +52,7 @@ class Adamax(_Moments):
     array([3.5], dtype=float32)
     """
 
-    _arrays = ("exp_avg", "exp_inf")
+    _arrays = _running = ("exp_avg", "exp_inf")
 
     def __init__(
         self,
@@ -109,7 +78,7 @@ class Adamax(_Moments):
         parameter -= step_size * (state["exp_avg"] / largest)
 
 
-class NAdam(_Moments):
+class NAdam(RunningMoments):
     """Adam with Nesterov's momentum, which grows over the steps.
 
     Parameters
@@ -193,7 +162,7 @@ class NAdam(_Moments):
         parameter -= lr * after / (1 - product * after) * (state["exp_avg"] / denominator)
 
 
-class RAdam(_Moments):
+class RAdam(RunningMoments):
     """Adam that steps with the mean gradient alone until its second moment can be trusted.
 
     Parameters
