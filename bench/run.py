@@ -14,14 +14,14 @@ import numpy as np
 import fastconv as fc
 from fastconv import backend, config, roofline
 
-from . import call_tasks, conv_tasks, norm_tasks, pool_tasks
+from . import block_tasks, call_tasks, conv_tasks, norm_tasks, pool_tasks
 from .measure import Effort, interleaved
 from .peers import Torch
 from .task import Task, arrange, oracle
 
 Row = dict[str, Any]
 
-OPERATIONS = ("conv", "conv_packed", "conv_backward", "depthwise", "pool", "norm", "relu", "layout", "call")
+OPERATIONS = ("conv", "conv_packed", "conv_backward", "depthwise", "pool", "norm", "relu", "layout", "block", "call")
 
 
 def tasks(operation: str, batch: int) -> Iterator[Task]:
@@ -32,6 +32,8 @@ def tasks(operation: str, batch: int) -> Iterator[Task]:
         yield from conv_tasks.packed_tasks(batch)
     elif operation == "layout":
         yield from norm_tasks.layout_tasks(batch)
+    elif operation == "block":
+        yield from block_tasks.tasks(batch)
     elif operation == "call":
         yield from call_tasks.tasks()
     else:

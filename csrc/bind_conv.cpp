@@ -5,6 +5,7 @@
 
 #include "array_library.h"
 #include "bind.h"
+#include "cpu/conv_chain.h"
 #include "threads.h"
 
 namespace fastconv {
@@ -121,20 +122,24 @@ void input_gradient(const ConvShape& s, const Array& dy, const Array& w, const A
   });
 }
 
-// The epilogue of an output like y, and the array that it adds.
-Epilogue take_epilogue(py::handle add_object, py::handle low, py::handle high, const Array& y, int nd, Array* add) {
+// An epilogue that limits results.
+Epilogue take_limits(py::handle low, py::handle high) {
   Epilogue e;
   e.low = take_real("low", low);
   e.high = take_real("high", high);
   if (e.low > e.high)
     throw py::value_error("low must not be above high, got low=" + std::string(py::str(low)) +
                           " and high=" + std::string(py::str(high)));
-  if (add_object.is_none()) return e;
-  *add = take_image("add", add_object, nd, &y.layout);
-  require_dtype("add", *add, y.dtype);
-  require_shape("add", *add, y.shape, nd + 2, y.unbatched);
-  e.add = add->data;
   return e;
+}
+
+// An array that is added to an output like y.
+Array take_added(py::handle object, const Array& y, int nd) {
+  if (object.is_none()) return Array();
+  const Array add = take_image("add", object, nd, &y.layout);
+  require_dtype("add", add, y.dtype);
+  require_shape("add", add, y.shape, nd + 2, y.unbatched);
+  return add;
 }
 
 py::object forward(const ConvParameters& p, py::handle x_object, py::handle w_object, py::handle b_object,
@@ -144,12 +149,81 @@ py::object forward(const ConvParameters& p, py::handle x_object, py::handle w_ob
   const ConvShape s = shape_of(p, false, x.shape, w.shape, x.dtype, x.layout);
   const Array b = take_bias(b_object, s.K, x.dtype);
   const Array y = new_image(x.dtype, p.nd, s.N, s.K, s.out, x.layout, x.unbatched);
-  Array add;
-  const Epilogue epilogue = take_epilogue(add_object, low, high, y, p.nd, &add);
+  Epilogue epilogue = take_limits(low, high);
+  const Array add = take_added(add_object, y, p.nd);
+  epilogue.add = add.data;
   if (s.N)
     run_kernel(work(s), [&](Context& ctx) {
       cpu::active().conv_forward(s, x.data, w.data, b.data, epilogue, y.data, ctx);
     }, packed_weight_of(w));
+  return y.owner;
+}
+
+// One (w, b, stride, padding, dilation, groups, low, high) of a chain, and the shape of what it gives.
+struct ChainStage : ConvStage {
+  Array owned_w, owned_b;
+
+  void take(py::handle object, int nd, DType dtype, Layout layout, int64_t* image_shape) {
+    if (!py::isinstance<py::tuple>(object) || py::len(object) != 8)
+      throw py::type_error("stages must hold tuples (w, b, stride, padding, dilation, groups, low, high), got " +
+                           std::string(py::str(py::type::of(object))));
+    const py::tuple t = py::reinterpret_borrow<py::tuple>(object);
+    owned_w = take_weight("weight", t[0], nd, dtype);
+    shape = shape_of(parameters(t[2], t[3], t[4], t[5], nd), false, image_shape, owned_w.shape, dtype, layout);
+    owned_b = take_bias(t[1], shape.K, dtype);
+    w = owned_w.data;
+    b = owned_b.data;
+    epilogue = take_limits(t[6], t[7]);
+    weight = packed_weight_of(owned_w);
+    output_shape(shape, false, nd, image_shape);
+  }
+};
+
+// Convolutions in a row; `add_object` is added to the last one's results before they are limited.
+py::object chain_forward(py::handle x_object, py::handle stages_object, int nd, py::handle add_object) {
+  parameters(py::int_(1), py::int_(0), py::int_(1), py::int_(1), nd);  // the rule for nd
+  const Array x = take_image("input", x_object, nd);
+  if (!py::isinstance<py::list>(stages_object) && !py::isinstance<py::tuple>(stages_object))
+    throw py::type_error("stages must be a list, got " + std::string(py::str(py::type::of(stages_object))));
+  const py::sequence list = py::reinterpret_borrow<py::sequence>(stages_object);
+  const std::size_t given = list.size();
+  if (given < 1 || given > kMostStages)
+    throw py::value_error("stages must have 1 to " + std::to_string(kMostStages) + " entries, got " +
+                          std::to_string(given));
+  const int count = int(given);
+  ChainStage taken[kMostStages];
+  ConvStage stages[kMostStages];
+  int64_t shape[5];
+  std::copy(x.shape, x.shape + nd + 2, shape);
+  for (int i = 0; i < count; i++) {
+    taken[i].take(py::object(list[std::size_t(i)]), nd, x.dtype, x.layout, shape);
+    stages[i] = taken[i];
+  }
+  const auto image_of = [&](const ConvShape& s) {
+    return new_image(x.dtype, nd, s.N, s.K, s.out, x.layout, x.unbatched);
+  };
+  ConvStage& last = stages[count - 1];
+  const Array y = image_of(last.shape);
+  const Array add = take_added(add_object, y, nd);
+  last.epilogue.add = add.data;
+  if (!last.shape.N) return y.owner;
+#ifndef FC_CUDA
+  bool done = false;
+  double all = 0;
+  for (int i = 0; i < count; i++) all += work(stages[i].shape);
+  if (count > 1)
+    run_kernel(all, [&](Context& ctx) { done = cpu::chain_in_bands(stages, count, x.data, y.data, ctx); });
+  if (done) return y.owner;
+#endif
+  Array from = x;
+  for (int i = 0; i < count; i++) {
+    const ConvStage& stage = stages[i];
+    const Array to = i + 1 < count ? image_of(stage.shape) : y;
+    run_kernel(work(stage.shape), [&](Context& ctx) {
+      cpu::active().conv_forward(stage.shape, from.data, stage.w, stage.b, stage.epilogue, to.data, ctx);
+    }, stage.weight);
+    from = to;
+  }
   return y.owner;
 }
 
@@ -417,6 +491,7 @@ void bind_conv(py::module_& m) {
         },
         arg("x"), arg("w"), arg("b"), arg("stride"), arg("padding"), arg("dilation"), arg("groups"), arg("nd"),
         arg("add") = py::none(), arg("low") = -HUGE_VAL, arg("high") = HUGE_VAL);
+  m.def("conv_chain_forward", chain_forward, arg("x"), arg("stages"), arg("nd"), arg("add") = py::none());
   m.def("conv_backward_input",
         [](H dy, H w, H x_shape, H stride, H padding, H dilation, H groups, int nd) {
           return backward_input(parameters(stride, padding, dilation, groups, nd), false, dy, w, x_shape);

@@ -25,6 +25,7 @@ class Context {
   }
   void* workspace(std::size_t bytes);
   bool out_of_memory() const { return failed_; }
+  void fail() { failed_ = true; }  // memory was short for a part of the call that has a Context of its own
   // The memory of a packed form of a frozen weight, which outlives the call; null where the kernel must pack into its
   // workspace. Where it is not `filled` yet the kernel fills it, and says so; a form it does not finish is given back.
   void* packed_form(const PackedForm&, std::size_t bytes, bool* filled);

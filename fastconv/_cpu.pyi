@@ -12,6 +12,7 @@ _Array: TypeAlias = ndarray[Any, Any]
 _Ints: TypeAlias = int | Sequence[int]
 _Padding: TypeAlias = int | str | Sequence[int | Sequence[int]]
 _Shape: TypeAlias = tuple[int, ...]
+_Stage: TypeAlias = tuple[_Array, _Array | None, _Ints, _Padding, _Ints, int, float, float]
 _Indices: TypeAlias = Literal["none", "flat", "window"]
 
 def conv_forward(
@@ -27,6 +28,7 @@ def conv_forward(
     low: float = ...,
     high: float = ...,
 ) -> _Array: ...
+def conv_chain_forward(x: _Array, stages: Sequence[_Stage], nd: int, add: _Array | None = None) -> _Array: ...
 def conv_backward_input(
     dy: _Array, w: _Array, x_shape: _Shape, stride: _Ints, padding: _Padding, dilation: _Ints, groups: int, nd: int
 ) -> _Array: ...

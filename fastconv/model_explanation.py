@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import statistics
 import time
@@ -34,7 +35,8 @@ class LayerExplanation:
     Attributes
     ----------
     name, layer : str
-        Its dotted name and its class; "Conv2d + Add" for a convolution that does the sum after it, too (`optimize`).
+        Its dotted name and its class. Of layers that `optimize` joined: the first one's name, and "Conv2d + Add" for a
+        convolution that does the sum after it, too, "Conv2d + Conv2d" for two that are computed together.
     output_shape : tuple of int
     flops : int
         Additions and multiplications of the direct method; where nothing is summed, one an output element.
@@ -47,7 +49,7 @@ class LayerExplanation:
     measured_ms : float
         Median over the passes.
     receptive_field : tuple of int or None
-        Pixels that a unit sees in each dimension; None where there are none, as for vectors.
+        Pixels that a unit of the output sees in each dimension; None where there are none, as for vectors.
 
     Examples
     --------
@@ -170,7 +172,7 @@ def explain_model(model: Module, input_shape: Sequence[int]) -> ModelExplanation
         with _watched(names, lambda call, seconds: calls.append(call)):
             model(x)
         found = [_measures(call) for call in calls]
-        described = [(names[call.module], call.layer) for call in calls]
+        described = [(names[call.modules[0]], names[call.modules[-1]], call.layer) for call in calls]
         calls.clear()
         while not whole or (sum(whole) < _SECONDS and len(whole) < _RUNS):
             seconds: list[float] = []
@@ -182,10 +184,10 @@ def explain_model(model: Module, input_shape: Sequence[int]) -> ModelExplanation
         fields = receptive_field(model, shape) if 3 <= len(shape) <= 5 else ReceptiveFields()
     ceilings = measure("float64" if dtype == np.float64 else "float32")
     rows = []
-    for i, ((name, layer), (output_shape, flops, transferred)) in enumerate(zip(described, found)):
+    for i, ((name, last, layer), (output_shape, flops, transferred)) in enumerate(zip(described, found)):
         bound, bound_by = ceilings.bound(flops, transferred)
         spent = statistics.median(seconds[i] for seconds in times)
-        field = fields[name].size if name in fields else None
+        field = fields[last].size if last in fields else None
         rows.append(
             LayerExplanation(name, layer, output_shape, flops, transferred, bound * 1e3, bound_by, spent * 1e3, field)
         )
@@ -194,9 +196,12 @@ def explain_model(model: Module, input_shape: Sequence[int]) -> ModelExplanation
 
 
 class _Call(NamedTuple):
-    """A call of a layer. A convolution that waited for the sum after it is one call with that: of two inputs."""
+    """A call of a layer. Convolutions that waited for the one or for the sum after them are one call with that.
 
-    module: Module
+    `modules` are the convolutions, without the sum, whose other operand is a second input.
+    """
+
+    modules: tuple[Module, ...]
     layer: str
     inputs: tuple[Any, ...]
     output: Any
@@ -213,13 +218,14 @@ def _watched(layers: dict[Module, str], note: Callable[..., None]) -> Iterator[N
             seconds = time.perf_counter() - start
             if isinstance(output, Pending):
                 return output  # nothing is done yet
-            layer = type(module).__name__
+            modules: tuple[Module, ...] = (module,)
+            layers = modules
             if inputs and isinstance(inputs[0], Pending):
                 waited = inputs[0]
-                done = _Call(waited.layer, f"{type(waited.layer).__name__} + {layer}", (waited.x, *inputs[1:]), output)
-            else:
-                done = _Call(module, layer, inputs, output)
-            note(done, seconds)
+                layers = (*waited.layers, module)
+                modules = layers if isinstance(module, _Conv) else waited.layers
+                inputs = (waited.x, *inputs[1:])
+            note(_Call(modules, " + ".join(type(each).__name__ for each in layers), inputs, output), seconds)
             return output
 
         return call
@@ -235,20 +241,39 @@ def _watched(layers: dict[Module, str], note: Callable[..., None]) -> Iterator[N
 
 def _measures(call: _Call) -> tuple[tuple[int, ...], int, int]:
     """Output shape, operations and transferred bytes of a layer's call."""
-    module, _, inputs, output = call
+    modules, _, inputs, output = call
     arrays = [np.asarray(value) for value in inputs if hasattr(value, "shape")]
     y = np.asarray(output[0] if isinstance(output, tuple) else output)
-    parameters = [p.data for p in module._parameters.values() if p is not None]
-    if any(np.may_share_memory(y, x) for x in arrays) and not getattr(module, "inplace", False):
+    parameters = [p.data for module in modules for p in module._parameters.values() if p is not None]
+    if any(np.may_share_memory(y, x) for x in arrays) and not getattr(modules[0], "inplace", False):
         return y.shape, 0, 0  # a view: Flatten, Identity, Dropout
     transferred = sum(a.nbytes for a in (*arrays, *parameters, y))
-    if isinstance(module, LSTM | GRU):
+    if isinstance(modules[0], LSTM | GRU):
         steps = arrays[0].size // arrays[0].shape[-1]
         return y.shape, 2 * steps * sum(p.size for p in parameters if p.ndim == 2), transferred
+    if isinstance(modules[0], _Conv):
+        flops, shape = 0, arrays[0].shape
+        for module in modules:
+            shape = _convolved_shape(module, shape)
+            flops += 2 * math.prod(shape) * math.prod(module._parameters["weight"].data.shape[1:])
+        return y.shape, flops + sum(a.size for a in arrays[1:]), transferred  # and what a sum adds to it
+    (module,) = modules
     name = re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=LP)(?=Pool)", "_", type(module).__name__).lower()
     if name.startswith(("batch_norm", "instance_norm")):
         name = name[:-2]  # the functions have no number of dimensions
     named = {"input": arrays[0]} | {key: p.data for key, p in module._parameters.items() if p is not None}
     options = {**vars(module), "training": not getattr(module, "track_running_stats", True)}  # statistics of the input
-    added = sum(a.size for a in arrays[1:]) if isinstance(module, _Conv) else 0  # what a sum adds to it
-    return y.shape, _flops(name, options, named, y) + added, transferred
+    return y.shape, _flops(name, options, named, y), transferred
+
+
+def _convolved_shape(layer: Any, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Shape of a convolution's output for an input of `shape`."""
+    nd = layer._nd
+    border = layer._border(shape[-nd:])[::-1]  # after and before, first dimension first
+    space = tuple(
+        (extent + border[2 * d] + border[2 * d + 1] - layer.dilation[d] * (layer.kernel_size[d] - 1) - 1)
+        // layer.stride[d]
+        + 1
+        for d, extent in enumerate(shape[-nd:])
+    )
+    return (*shape[: -nd - 1], layer.out_channels, *space)

@@ -59,6 +59,7 @@ ALIASES = {
     "b": ("bias", "b"),
     "first": ("arrays",),
     "second": ("arrays",),
+    "stages": ("stages", "weight"),
     "dy": ("grad_output", "dy", "grad"),
     "x_shape": ("x_shape", "input", "input_shape"),
     "w_shape": ("w_shape", "weight", "weight_shape"),
@@ -103,6 +104,12 @@ MOMENTS = [("mean", "moment", f32(4)), ("invstd", "moment", f32(4))]
 
 VALID: dict[str, list[tuple[str, str, Any]]] = {
     "conv_forward": [("x", "array", X), ("w", "array", W), ("b", "optional", B), *CONV],
+    "conv_chain_forward": [
+        ("x", "array", X),
+        ("stages", "same", [(W, B, 1, 1, 1, 2, -1.0, 1.0), (f32(3, 6, 1, 1), None, 1, 0, 1, 1, -9.0, 9.0)]),
+        ("nd", "int", 2),
+        ("add", "optional", f32(2, 3, 6, 6)),
+    ],
     "conv_backward_input": [("dy", "array", Y), ("w", "array", W), ("x_shape", "shape", X.shape), *CONV],
     "conv_backward_weight": [("dy", "array", Y), ("x", "array", X), ("w_shape", "shape", W.shape), *CONV],
     "conv_backward_bias": [("dy", "array", Y), ("nd", "int", 2)],

@@ -136,7 +136,7 @@ def test_what_is_chosen():
     assert len(vgg) == 9 and all(layer.startswith("vgg16-") for layer in vgg)
     assert {found.op for found in cli._selected(options())} == {
         *("conv", "conv_packed", "conv_backward", "depthwise", "depthwise_backward", "pool", "pool_backward"),
-        *("norm", "norm_backward", "relu", "relu_backward", "layout", "call"),
+        *("norm", "norm_backward", "relu", "relu_backward", "layout", "block", "call"),
     }
     with pytest.raises(ValueError, match="no layer"):
         cli._selected(options("--op", "pool", "--layer", "no such layer"))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 
@@ -192,6 +194,37 @@ def linear_cases(lead: tuple[int, ...], inputs: int, outputs: int, bias: bool, g
         yield Case("linear_backward_bias", label, group, backward_bias, rows, absolute)
 
 
+def chain_case(
+    batch: int, channels: int, size: tuple[int, int], wide: int, out: int, stride: int, last: bool, group: str = "edge"
+) -> Case:
+    """An inverted residual block (Sandler et al. 2018): 1x1 to `wide` channels, 3x3 depthwise, 1x1 to `out`.
+
+    Of -1, 0 and 1: what lies between the stages is exact in every dtype, so that rounding to it adds no error.
+    """
+
+    def draw(rng: np.random.Generator) -> Arguments:
+        def numbers(*shape: int) -> np.ndarray:
+            return rng.integers(-1, 2, shape).astype(np.float64)
+
+        expand, depthwise, project = (wide, channels, 1, 1), (wide, 1, 3, 3), (out, wide, 1, 1)
+        weights = [array for shape in (expand, depthwise, project) for array in (numbers(*shape), numbers(shape[0]))]
+        return numbers(batch, channels, *size), *weights
+
+    def invoke(module: ModuleType, a: Arguments) -> Any:
+        x, w1, b1, w2, b2, w3, b3 = a
+        if module.__name__.endswith("._cpu"):  # stages with frozen weights are computed in bands of rows
+            w1, w3 = module.pack_weight(w1), module.pack_weight(w3)
+        stages = [
+            (w1, b1, 1, 0, 1, 1, -6.0, 6.0),
+            (w2, b2, stride, 1, 1, wide, -6.0, 6.0),
+            (w3, b3, 1, 0, 1, 1, -np.inf, np.inf),
+        ]
+        return module.conv_chain_forward(x, stages, 2)
+
+    label = f"{_times((batch, channels, *size))}->{wide}->{out}" + f" s{stride}" * (stride > 1) + " nhwc" * last
+    return Case("conv_chain_forward", label, group, draw, wide + 1, absolute, invoke, last)
+
+
 _EDGE = (
     Conv(2, 1, (8, 8), 1, (3, 3)),
     Conv(1, 3, (9, 11), 17, (3, 3), padding=1),
@@ -282,6 +315,10 @@ def cases(seed: int, random_cases: int) -> Iterator[Case]:
         yield from conv_cases(spec)
     for spec in (*_TRANSPOSE, *(_random(rng, True) for _ in range(random_cases))):
         yield from conv_transpose_cases(spec)  # type: ignore[arg-type]
+    for last in (False, True):
+        yield chain_case(2, 5, (9, 8), 17, 6, 1, last)
+        yield chain_case(1, 4, (15, 13), 20, 9, 2, last)
+    yield chain_case(1, 24, (56, 56), 144, 24, 1, True, "layers")  # MobileNetV2
     yield from linear_cases((), 5, 3, True)
     yield from linear_cases((7,), 17, 33, True)
     yield from linear_cases((2, 3), 65, 16, False)

@@ -10,6 +10,8 @@ convolution arithmetic for deep learning" (arXiv:1603.07285).
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -164,6 +166,34 @@ def conv_forward(
         y += checks.wide(add).reshape(y.shape)
     y = np.where(y <= low, low, np.where(y > high, high, y))
     return checks.finish(y, x, nd, batched)
+
+
+def conv_chain_forward(
+    x: np.ndarray, stages: Sequence[tuple[Any, ...]], nd: int, add: np.ndarray | None = None
+) -> np.ndarray:
+    """`conv_forward` of each stage ``(w, b, stride, padding, dilation, groups, low, high)`` on the last one's result.
+
+    1 to 8 stages; `add` is added by the last. What lies between two of them is rounded to the arrays' type.
+
+    >>> twice = (np.full((1, 1, 1, 1), 2.0), None, 1, 0, 1, 1, -np.inf, np.inf)
+    >>> conv_chain_forward(np.ones((1, 1, 1, 2)), [twice, twice], 2, np.ones((1, 1, 1, 2)))
+    array([[[[5., 5.]]]])
+    """
+    nd = checks.dimensions(nd)
+    x = checks.array("input", x)
+    if not isinstance(stages, (list, tuple)):
+        raise TypeError(f"stages must be a list, got {type(stages).__name__}")
+    if not 1 <= len(stages) <= 8:
+        raise ValueError(f"stages must have 1 to 8 entries, got {len(stages)}")
+    for i, stage in enumerate(stages):
+        if not isinstance(stage, tuple) or len(stage) != 8:
+            raise TypeError(
+                f"stages must hold tuples (w, b, stride, padding, dilation, groups, low, high), got {stage!r}"
+            )
+        w, b, stride, padding, dilation, groups, low, high = stage
+        last = i + 1 == len(stages)
+        x = conv_forward(x, w, b, stride, padding, dilation, groups, nd, add if last else None, low, high)
+    return x
 
 
 @np.errstate(all="ignore")

@@ -101,20 +101,30 @@ class _ConvBase(Module):
 
 
 class Pending:
-    """A convolution of plain arrays that waits for what is added to it; only layers that `optimize` joined meet it."""
+    """Convolutions in a row that wait for the layer after them, which does their work; `fastconv.optimize` makes them.
 
-    __slots__ = ("layer", "x")
+    To anybody else, such as a hook, it is an array that is computed when it is asked for.
+    """
 
-    def __init__(self, layer: _Conv, x: np.ndarray) -> None:
-        self.layer, self.x = layer, x
+    __slots__ = ("layers", "x")
+
+    def __init__(self, layers: tuple[_Conv, ...], x: np.ndarray) -> None:
+        self.layers, self.x = layers, x
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.asarray(self.plus(None, self.layers[-1]._limits), dtype)
 
     def plus(self, other: np.ndarray | None, limits: tuple[float, float] | None) -> np.ndarray:
-        """min(max(convolution + other, low), high), in one pass."""
-        return self.layer._convolved(self.x, other, limits)
+        """min(max(what they compute + other, low), high), in one pass."""
+        *before, last = self.layers
+        if not before:
+            return last._convolved(self.x, other, limits)
+        stages = [*(layer._stage(layer._limits) for layer in before), last._stage(limits)]
+        return backend.ops.conv_chain_forward(self.x, stages, last._nd, other)
 
 
 class _Conv(_ConvBase):
-    _awaits_sum = False  # set by `fastconv.optimize`: the sum that follows does the work
+    _waits = False  # set by `fastconv.optimize`: the sum or the convolution that follows does the work
 
     def __init__(
         self,
@@ -147,11 +157,11 @@ class _Conv(_ConvBase):
 
     def forward(self, x: Any) -> Any:
         """Convolve `x` of shape (N, C, *S) or (C, *S)."""
-        if type(x) is np.ndarray:
-            if self._awaits_sum and not self._forward_hooks:  # a hook wants to see an array
-                return Pending(self, x)
-            if self._limits is not None:
-                return self._convolved(x, None, self._limits)
+        waits = isinstance(x, Pending)
+        if waits or (type(x) is np.ndarray and (self._waits or self._limits is not None)):
+            pending = Pending((*x.layers, self), x.x) if waits else Pending((self,), x)
+            # A hook wants to see an array.
+            return pending if self._waits and not self._forward_hooks else pending.plus(None, self._limits)
         weight, bias = operands(x, self.weight, self.bias)
         x, padding = self._padded(x)
         y = _CONV[self._nd](x, weight, bias, self.stride, padding, self.dilation, self.groups)
@@ -162,6 +172,11 @@ class _Conv(_ConvBase):
         x, padding = self._padded(x)
         options = self.stride, padding, self.dilation, self.groups, self._nd
         return backend.ops.conv_forward(x, weight, bias, *options, add, *(limits or (-math.inf, math.inf)))
+
+    def _stage(self, limits: tuple[float, float] | None) -> tuple[Any, ...]:
+        """Of a chain of convolutions; its borders are zeros."""
+        weight, bias = operands(None, self.weight, self.bias)
+        return weight, bias, self.stride, self.padding, self.dilation, self.groups, *(limits or (-math.inf, math.inf))
 
     def _padded(self, x: Any) -> tuple[Any, Any]:
         """`x` and the padding that is left to the convolution: all of it, but for borders that are no zeros."""
