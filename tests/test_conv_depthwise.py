@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import direct
-from checks import DTYPES, assert_exact, assert_same_bits, dtype_name, float32, float64, integers, normal
+from checks import DTYPES, assert_exact, assert_same_bits, channels_last, dtype_name, float32, float64, integers, normal
 from direct import Conv
 
 WIDTHS = (1, 2, 3, 4, 5, 7, 8, 9, 14, 15, 16, 17, 18, 28, 31, 32, 33, 34, 35, 65, 130)
@@ -97,3 +97,50 @@ def test_weight_gradient_of_many_planes(kernel_backend, batch, channels, size, s
     expected = direct.backward_weight(case, dy.astype(float64), x.astype(float64))
     magnitude = direct.backward_weight(case, np.abs(dy).astype(float64), np.abs(x).astype(float64))
     assert (np.abs(results[0] - expected) <= 160 * 2.0**-24 * magnitude).all()
+
+
+SCALED = [(2, 3, 9, 11), (1, 2, 1, 1), (3, 9, 6, 7), (2, 16, 5, 5), (1, 31, 4, 9), (2, 33, 7, 3), (1, 8, 130, 300)]
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=dtype_name)
+@pytest.mark.parametrize("shape", SCALED, ids=str)
+def test_a_factor_and_a_shift_for_each_channel(backend, shape, dtype):
+    """1x1 filters of stride 1: few and many channels, both layouts, with and without what comes after."""
+    case = Conv("scale", shape, (shape[1], 1, 1, 1), (1, 1), ((0, 0), (0, 0)), (1, 1), shape[1])
+    rng = np.random.default_rng(52)
+    x, w, b, add = (integers(rng, s, dtype) for s in (shape, case.w_shape, shape[1:2], shape))
+    product = x.astype(float64) * w.astype(float64).reshape(1, -1, 1, 1)
+    sum = product + b.astype(float64).reshape(1, -1, 1, 1)
+    for arrange in (np.ascontiguousarray, channels_last):
+        run = backend.conv_forward
+        assert_exact(run(arrange(x), w, None, *case.options), product, dtype)
+        assert_exact(run(arrange(x), w, b, *case.options), sum, dtype)
+        limited = np.clip(sum + add.astype(float64), -3, 5)
+        assert_exact(run(arrange(x), w, b, *case.options, arrange(add), -3.0, 5.0), limited, dtype)
+        dx = backend.conv_backward_input(arrange(x), w, shape, *case.options)
+        assert_exact(dx, product, dtype)
+        assert dx.strides == arrange(x).strides
+
+
+@pytest.mark.parametrize("shape", SCALED, ids=str)
+def test_scaled_bits_do_not_depend_on_threads_or_batch(kernel_backend, shape):
+    """Also of numbers that a thread's mode may round to zero."""
+    case = Conv("scale", shape, (shape[1], 1, 1, 1), (1, 1), ((0, 0), (0, 0)), (1, 1), shape[1])
+    rng = np.random.default_rng(53)
+    x, w, b = (normal(rng, s, float32) for s in (shape, case.w_shape, shape[1:2]))
+    x[..., ::3] *= np.float32(1e-39)
+    before = kernel_backend.get_num_threads()
+    try:
+        for arrange in (np.ascontiguousarray, channels_last):
+            for bias in (None, b):
+                kernel_backend.set_num_threads(1)
+                expected = kernel_backend.conv_forward(arrange(x), w, bias, *case.options)
+                kernel_backend.set_num_threads(2)
+                assert_same_bits(kernel_backend.conv_forward(arrange(x), w, bias, *case.options), expected)
+                for n in range(shape[0]):
+                    one = arrange(x[n : n + 1])
+                    assert_same_bits(kernel_backend.conv_forward(one, w, bias, *case.options), expected[n : n + 1])
+                for other in (np.ascontiguousarray, channels_last):
+                    assert_same_bits(kernel_backend.conv_forward(other(x), w, bias, *case.options), expected)
+    finally:
+        kernel_backend.set_num_threads(before)

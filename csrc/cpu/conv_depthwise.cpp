@@ -478,6 +478,7 @@ void correlate(const ConvShape& s, bool gradient, const void* source, const void
   if (s.N == 0) return;
   const double bytes = double(item_size(s.dtype)) * double(s.N) * double(s.K) * double(space);
   const int threads = ctx.threads_for(s.flops(), bytes);
+  if (depthwise_scale_fits(s)) return depthwise_scale(s, source, w, b, epilogue, result, threads);
   if (depthwise_planes_fit(s, gradient ? ConvOp::backward_input : ConvOp::forward))
     return depthwise_planes(s, gradient, source, w, b, epilogue, result, threads);
   if (depthwise_tiled(s, gradient, source, w, b, epilogue, result, threads, ctx)) return;
@@ -511,7 +512,7 @@ void correlate(const ConvShape& s, bool gradient, const void* source, const void
 std::size_t depthwise_workspace(const ConvShape& s, ConvOp op, int threads) {
   const std::size_t item = s.dtype == DType::f64 ? 8 : 4;
   if (op == ConvOp::backward_weight) return depthwise_weight_workspace(s, threads);
-  if (depthwise_planes_fit(s, op)) return 0;
+  if (depthwise_scale_fits(s) || depthwise_planes_fit(s, op)) return 0;
   const std::size_t tiled = depthwise_tiled_workspace(s, op == ConvOp::backward_input);
   if (tiled) return tiled;
   if (s.layout == Layout::channels_last) return weight_bytes(s) <= std::size_t(kWeightBytes) ? weight_bytes(s) : 0;

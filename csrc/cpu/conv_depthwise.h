@@ -25,6 +25,11 @@ bool depthwise_tiled(const ConvShape&, bool gradient, const void* source, const 
                      void* result, int threads, Context&);
 std::size_t depthwise_tiled_workspace(const ConvShape&, bool gradient);  // bytes, 0: not for them
 
+// 1x1 filters of stride 1, in both layouts.
+bool depthwise_scale_fits(const ConvShape&);
+void depthwise_scale(const ConvShape&, const void* source, const void* w, const void* b, const Epilogue&, void* result,
+                     int threads);
+
 // Bytes of scratch that each takes, for explain().
 std::size_t depthwise_workspace(const ConvShape&, ConvOp, int threads);
 std::size_t depthwise_weight_workspace(const ConvShape&, int threads);
