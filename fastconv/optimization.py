@@ -386,7 +386,7 @@ def _recorded_calls(model: Module, inputs: list[np.ndarray]) -> tuple[list[Call]
     layers = [
         module
         for module in model.modules()
-        if not (module._modules or module._forward_hooks or module._forward_pre_hooks)
+        if not (module._modules or module._forward_hooks or module._forward_pre_hooks or module._backward_hooks)
     ]
     handles = [module.register_forward_hook(note) for module in layers]
     try:

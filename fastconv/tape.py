@@ -116,11 +116,13 @@ class Node:
     gradient needs, its pullback holds, and everything else is freed as soon as the program drops it.
     """
 
-    __slots__ = ("parents", "pullback")
+    __slots__ = ("hooks", "keep", "parents", "pullback")
 
     def __init__(self, parents: Sequence[Tensor | None], pullback: Pullback) -> None:
         self.parents: Sequence[Vertex | None] = [None if p is None else p._node or p for p in parents]
         self.pullback: Pullback | None = pullback
+        self.hooks: dict[int, Callable[[Any], Any]] | None = None  # of Tensor.register_hook
+        self.keep: Callable[[Any], None] | None = None  # takes the value's gradient: Tensor.retain_grad
 
 
 def _owner(array: np.ndarray) -> np.ndarray:
@@ -198,6 +200,10 @@ def _walk_back(root: Tensor, gradient: np.ndarray, retain_graph: bool) -> None:
         if not isinstance(vertex, Node):
             _finish_leaf(vertex, dy, handed_out)
             continue
+        if vertex.hooks:
+            dy = _hooked(vertex.hooks, dy)
+        if vertex.keep is not None:
+            vertex.keep(dy)
         pullback, parents = cast(Pullback, vertex.pullback), vertex.parents
         if not retain_graph:
             vertex.pullback, vertex.parents = None, ()
@@ -215,7 +221,24 @@ def _walk_back(root: Tensor, gradient: np.ndarray, retain_graph: bool) -> None:
         del received
 
 
+def _hooked(hooks: dict[int, Callable[[Any], Any]], dy: np.ndarray) -> np.ndarray:
+    """What the hooks make of a gradient, each of what the one before gave."""
+    for hook in tuple(hooks.values()):
+        replacement = hook(dy)
+        if replacement is not None:
+            replacement = getattr(replacement, "data", replacement) if hasattr(replacement, "_node") else replacement
+            if getattr(replacement, "shape", None) != dy.shape:
+                raise ValueError(
+                    f"a hook must return a gradient of shape {dy.shape} or None, got "
+                    f"{getattr(replacement, 'shape', type(replacement).__name__)}"
+                )
+            dy = replacement.astype(dy.dtype, copy=False)
+    return dy
+
+
 def _finish_leaf(tensor: Tensor, dy: np.ndarray, handed_out: set[int]) -> None:
+    if tensor._hooks:
+        dy = _hooked(tensor._hooks, dy)
     if tensor.grad is not None:
         dy = add(tensor.grad, dy)
     elif id(_owner(dy)) in handed_out or not _is_own(dy):

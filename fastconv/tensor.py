@@ -7,6 +7,7 @@ line each. Plain arrays never record anything: arrays in, arrays out.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, cast
 
@@ -72,7 +73,7 @@ class Tensor(Dimensions):
     array([1., 2., 3.], dtype=float32)
     """
 
-    __slots__ = ("__weakref__", "_gradient_hooks", "_node", "data", "grad", "requires_grad")
+    __slots__ = ("__weakref__", "_gradient_hooks", "_hooks", "_node", "data", "grad", "requires_grad")
     __array_ufunc__ = None  # `array + tensor` must ask the Tensor, not NumPy
     __array_priority__ = 1000.0
     _op = staticmethod(_op)
@@ -85,10 +86,15 @@ class Tensor(Dimensions):
         self.grad: Array | None = None
         self._node: Node | None = None
         self._gradient_hooks: dict[int, Callable[[Tensor], None]] | None = None
+        self._hooks: dict[int, Callable[[Any], Any]] | None = None  # of a leaf; others have theirs in the Node
 
     def __getstate__(self) -> tuple[Any, dict[str, Any]]:
         others, slots = cast(tuple[Any, dict[str, Any]], object.__getstate__(self))
-        return others, {**slots, "_gradient_hooks": None}  # hooks belong to this object, not to its copies
+        return others, {
+            **slots,
+            "_gradient_hooks": None,
+            "_hooks": None,
+        }  # hooks belong to this object, not to its copies
 
     shape = property(lambda self: self.data.shape, doc="Sizes of the dimensions.")
     dtype = property(lambda self: self.data.dtype, doc="NumPy dtype of the elements.")
@@ -273,6 +279,79 @@ class Tensor(Dimensions):
         if self._gradient_hooks is None:
             self._gradient_hooks = {}
         return register_hook(self._gradient_hooks, hook)
+
+    def register_hook(self, hook: Callable[[Any], Any]) -> HookHandle:
+        """Call ``hook(gradient)`` in every backward pass when this Tensor's gradient is complete.
+
+        As torch.Tensor.register_hook, for Tensors that were computed and for leaves: to look at a gradient, or to send
+        another one back in its place.
+
+        Parameters
+        ----------
+        hook : callable
+            Takes the gradient, an array that it must not write to; may return another of its shape.
+
+        Returns
+        -------
+        HookHandle
+            Its ``remove()`` takes the hook out.
+
+        Raises
+        ------
+        ValueError
+            The Tensor requires no gradient; in the pass: what the hook returns has another shape.
+        TypeError
+            `hook` is not callable.
+
+        Examples
+        --------
+        >>> import fastconv as fc
+        >>> x = fc.tensor([1.0, 2.0], requires_grad=True)
+        >>> y = x * 3
+        >>> handle = y.register_hook(lambda gradient: 10 * gradient)
+        >>> y.sum().backward()
+        >>> x.grad
+        array([30., 30.], dtype=float32)
+        """
+        if not self.requires_grad:
+            raise ValueError("a hook of the gradient needs a Tensor that requires a gradient")
+        if self._node is None:
+            self._hooks = hooks = {} if self._hooks is None else self._hooks
+        else:
+            self._node.hooks = hooks = {} if self._node.hooks is None else self._node.hooks
+        return register_hook(hooks, hook)
+
+    def retain_grad(self) -> None:
+        """Leave the gradient of this Tensor in ``grad``, though it was computed; a leaf's is left there anyway.
+
+        As torch.Tensor.retain_grad; hooks see the gradient first.
+
+        Raises
+        ------
+        ValueError
+            The Tensor requires no gradient.
+
+        Examples
+        --------
+        >>> import fastconv as fc
+        >>> x = fc.tensor([1.0, 2.0], requires_grad=True)
+        >>> y = x * 3
+        >>> y.retain_grad()
+        >>> (y * y).sum().backward()
+        >>> y.grad
+        array([ 6., 12.], dtype=float32)
+        """
+        if not self.requires_grad:
+            raise ValueError("retain_grad needs a Tensor that requires a gradient")
+        this = weakref.ref(self)
+
+        def keep(dy: Array) -> None:
+            tensor = this()
+            if tensor is not None:
+                tensor.grad = dy.copy() if tensor.grad is None else tensor.grad + dy
+
+        if self._node is not None:
+            self._node.keep = keep
 
     def relu(self) -> Tensor:
         """`fastconv.nn.functional.relu` of this Tensor."""

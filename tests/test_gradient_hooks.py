@@ -133,3 +133,179 @@ def test_after_backward_belongs_to_its_own_pass():
     assert events == ["inner", "outer", "inner"]
     with pytest.raises(RuntimeError, match="no backward pass runs"):
         after_backward(list)
+
+
+# ---- gradients of any Tensor ---------------------------------------------------------------------------------------
+
+
+def test_hooks_see_and_replace_gradients_as_in_torch(torch):
+    """Of computed Tensors, of leaves and of the root; several in a row, each with what the one before gave."""
+
+    def program(x, seen):
+        y = x * x
+        z = y * 3 + y.exp()
+        total = z.sum()
+        x.register_hook(lambda g: seen.append(("x", np.asarray(g).tolist())))
+        y.register_hook(lambda g: seen.append(("y", np.asarray(g).tolist())))
+        handle = y.register_hook(lambda g: g * 100)
+        y.register_hook(lambda g: g * 2)
+        y.register_hook(lambda g: seen.append(("y again", np.asarray(g).tolist())))
+        handle.remove()
+        x.register_hook(lambda g: g + 1)
+        total.register_hook(lambda g: g * 0.5)
+        for kept in (y, z):
+            kept.retain_grad()
+            kept.retain_grad()
+        for _ in range(2):
+            total.backward(retain_graph=True)
+        return x.grad, y.grad, z.grad
+
+    values, ours, theirs = np.array([0.5, -1.0, 2.0]), [], []
+    found = program(fc.tensor(values, requires_grad=True), ours)
+    expected = program(torch.tensor(values, requires_grad=True), theirs)
+    assert [name for name, _ in ours] == [name for name, _ in theirs] and len(ours) == 6
+    for (_, a), (_, b) in zip(ours, theirs):
+        np.testing.assert_allclose(a, b, rtol=1e-14)
+    for a, b in zip(found, expected):
+        np.testing.assert_allclose(a, b.numpy(), rtol=1e-14)
+
+
+def test_a_hook_outlives_neither_its_value_nor_copies():
+    x, seen = leaf(1.0, 2.0), []
+    x.register_hook(lambda g: seen.append(1))
+    for other in (copy.deepcopy(x), pickle.loads(pickle.dumps(x))):
+        (other * 2).sum().backward()
+    assert not seen
+    y = x * 2
+    y.retain_grad()
+    total = y.sum()
+    del y  # nobody to leave the gradient to
+    total.backward()
+    assert seen == [1] and x.grad.tolist() == [2.0, 2.0]
+
+
+def test_bad_hooks_of_gradients():
+    x = leaf(1.0, 2.0)
+    with pytest.raises(ValueError, match="requires a gradient"):
+        fc.tensor([1.0]).register_hook(lambda g: g)
+    with pytest.raises(ValueError, match="requires a gradient"):
+        fc.tensor([1.0]).retain_grad()
+    with pytest.raises(TypeError, match="callable"):
+        x.register_hook(3)
+    for wrong, message in ((np.ones(3), r"shape \(2,\) or None, got \(3,\)"), (4.0, "got float")):
+        y = x * 2
+        y.register_hook(lambda g, wrong=wrong: wrong)
+        with pytest.raises(ValueError, match=message):
+            y.sum().backward()
+    x.retain_grad()  # a leaf keeps its gradient anyway
+    (x * 2).sum().backward()
+    assert x.grad.tolist() == [2.0, 2.0]
+
+
+# ---- gradients through modules -------------------------------------------------------------------------------------
+
+
+def as_lists(gradients):
+    return [None if g is None else np.asarray(g).tolist() for g in gradients]
+
+
+@pytest.mark.filterwarnings("ignore:Full backward hook is firing")  # torch's, where no input needs a gradient
+@pytest.mark.parametrize("needed", [True, False])
+def test_backward_hooks_of_modules_as_in_torch(torch, needed):
+    """What they see and in which order, also where the input needs no gradient; a replacement goes on."""
+    weights = np.random.default_rng(0).standard_normal((2, 3, 4)).astype(np.float64)
+    values = np.random.default_rng(1).standard_normal((5, 4))
+
+    def program(nn, tensor, seen):
+        net = nn.Sequential(nn.Linear(4, 3, dtype=values.dtype), nn.ReLU(), nn.Linear(3, 2, dtype=values.dtype))
+        parameters = {"0.weight": weights[0], "0.bias": weights[0, :, 0], "2.weight": weights[1, :2, :3]}
+        net.load_state_dict({k: tensor(v) for k, v in (parameters | {"2.bias": weights[1, :2, 3]}).items()})
+        handles = [
+            module.register_full_backward_hook(
+                lambda module, before, after, name=name: seen.append((name, as_lists(before), as_lists(after)))
+            )
+            for name, module in net.named_modules()
+        ]
+        net[1].register_full_backward_hook(lambda module, before, after: (before[0] * 2,))
+        x = tensor(values)
+        x.requires_grad_(needed)
+        net(x).sum().backward()
+        handles[1].remove()
+        net(x).sum().backward()
+        return x.grad, net[0].weight.grad
+
+    ours, theirs = [], []
+    kind = {np.dtype(np.float64): torch.float64}
+
+    class Torch:
+        Sequential, ReLU = torch.nn.Sequential, torch.nn.ReLU
+        Linear = staticmethod(lambda i, o, dtype: torch.nn.Linear(i, o, dtype=kind[dtype]))
+
+    found = program(nn, lambda v: fc.tensor(v.copy()), ours)
+    expected = program(Torch, lambda v: torch.from_numpy(v.copy()), theirs)
+    assert [entry[0] for entry in ours] == [entry[0] for entry in theirs]
+    for (_, *a), (_, *b) in zip(ours, theirs):
+        for mine, other in zip(a, b):
+            assert [g is None for g in mine] == [g is None for g in other]
+            for g, h in zip(mine, other):
+                if g is not None:
+                    np.testing.assert_allclose(g, h, rtol=1e-12)
+    for a, b in zip(found, expected):
+        if b is not None:
+            np.testing.assert_allclose(a, b.numpy(), rtol=1e-12)
+
+
+def test_backward_hooks_of_modules_with_several_inputs():
+    class Product(nn.Module):
+        def forward(self, x, y):
+            return x * y, x + y
+
+    module, seen = Product(), []
+    handle = module.register_full_backward_hook(lambda module, *gradients: seen.append(gradients))
+    x, y = leaf(2.0), leaf(5.0)
+    product, total = module(x, y)
+    (product + 10 * total).sum().backward(retain_graph=True)
+    (product + 10 * total).sum().backward()
+    for before, after in seen:
+        assert as_lists(before) == [[15.0], [12.0]] and as_lists(after) == [[1.0], [10.0]]
+    assert len(seen) == 2
+    module.register_full_backward_hook(lambda module, before, after: before)
+    with pytest.raises(ValueError, match="one input that needs one alone"):
+        sum(module(x, y)).sum().backward()
+    handle.remove()
+
+
+def test_backward_hooks_that_return_what_does_not_fit():
+    for wrong, message in (((np.ones(3), np.ones(2)), "must return 1 gradients"), (np.ones(3), r"of shape \(3,\)")):
+        layer = nn.ReLU()
+        layer.register_full_backward_hook(lambda module, before, after, wrong=wrong: wrong)
+        with pytest.raises(ValueError, match=message):
+            layer(leaf(1.0, 2.0)).sum().backward()
+    with pytest.raises(TypeError, match="callable"):
+        nn.ReLU().register_full_backward_hook(None)
+
+
+def test_arrays_record_nothing_for_backward_hooks():
+    layer, seen = nn.ReLU(), []
+    layer.register_full_backward_hook(lambda *arguments: seen.append(arguments))
+    assert type(layer(np.ones(2, np.float32))) is np.ndarray
+    with fc.no_grad():
+        layer(leaf(1.0))
+    assert not seen
+    _, pullback = layer.vjp(np.array([-1.0, 2.0], np.float32))
+    np.testing.assert_array_equal(pullback(np.ones(2, np.float32)), [0, 1])
+    assert as_lists(seen[0][1]) == [[0.0, 1.0]]
+
+
+def test_grad_cam_by_hand():
+    """The way it is written in torch's tutorials: a hook on the features, another on their gradient."""
+    net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3))
+    kept = {}
+    net[1].register_forward_hook(lambda module, inputs, output: kept.update(features=output))
+    net[1].register_full_backward_hook(lambda module, before, after: kept.update(gradient=after[0]))
+    x = np.random.default_rng(0).standard_normal((1, 1, 8, 8)).astype(np.float32)
+    net(fc.tensor(x))[0, 2].backward()
+    weights = kept["gradient"].mean((2, 3), keepdims=True)
+    by_hand = np.maximum((weights * kept["features"].numpy()).sum(1)[0], 0)
+    assert by_hand.shape == (6, 6)
+    np.testing.assert_allclose(weights.ravel() * 36, net[4].weight.numpy()[2], rtol=1e-5)

@@ -9,9 +9,9 @@ from typing import Any, Self
 import numpy as np
 
 from fastconv.devices import destination, is_array, to_device
-from fastconv.hooks import HookHandle, register_hook
 from fastconv.nn.modules.arguments import floating_dtype, is_floating
 from fastconv.nn.modules.calling import call_with_tensors, convert_leaves, holds_tensor, plain
+from fastconv.nn.modules.hooking import GradientWatch, Hooked
 from fastconv.nn.modules.state import LoadResult, lazy_sizes, load_entries, writable_state
 from fastconv.nn.modules.summary import Summary, summarize
 from fastconv.tape import enable_grad
@@ -20,7 +20,7 @@ from fastconv.tensor import Parameter, Tensor, tensor
 __all__ = ["Module", "format_module", "indent"]
 
 
-class Module:
+class Module(Hooked):
     """Base class of layers and networks.
 
     A subclass calls ``super().__init__()`` first, then assigns parameters (:class:`~fastconv.nn.Parameter`), buffers
@@ -76,6 +76,7 @@ class Module:
         set_attribute("_modules", {})
         set_attribute("_forward_hooks", {})
         set_attribute("_forward_pre_hooks", {})
+        set_attribute("_backward_hooks", {})
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Compute the output; every subclass defines its own."""
@@ -88,6 +89,9 @@ class Module:
                 inputs = hook(self, args)
                 if inputs is not None:
                     args = inputs if isinstance(inputs, tuple) else (inputs,)
+        watch = GradientWatch(self) if self._backward_hooks else None
+        if watch is not None:
+            args = watch.enter(args)
         if self._users_forward and not (holds_tensor(args) or holds_tensor(kwargs)):
             output = call_with_tensors(self.forward, args, kwargs)
         else:
@@ -97,7 +101,7 @@ class Module:
                 replacement = hook(self, args, output)
                 if replacement is not None:
                     output = replacement
-        return output
+        return output if watch is None else watch.leave(output)
 
     # ---- attributes ------------------------------------------------------------------------------------------------
 
@@ -200,40 +204,6 @@ class Module:
         self._modules[name] = module
 
     register_module = add_module
-
-    def register_forward_hook(self, hook: Callable[[Module, tuple[Any, ...], Any], Any]) -> HookHandle:
-        """Call ``hook(module, inputs, output)`` after every forward; a result other than None replaces the output.
-
-        Returns
-        -------
-        HookHandle
-            Its ``remove()`` takes the hook out.
-
-        Examples
-        --------
-        >>> import numpy as np
-        >>> import fastconv.nn as nn
-        >>> layer = nn.ReLU()
-        >>> handle = layer.register_forward_hook(lambda module, inputs, output: print(output.shape))
-        >>> _ = layer(np.zeros((2, 3), np.float32))
-        (2, 3)
-        >>> handle.remove()
-        """
-        return register_hook(self._forward_hooks, hook)
-
-    def register_forward_pre_hook(self, hook: Callable[[Module, tuple[Any, ...]], Any]) -> HookHandle:
-        """Call ``hook(module, inputs)`` before every forward; a result other than None replaces the inputs.
-
-        Examples
-        --------
-        >>> import numpy as np
-        >>> import fastconv.nn as nn
-        >>> layer = nn.ReLU()
-        >>> handle = layer.register_forward_pre_hook(lambda module, inputs: (-inputs[0],))
-        >>> layer(np.array([-1.0, 2.0], np.float32))
-        array([1., 0.], dtype=float32)
-        """
-        return register_hook(self._forward_pre_hooks, hook)
 
     def get_submodule(self, target: str) -> Module:
         """The module below this one with the dotted name `target`; "" is this one. AttributeError where none is.
