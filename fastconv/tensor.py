@@ -7,6 +7,7 @@ line each. Plain arrays never record anything: arrays in, arrays out.
 
 from __future__ import annotations
 
+import builtins
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, cast
@@ -19,7 +20,8 @@ from .hooks import HookHandle, register_hook
 from .interop import to_array
 from .tape import Node, Pullback, mode, run_backward
 from .tensor_arithmetic import Array, fit, is_floating, operand
-from .tensor_dimensions import Dimensions, dimension
+from .tensor_dimensions import dimension
+from .tensor_methods import Methods
 
 
 def record(value: Any, parents: Sequence[Tensor | None], pullback: Pullback) -> Tensor:
@@ -41,7 +43,7 @@ def _op(value: Any, *edges: tuple[Any, Callable[[Array], Array]]) -> Tensor:
     return record(value, [x for x, _ in needed], lambda dy: [fit(f(dy), shape, dtype) for f, shape, dtype in targets])
 
 
-class Tensor(Dimensions):
+class Tensor(Methods):
     """An array whose computations are recorded, as torch.Tensor for the part that networks need.
 
     Parameters
@@ -136,6 +138,18 @@ class Tensor(Dimensions):
         """The Tensor on GPU `device`, by default CuPy's current one."""
         return self.to("cuda" if device is None else device)
 
+    def float(self) -> Tensor:
+        """The Tensor in float32, on the tape; itself where it is."""
+        return self.to(dtype=np.float32)
+
+    def double(self) -> Tensor:
+        """The Tensor in float64, on the tape; itself where it is."""
+        return self.to(dtype=np.float64)
+
+    def half(self) -> Tensor:
+        """The Tensor in float16, on the tape; itself where it is."""
+        return self.to(dtype=np.float16)
+
     def dim(self) -> int:
         """Number of dimensions."""
         return self.data.ndim
@@ -190,7 +204,7 @@ class Tensor(Dimensions):
     def __bool__(self) -> bool:
         return bool(self.data)
 
-    def __float__(self) -> float:
+    def __float__(self) -> builtins.float:
         return float(self.item())
 
     def __int__(self) -> int:

@@ -35,6 +35,8 @@ def operand(x: Any) -> Any:
 def beside(data: Array, x: Any) -> Any:
     """`operand(x)`, which must be on the device of `data`."""
     x = operand(x)
+    if isinstance(x, float) and data.dtype.kind == "V":
+        return data.dtype.type(x)  # NumPy lets a float decide the type of a result beside bfloat16
     if type(x) is not type(data) and hasattr(x, "shape") and is_device_array(x) != is_device_array(data):
         raise ValueError(
             f"both operands must be on one device, got arrays on {device_of(data)} and {device_of(x)}: "

@@ -25,6 +25,7 @@ SIGNATURES = {
     "all": "a axis out keepdims",
     "argmax": "a axis dtype out keepdims",
     "argmin": "a axis dtype out keepdims",
+    "argsort": "a axis kind",
     "array_equal": "a1 a2 equal_nan",
     "ascontiguousarray": "a dtype",
     "atleast_1d": "*arys",
@@ -33,6 +34,7 @@ SIGNATURES = {
     "clip": "a a_min a_max out",
     "concatenate": "tup axis out dtype casting",
     "copyto": "dst src casting where",
+    "cumprod": "a axis dtype out",
     "cumsum": "a axis dtype out",
     "empty_like": "prototype dtype order subok shape",
     "expand_dims": "a axis",
@@ -45,6 +47,8 @@ SIGNATURES = {
     "ones_like": "a dtype order subok shape",
     "pad": "array pad_width mode **kwargs",
     "prod": "a axis dtype out keepdims",
+    "roll": "a shift axis",
+    "round": "a decimals out",
     "shape": "a",
     "split": "ary indices_or_sections axis",
     "squeeze": "a axis",
@@ -53,6 +57,7 @@ SIGNATURES = {
     "take": "a indices axis out",
     "take_along_axis": "a indices axis",
     "tensordot": "a b axes",
+    "tile": "A reps",
     "transpose": "a axes",
     "where": "condition x y",
     "zeros_like": "a dtype order subok shape",
@@ -70,7 +75,7 @@ UFUNCS = {
     *("greater_equal", "invert", "isfinite", "isnan", "less", "less_equal", "log", "log1p", "logaddexp", "maximum"),
     *("minimum", "multiply", "negative", "not_equal", "power", "remainder", "sign", "sqrt", "square", "subtract"),
     *("copysign", "cos", "cosh", "expm1", "floor", "isinf", "logical_and", "logical_not", "logical_or", "positive"),
-    *("reciprocal", "rint", "sin", "sinh", "tanh"),
+    *("reciprocal", "rint", "sin", "sinh", "tanh", "ceil", "trunc", "log2", "log10"),
 }
 
 

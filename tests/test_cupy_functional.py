@@ -115,6 +115,29 @@ def test_devices_and_libraries_are_not_mixed(cupy):
         (recorded * 2).backward(np.ones((2, 3)))
 
 
+def test_methods_of_tensors(cupy):
+    """The values and gradients of the host, on the device."""
+
+    def program(a, mask, index):
+        y = a.square().add(a.rsqrt(), alpha=2).div(a.log1p()).maximum(0.5) + a.prod(1, keepdim=True) + a.norm(dim=0)
+        y = y + a.logsumexp(1, keepdim=True) + a.cumsum(1) + a.sort(1, descending=True)[0] + a.topk(1)[0]
+        y = y.masked_fill(mask, 0.25) + a.where(mask, 1.5) + a.gather(1, index) + a.roll(1, 0) + a.flip(1)
+        y = y + a.index_select(0, index[:, 0]) + a.amax(1, keepdim=True) + a.floor() + (2 * a).round() + a.sin()
+        return y * a.repeat(2, 1)[:2] + a.tile(1, 2)[:, :3] + a.unbind(0)[1] + a.log2() - a.log10() + a.minimum(a)
+
+    values = np.random.default_rng(0).uniform(0.5, 2, (2, 3))
+    mask, index = values > 1, np.array([[2, 0, 0], [1, 1, 2]]) % 2
+    ours, theirs = (fc.tensor(library.asarray(values), requires_grad=True) for library in (np, cupy))
+    expected, y = program(ours, mask, index), program(theirs, cupy.asarray(mask), cupy.asarray(index))
+    assert isinstance(y.data, cupy.ndarray)
+    np.testing.assert_allclose(host(y.data), expected.data, rtol=1e-14)
+    expected.sum().backward()
+    y.sum().backward()
+    np.testing.assert_allclose(host(theirs.grad), ours.grad, rtol=1e-13)
+    with fc.no_grad():
+        assert host(theirs.zero_().add_(1).data).tolist() == [[1.0] * 3] * 2
+
+
 def test_a_device_of_its_own_is_the_current_one_while_it_computes(cupy, monkeypatch):
     x = cupy.asarray(np.ones((2, 3), np.float32), device=2)
     y, pullback = F.softmax.vjp(x, 1)

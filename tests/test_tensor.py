@@ -18,6 +18,15 @@ def draw(*shapes: tuple[int, ...]) -> list[np.ndarray]:
     return [np.asarray(rng.uniform(0.5, 2, shape)) for shape in shapes]
 
 
+def index(a, values):
+    """Indices as `a` takes them."""
+    return values if isinstance(a, fc.Tensor) else to_torch(np.array(values))
+
+
+def mask(a, values):
+    return np.array(values) if isinstance(a, fc.Tensor) else to_torch(np.array(values))
+
+
 # Written once, run with fastconv's Tensors and with torch's: (name, shapes of the leaves, function).
 PROGRAMS = [
     ("add", [(2, 3), (3,)], lambda a, b: a + b + 2),
@@ -61,6 +70,52 @@ PROGRAMS = [
     ("iterate", [(3, 2)], lambda a: sum(row * (i + 1) for i, row in enumerate(a))),
     ("functions", [(2, 3)], lambda a: a.relu() + a.sigmoid() + a.tanh() + a.softmax(1) + a.log_softmax(0)),
     ("clone", [(2, 3)], lambda a: a.clone().contiguous() * a.detach()),
+    ("named", [(2, 3), (3,)], lambda a, b: a.add(b, alpha=2).sub(b, alpha=0.5).mul(a).div(b).neg() + a.add(b).sub(1)),
+    ("products", [(2, 3), (3, 4)], lambda a, b: a.mm(b) + a.matmul(b) + a[0].dot(b[:, 0])),
+    ("bmm", [(2, 3, 4), (2, 4, 5)], lambda a, b: a.bmm(b)),
+    ("elements", [(2, 3)], lambda a: a.square() + a.reciprocal() + a.rsqrt() + a.log1p() + a.log2() + a.log10()),
+    ("periodic", [(2, 3)], lambda a: a.sin() * a.cos()),
+    (
+        "steps",
+        [(2, 3)],
+        lambda a: a + (a - 1).sign() + (3 * a).round() + a.floor() + a.ceil() + a.div(2, rounding_mode="floor"),
+    ),
+    ("larger", [(2, 3), (3,)], lambda a, b: a.maximum(b) + a.minimum(b.roll(1)) * 2 + a.maximum(a)),
+    ("prod", [(2, 3)], lambda a: a.prod() + a.prod(1) + a.prod(0, keepdim=True).sum() + (a - a[0, 0]).prod(1)),
+    (
+        "norm",
+        [(2, 3)],
+        lambda a: a.norm() + a.norm(1, 1) + a.norm(3.0, dim=0, keepdim=True).sum() + (a - 1).norm(float("inf")),
+    ),
+    ("norm_dims", [(2, 3, 4)], lambda a: (a - 1).norm(dim=(1, 2)) + (a - 1).norm("fro", (0, 2)).sum() + (a * 0).norm()),
+    ("amax", [(2, 3, 4)], lambda a: a.amax(1) + a.amin((0, 1), keepdim=True)[0] + a.amax()),
+    ("logsumexp", [(2, 3, 4)], lambda a: a.logsumexp(1) * (a * 900).logsumexp((0, 2), keepdim=True).sum()),
+    ("cumsum", [(2, 3)], lambda a: a.cumsum(1) * a.cumsum(-2)),
+    (
+        "sort",
+        [(3, 4)],
+        lambda a: a.sort(0)[0] * a.sort(descending=True).values + a.topk(2, 0)[0].sum() + a.topk(1, largest=False)[0],
+    ),
+    ("gather", [(3, 4)], lambda a: a.gather(1, index(a, [[0, 0], [3, 1]])) * a.gather(0, index(a, [[2, 1]]))),
+    (
+        "index_select",
+        [(3, 4)],
+        lambda a: a.index_select(1, index(a, [0, 0, 2])) * a.index_select(-2, index(a, [1]))[:, :3],
+    ),
+    ("masked_fill", [(2, 3)], lambda a: a.masked_fill(mask(a, [True, False, True]), -4.0) * a),
+    ("where", [(2, 3), (3,)], lambda a, b: a.where(a > 1, b) + a.where(a < 1.5, 0.25)),
+    (
+        "repeat",
+        [(2, 3)],
+        lambda a: a.repeat(2, 1).sum() + a.repeat(3, 2, 2) * a.tile(2).repeat(2, 1) + a.tile((1, 1, 2)).sum(),
+    ),
+    ("flip_roll", [(2, 3)], lambda a: a.flip(0) * a.flip((0, 1)) * a.roll(1) * a.roll((1, -2), (0, 1))),
+    (
+        "unbind",
+        [(3, 2)],
+        lambda a: a.unbind()[2] * a.unbind(1)[0][:2] + a.t().view_as(a.reshape(2, 3)).reshape_as(a)[0],
+    ),
+    ("types", [(2, 3)], lambda a: a.float().double() * a.double()),
     ("reused", [(2, 3)], lambda a: (a * a + a) * (a * a)),
 ]
 
@@ -132,6 +187,9 @@ def test_numbers_keep_the_dtype():
     t = fc.tensor(np.ones(2, np.float32))
     for y in (t * 2.5, 2.5 * t, t / np.float64(3), t + np.float64(1), t**2, t.mean(), t.var()):
         assert y.dtype == np.float32
+    half = fc.tensor(np.ones(2, ml_dtypes.bfloat16))
+    for y in (half + 1.0, 1.5 * half, half / np.float32(3), half - 1, half**2, half.maximum(2.0), half.pow(0.5)):
+        assert y.dtype == ml_dtypes.bfloat16
     assert fc.tensor([1.0, 2.0]).dtype == np.float32
     assert fc.tensor([1, 2]).dtype == np.int64
     assert fc.tensor(np.ones(2)).dtype == np.float64
@@ -371,3 +429,92 @@ def test_data_is_taken_without_a_copy(torch):
     t = torch.ones(3)
     fc.tensor(t).data[0] = 5
     assert t[0] == 5
+
+
+def test_methods_that_give_arrays(torch):
+    values = np.array([[3.0, 1.0, 2.0], [1.0, 3.0, 0.0]])
+    ours, theirs = fc.tensor(values), torch.tensor(values)
+    for program in (
+        *(lambda t, name=name: getattr(t, name)(1.0) for name in ("eq", "ne", "lt", "le", "gt", "ge")),
+        *(lambda t, name=name: getattr(t, name)() for name in ("all", "any", "argmin", "argsort")),
+        *(lambda t, name=name: getattr(t, name)(1) for name in ("all", "any", "argmin", "argsort")),
+        lambda t: t.argsort(0, descending=True),
+        lambda t: t.sort(descending=True)[1],
+        lambda t: t.topk(2).indices,
+    ):
+        y = program(ours)
+        assert not isinstance(y, fc.Tensor)
+        np.testing.assert_array_equal(y, from_torch(program(theirs)))
+    target = fc.tensor(np.array([[0], [1]]))
+    prediction = ours.argmax(1, keepdim=True)
+    assert target.eq(prediction).sum().item() == 2  # as in torch's example of MNIST
+    equal = fc.tensor([2.0, 2.0, 1.0, 2.0])
+    assert equal.sort(descending=True).indices.tolist() == [0, 1, 3, 2] and equal.sort().indices.tolist() == [
+        2,
+        0,
+        1,
+        3,
+    ]
+    nan = fc.tensor([np.nan, 1.0, 2.0])
+    assert nan.sort(descending=True).indices.tolist() == [0, 2, 1] and nan.sort().indices.tolist() == [1, 2, 0]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16, ml_dtypes.bfloat16])
+def test_methods_keep_the_type(dtype):
+    x = fc.tensor(np.array([[0.5, 2.0], [1.0, 4.0]]).astype(dtype), requires_grad=True)
+    for y in (
+        *(x.rsqrt(), x.log1p(), x.log2(), x.log10(), x.sin(), x.cos(), x.sign(), x.square(), x.reciprocal()),
+        *(x.maximum(1.0), x.minimum(x), x.prod(1), x.norm(), x.norm(3), x.amax(0), x.logsumexp(1), x.cumsum(0)),
+        *(x.masked_fill(x > 1, 0.0), x.where(x > 1, 2.5), x.repeat(2, 2), x.topk(1)[0], x.add(2, alpha=0.5), x.roll(1)),
+    ):
+        assert y.dtype == dtype
+        x.grad = None
+        y.sum().backward()
+        assert x.grad.dtype == dtype and np.isfinite(x.grad.astype(np.float64)).all()
+
+
+def test_in_place_methods_write_where_nothing_is_recorded():
+    memory = np.array([1.0, 2.0, 3.0])
+    x = fc.tensor(memory)
+    assert x.add_(1).sub_(x, alpha=0.5).mul_(4).div_(2).clamp_(max=3.5) is x
+    np.testing.assert_array_equal(memory, [2.0, 3.0, 3.5])
+    x.copy_(fc.tensor(7.0))
+    x.add_(fc.tensor([1.0, 0.0, 0.0]), alpha=-2)
+    np.testing.assert_array_equal(memory, [5.0, 7.0, 7.0])
+    w = Parameter(np.ones(3))
+    with fc.no_grad():
+        w.fill_(2.0).add_(w, alpha=-0.25)
+    np.testing.assert_array_equal(w.data, [1.5, 1.5, 1.5])
+    with pytest.raises(ValueError, match="no_grad"):
+        w.zero_()
+    with pytest.raises(ValueError, match="no_grad"):
+        (w * 2).mul_(3)
+    np.testing.assert_array_equal(x.zero_().data, [0, 0, 0])
+
+
+def test_bad_arguments_of_methods():
+    x = fc.tensor(np.ones((2, 3)))
+    for call, message in (
+        (lambda: x.mm(x[0]), "2 dimensions, got 2 and 1"),
+        (lambda: x.bmm(x), "3 dimensions"),
+        (lambda: x.dot(x), "1 dimensions"),
+        (lambda: x.div(2, rounding_mode="up"), "rounding_mode must be"),
+        (lambda: x.norm(0), "p must be"),
+        (lambda: x.norm("nuc"), "p must be"),
+        (lambda: x.topk(4), "k must be from 0 to 3"),
+        (lambda: x.gather(0, [0, 1]), "index must have 2 dimensions"),
+        (lambda: x.index_select(0, [[0]]), "index must be a vector"),
+        (lambda: x.repeat(2), "sizes must be 2 or more"),
+        (lambda: x.repeat(2, -1), "not negative"),
+        (lambda: x.cumsum(2), "dim must be"),
+        (lambda: x.flip(3), "dims must be"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            call()
+    for call, message in (
+        (lambda: x.gather(0, [[0.5]]), "index must hold integers|cannot"),
+        (lambda: x.gather(0, np.zeros((1, 1))), "index must hold integers"),
+        (lambda: x.masked_fill(np.ones(3), 0), "mask must be a bool array"),
+    ):
+        with pytest.raises(TypeError, match=message):
+            call()
