@@ -48,6 +48,7 @@ from fastconv.nn.modules.dropout import (
     Dropout1d,
     Dropout2d,
     Dropout3d,
+    FeatureAlphaDropout,
 )
 from fastconv.nn.modules.elementwise_activation import (
     CELU,
@@ -80,9 +81,14 @@ from fastconv.nn.modules.embedding_loss import (
     TripletMarginLoss,
     TripletMarginWithDistanceLoss,
 )
+from fastconv.nn.modules.fractional_pooling import (
+    FractionalMaxPool2d,
+    FractionalMaxPool3d,
+)
 from fastconv.nn.modules.layer_normalization import (
     GroupNorm,
     LayerNorm,
+    RMSNorm,
 )
 from fastconv.nn.modules.lazy import (
     LazyBatchNorm1d,
@@ -100,6 +106,7 @@ from fastconv.nn.modules.lazy import (
     LazyLinear,
 )
 from fastconv.nn.modules.likelihood_loss import (
+    CTCLoss,
     GaussianNLLLoss,
     PoissonNLLLoss,
 )
@@ -224,6 +231,7 @@ __all__ = [
     "BatchNorm2d",
     "BatchNorm3d",
     "Bilinear",
+    "CTCLoss",
     "ChannelShuffle",
     "CircularPad1d",
     "CircularPad2d",
@@ -245,8 +253,11 @@ __all__ = [
     "Dropout2d",
     "Dropout3d",
     "Embedding",
+    "FeatureAlphaDropout",
     "Flatten",
     "Fold",
+    "FractionalMaxPool2d",
+    "FractionalMaxPool3d",
     "GaussianNLLLoss",
     "GroupNorm",
     "Hardshrink",
@@ -308,6 +319,7 @@ __all__ = [
     "PixelShuffle",
     "PixelUnshuffle",
     "PoissonNLLLoss",
+    "RMSNorm",
     "RReLU",
     "ReLU",
     "ReLU6",

@@ -31,6 +31,19 @@ from .adaptive_pooling import (
     adaptive_max_pool3d,
     adaptive_max_pool3d_with_indices,
 )
+from .aliases import (
+    celu_,
+    elu_,
+    hardtanh_,
+    leaky_relu_,
+    relu_,
+    rrelu_,
+    selu_,
+    threshold_,
+)
+from .attention import (
+    scaled_dot_product_attention,
+)
 from .average_pooling import (
     avg_pool1d,
     avg_pool2d,
@@ -57,6 +70,7 @@ from .dropout import (
     dropout1d,
     dropout2d,
     dropout3d,
+    feature_alpha_dropout,
 )
 from .embedding import (
     embedding,
@@ -67,19 +81,31 @@ from .embedding_loss import (
     cosine_similarity,
     margin_ranking_loss,
     pairwise_distance,
+    pdist,
 )
 from .exponential import (
+    gumbel_softmax,
     log_softmax,
     softmax,
     softmin,
 )
+from .fractional_pooling import (
+    fractional_max_pool2d,
+    fractional_max_pool2d_with_indices,
+    fractional_max_pool3d,
+    fractional_max_pool3d_with_indices,
+)
 from .interpolation import (
     interpolate,
+    upsample,
+    upsample_bilinear,
+    upsample_nearest,
 )
 from .layer_normalization import (
     group_norm,
     layer_norm,
     normalize,
+    rms_norm,
 )
 from .likelihood_loss import (
     gaussian_nll_loss,
@@ -146,6 +172,9 @@ from .sampling import (
     affine_grid,
     grid_sample,
 )
+from .sequence_loss import (
+    ctc_loss,
+)
 from .smooth_activation import (
     celu,
     elu,
@@ -192,6 +221,7 @@ __all__ = [
     "binary_cross_entropy",
     "binary_cross_entropy_with_logits",
     "celu",
+    "celu_",
     "channel_shuffle",
     "conv1d",
     "conv2d",
@@ -202,23 +232,32 @@ __all__ = [
     "cosine_embedding_loss",
     "cosine_similarity",
     "cross_entropy",
+    "ctc_loss",
     "dropout",
     "dropout1d",
     "dropout2d",
     "dropout3d",
     "elu",
+    "elu_",
     "embedding",
+    "feature_alpha_dropout",
     "fold",
+    "fractional_max_pool2d",
+    "fractional_max_pool2d_with_indices",
+    "fractional_max_pool3d",
+    "fractional_max_pool3d_with_indices",
     "gaussian_nll_loss",
     "gelu",
     "glu",
     "grid_sample",
     "group_norm",
     "gru",
+    "gumbel_softmax",
     "hardshrink",
     "hardsigmoid",
     "hardswish",
     "hardtanh",
+    "hardtanh_",
     "hinge_embedding_loss",
     "huber_loss",
     "instance_norm",
@@ -227,6 +266,7 @@ __all__ = [
     "l1_loss",
     "layer_norm",
     "leaky_relu",
+    "leaky_relu_",
     "linear",
     "local_response_norm",
     "log_softmax",
@@ -257,14 +297,20 @@ __all__ = [
     "pack_weight",
     "pad",
     "pairwise_distance",
+    "pdist",
     "pixel_shuffle",
     "pixel_unshuffle",
     "poisson_nll_loss",
     "prelu",
     "relu",
     "relu6",
+    "relu_",
+    "rms_norm",
     "rrelu",
+    "rrelu_",
+    "scaled_dot_product_attention",
     "selu",
+    "selu_",
     "sigmoid",
     "silu",
     "smooth_l1_loss",
@@ -277,7 +323,11 @@ __all__ = [
     "tanh",
     "tanhshrink",
     "threshold",
+    "threshold_",
     "triplet_margin_loss",
     "triplet_margin_with_distance_loss",
     "unfold",
+    "upsample",
+    "upsample_bilinear",
+    "upsample_nearest",
 ]

@@ -41,19 +41,27 @@ def _dropout_rule(nd: int) -> Callable[..., Any]:
     return rule
 
 
-def _alpha_dropout_rule(wanted, x, p, training, inplace, rng):
-    check_floating(x, "input")
-    if not 0 <= p <= 1:
-        raise ValueError(f"p must be from 0 to 1, got {p}")
-    random = generator(rng)
-    if not training or p == 0:
-        return x, lambda dy: (dy.copy(),)
-    drawn = random.random(x.shape, np.float32) >= p if p < 1 else np.zeros(x.shape, bool)
-    kept = array_module(x).asarray(drawn)
-    scale = (1 - p + (1 - p) * p * _SELU_LIMIT**2) ** -0.5 if p < 1 else 0.0
-    dropped = scale * _SELU_LIMIT * (1 - p) if p < 1 else 0.0
-    y = np.where(kept, scale * x - scale * _SELU_LIMIT * p, dropped).astype(x.dtype)
-    return write(y, x, inplace), lambda dy: (np.where(kept, scale * dy, 0).astype(x.dtype),)
+def _alpha_dropout_rule(channels: bool) -> Callable[..., Any]:
+    """Rule for the dropout of `selu`: of elements, or of whole channels."""
+
+    def rule(wanted, x, p, training, inplace, rng):
+        check_floating(x, "input")
+        if not 0 <= p <= 1:
+            raise ValueError(f"p must be from 0 to 1, got {p}")
+        random = generator(rng)
+        if channels and x.ndim < 2:
+            raise ValueError(f"input must be (N, C, *), got shape {x.shape}")
+        if not training or p == 0:
+            return x, lambda dy: (dy.copy(),)
+        shape = (*x.shape[:2], *(1,) * (x.ndim - 2)) if channels else x.shape
+        drawn = random.random(shape, np.float32) >= p if p < 1 else np.zeros(shape, bool)
+        kept = array_module(x).asarray(drawn)
+        scale = (1 - p + (1 - p) * p * _SELU_LIMIT**2) ** -0.5 if p < 1 else 0.0
+        dropped = scale * _SELU_LIMIT * (1 - p) if p < 1 else 0.0
+        y = np.where(kept, scale * x - scale * _SELU_LIMIT * p, dropped).astype(x.dtype)
+        return write(y, x, inplace), lambda dy: (np.where(kept, scale * dy, 0).astype(x.dtype),)
+
+    return rule
 
 
 def _scaled(x: ndarray, kept: ndarray, p: float, out: ndarray) -> ndarray:
@@ -221,7 +229,7 @@ def dropout3d(
     return apply(dropout3d, input, p, training, inplace, rng)
 
 
-@differentiable(_alpha_dropout_rule, wrt=("input",))
+@differentiable(_alpha_dropout_rule(False), wrt=("input",))
 def alpha_dropout(
     input: A,
     p: float = 0.5,
@@ -261,3 +269,40 @@ def alpha_dropout(
     (np.True_, np.True_)
     """
     return apply(alpha_dropout, input, p, training, inplace, rng)
+
+
+@differentiable(_alpha_dropout_rule(True), wrt=("input",))
+def feature_alpha_dropout(
+    input: A,
+    p: float = 0.5,
+    training: bool = False,
+    inplace: bool = False,
+    *,
+    rng: np.random.Generator | None = None,
+) -> A:
+    """`alpha_dropout` of whole channels, as torch.nn.functional.feature_alpha_dropout.
+
+    Parameters
+    ----------
+    input : array, shape (N, C, *)
+        float32, float64, float16 or bfloat16.
+    p, training, inplace, rng
+        As for `alpha_dropout`.
+
+    Returns
+    -------
+    array of the same shape
+
+    Raises
+    ------
+    ValueError, TypeError
+        As `dropout`; fewer than two dimensions.
+
+    Examples
+    --------
+    >>> import numpy as np, fastconv.nn.functional as F
+    >>> y = F.feature_alpha_dropout(np.ones((8, 16, 2, 2)), 0.5, training=True, rng=np.random.default_rng(0))
+    >>> bool((y == y[:, :, :1, :1]).all()), len(np.unique(y))
+    (True, 2)
+    """
+    return apply(feature_alpha_dropout, input, p, training, inplace, rng)

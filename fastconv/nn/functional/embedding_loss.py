@@ -7,7 +7,7 @@ import math
 import numpy as np
 from numpy import ndarray
 
-from ...devices import as_array
+from ...devices import array_module, as_array
 from ...differentiable import A, Array, apply, differentiable
 from ...tensor_arithmetic import fit
 from .parameters import check_dim, check_floating, check_same_dtype, compute_dtype, largest
@@ -271,3 +271,55 @@ def cosine_embedding_loss(input1: A, input2: Array, target: Array, margin: float
     array([0.4, 0.6])
     """
     return apply(cosine_embedding_loss, input1, input2, target, margin, reduction)
+
+
+def _pdist_rule(wanted, x, p):
+    check_floating(x, "input")
+    check_norm(p)
+    if x.ndim != 2:
+        raise ValueError(f"input must be (N, D), got shape {x.shape}")
+    library = array_module(x)
+    first, second = (library.asarray(rows) for rows in np.triu_indices(len(x), 1))
+    wide = x.astype(compute_dtype(x), copy=False)
+    y, slope = distance(wide[first], wide[second], p, 0.0)
+
+    def pullback(dy):
+        along = slope.astype(wide.dtype, copy=False) * dy.astype(wide.dtype, copy=False)[:, None]
+        dx = library.zeros_like(wide)
+        library.add.at(dx, first, along)
+        library.add.at(dx, second, -along)
+        return (dx.astype(x.dtype, copy=False),)
+
+    return y[:, 0].astype(x.dtype, copy=False), pullback
+
+
+@differentiable(_pdist_rule, wrt=("input",))
+def pdist(input: A, p: float = 2.0) -> A:
+    """p-norm distances of all pairs of rows, as torch.nn.functional.pdist.
+
+    Parameters
+    ----------
+    input : array, shape (N, D)
+        float32, float64, float16 or bfloat16.
+    p : float
+        At least 1; infinity is the largest difference.
+
+    Returns
+    -------
+    array, shape (N (N - 1) / 2,)
+        Of rows 0 and 1, 0 and 2, ..., 1 and 2, ...
+
+    Raises
+    ------
+    ValueError
+        Another shape, or `p` below 1.
+    TypeError
+        A dtype that is not supported.
+
+    Examples
+    --------
+    >>> import numpy as np, fastconv.nn.functional as F
+    >>> F.pdist(np.array([[0.0, 0.0], [3.0, 4.0], [0.0, 1.0]]))
+    array([5.        , 1.        , 4.24264069])
+    """
+    return apply(pdist, input, p)

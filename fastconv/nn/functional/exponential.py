@@ -1,4 +1,4 @@
-"""softmax, log_softmax and softmin."""
+"""softmax, its logarithm, its mirror image, and samples of it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 from numpy import ndarray
 
+from ...devices import array_module
 from ...differentiable import A, apply, differentiable
+from ...random import generator
 from .parameters import check_dim, check_floating, compute_dtype, largest
 
 
@@ -64,6 +66,27 @@ def _softmin_rule(wanted, x, dim, dtype):
     check_floating(x, "input")
     y, pullback = _softmax_rule(wanted, -x, dim, dtype)
     return y, lambda dy: (-pullback(dy)[0],)
+
+
+def _gumbel_softmax_rule(wanted, logits, tau, hard, eps, dim, rng):
+    check_floating(logits, "logits")
+    if not tau > 0:
+        raise ValueError(f"tau must be positive, got {tau}")
+    library, wide = array_module(logits), compute_dtype(logits)
+    noise = -np.log(generator(rng).exponential(size=logits.shape))
+    noisy = (logits.astype(wide, copy=False) + library.asarray(noise.astype(wide))) / wide.type(tau)
+    axis = check_dim(dim, logits.ndim)
+    soft, back = _softmax_rule(wanted, noisy, axis, None)
+    y = soft
+    if hard:
+        places = library.arange(logits.shape[axis] if logits.ndim else 1)
+        places = places.reshape(-1, *(1,) * (logits.ndim - 1 - axis)) if logits.ndim else places.reshape(())
+        y = (np.argmax(soft, axis=axis, keepdims=True) == places if logits.ndim else soft == soft).astype(wide)
+
+    def pullback(dy):
+        return ((back(dy.astype(wide, copy=False))[0] / wide.type(tau)).astype(logits.dtype, copy=False),)
+
+    return y.astype(logits.dtype, copy=False), pullback
 
 
 @differentiable(_softmax_rule, wrt=("input",))
@@ -159,3 +182,54 @@ def softmin(input: A, dim: int | None = None, *, dtype: Any = None) -> A:
     array([0.5, 0.5, 0. ])
     """
     return apply(softmin, input, dim, dtype)
+
+
+@differentiable(_gumbel_softmax_rule, wrt=("logits",))
+def gumbel_softmax(
+    logits: A,
+    tau: float = 1,
+    hard: bool = False,
+    eps: float = 1e-10,
+    dim: int = -1,
+    *,
+    rng: np.random.Generator | None = None,
+) -> A:
+    """A sample of classes along `dim` that has a gradient, as torch.nn.functional.gumbel_softmax.
+
+    Parameters
+    ----------
+    logits : array of any shape
+        float32, float64, float16 or bfloat16.
+    tau : float
+        Temperature: near 0 samples are almost one-hot.
+    hard : bool
+        One-hot samples, with the gradient of the soft ones.
+    eps : float
+        Ignored, as in torch.
+    dim : int
+    rng : numpy.random.Generator, optional
+        Default: the generator that `fastconv.manual_seed` seeds.
+
+    Returns
+    -------
+    array of the same shape
+        Sums to 1 along `dim`.
+
+    Raises
+    ------
+    ValueError
+        `tau` not positive, or `dim` out of range.
+    TypeError
+        A dtype that is not supported.
+
+    Notes
+    -----
+    Jang, Gu and Poole, 2016, arXiv:1611.01144; Maddison, Mnih and Teh, 2016, arXiv:1611.00712.
+
+    Examples
+    --------
+    >>> import numpy as np, fastconv.nn.functional as F
+    >>> F.gumbel_softmax(np.array([0.0, 100.0, 0.0]), hard=True)
+    array([0., 1., 0.])
+    """
+    return apply(gumbel_softmax, logits, tau, hard, eps, dim, rng)

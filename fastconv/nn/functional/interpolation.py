@@ -224,3 +224,107 @@ def interpolate(
     array([[[1. , 1.5, 2. ]]])
     """
     return apply(interpolate, input, size, scale_factor, mode, align_corners, recompute_scale_factor, antialias)
+
+
+def _upsample_rule(mode, align_corners):
+    """The rule of one of the old names, which fix the options."""
+
+    def rule(wanted, x, size, scale_factor):
+        return _interpolate_rule(wanted, x, size, scale_factor, mode, align_corners, None, False)
+
+    return rule
+
+
+def _any_upsample_rule(wanted, x, size, scale_factor, mode, align_corners):
+    return _interpolate_rule(wanted, x, size, scale_factor, mode, align_corners, None, False)
+
+
+@differentiable(_any_upsample_rule, wrt=("input",))
+def upsample(
+    input: A,
+    size: int | Sequence[int] | None = None,
+    scale_factor: float | Sequence[float] | None = None,
+    mode: str = "nearest",
+    align_corners: bool | None = None,
+) -> A:
+    """`interpolate` under its old name, as torch.nn.functional.upsample.
+
+    Parameters
+    ----------
+    input, size, scale_factor, mode, align_corners
+        As for `interpolate`.
+
+    Returns
+    -------
+    array
+
+    Raises
+    ------
+    ValueError, TypeError
+        As `interpolate`.
+
+    Examples
+    --------
+    >>> import numpy as np, fastconv.nn.functional as F
+    >>> F.upsample(np.array([[[1.0, 2.0]]]), scale_factor=2)
+    array([[[1., 1., 2., 2.]]])
+    """
+    return apply(upsample, input, size, scale_factor, mode, align_corners)
+
+
+@differentiable(_upsample_rule("nearest", None), wrt=("input",))
+def upsample_nearest(
+    input: A, size: int | Sequence[int] | None = None, scale_factor: float | Sequence[float] | None = None
+) -> A:
+    """`interpolate` with the nearest element, as torch.nn.functional.upsample_nearest.
+
+    Parameters
+    ----------
+    input, size, scale_factor
+        As for `interpolate`.
+
+    Returns
+    -------
+    array
+
+    Raises
+    ------
+    ValueError, TypeError
+        As `interpolate`.
+
+    Examples
+    --------
+    >>> import numpy as np, fastconv.nn.functional as F
+    >>> F.upsample_nearest(np.array([[[1.0, 2.0]]]), size=3)
+    array([[[1., 1., 2.]]])
+    """
+    return apply(upsample_nearest, input, size, scale_factor)
+
+
+@differentiable(_upsample_rule("bilinear", True), wrt=("input",))
+def upsample_bilinear(
+    input: A, size: int | Sequence[int] | None = None, scale_factor: float | Sequence[float] | None = None
+) -> A:
+    """Bilinear `interpolate` with aligned corners, as torch.nn.functional.upsample_bilinear.
+
+    Parameters
+    ----------
+    input, size, scale_factor
+        As for `interpolate`; four dimensions.
+
+    Returns
+    -------
+    array
+
+    Raises
+    ------
+    ValueError, TypeError
+        As `interpolate`.
+
+    Examples
+    --------
+    >>> import numpy as np, fastconv.nn.functional as F
+    >>> F.upsample_bilinear(np.array([[[[1.0, 2.0]]]]), size=(1, 3))
+    array([[[[1. , 1.5, 2. ]]]])
+    """
+    return apply(upsample_bilinear, input, size, scale_factor)

@@ -93,6 +93,36 @@ def _layer_norm_rule(wanted, x, normalized_shape, weight, bias, eps):
     return in_layout(y.reshape(x.shape), x), pullback
 
 
+def _rms_norm_rule(wanted, x, normalized_shape, weight, eps):
+    check_floating(x, "input")
+    given = [normalized_shape] if isinstance(normalized_shape, int) else list(normalized_shape)
+    shape = integers(given, len(given), "normalized_shape", 0)
+    if not shape or x.shape[-len(shape) :] != shape:
+        raise ValueError(f"input must end in the dimensions normalized_shape={shape}, got shape {x.shape}")
+    wide = compute_dtype(x)
+    if weight is not None and weight.dtype not in (x.dtype, wide):
+        raise TypeError(f"weight must have the dtype of input, {x.dtype}; got {weight.dtype}")
+    _check_parameter(weight, "weight", shape)
+    axes = tuple(range(x.ndim - len(shape), x.ndim))
+    values = x.astype(wide, copy=False)
+    least = np.finfo(wide).eps if eps is None else eps
+    inverse = 1 / np.sqrt((values * values).mean(axis=axes, keepdims=True) + wide.type(least))
+    unit = values * inverse
+    w = None if weight is None else weight.astype(wide, copy=False)
+
+    def pullback(dy):
+        dy = dy.astype(wide, copy=False)
+        dunit = dy if w is None else dy * w
+        dx = inverse * (dunit - unit * (dunit * unit).mean(axis=axes, keepdims=True)) if wanted[0] else None
+        lead = tuple(range(x.ndim - len(shape)))
+        return (
+            None if dx is None else in_layout(dx.astype(x.dtype, copy=False), x),
+            (dy * unit).sum(axis=lead).astype(weight.dtype, copy=False) if wanted[1] else None,
+        )
+
+    return in_layout((unit if w is None else unit * w).astype(x.dtype, copy=False), x), pullback
+
+
 def _normalize_rule(wanted, x, p, dim, eps):
     check_floating(x, "input")
     check_norm(p)
@@ -236,3 +266,45 @@ def normalize(input: A, p: float = 2.0, dim: int = 1, eps: float = 1e-12) -> A:
            [0. , 0. ]])
     """
     return apply(normalize, input, p, dim, eps)
+
+
+@differentiable(_rms_norm_rule, wrt=("input", "weight"))
+def rms_norm(
+    input: A, normalized_shape: int | Sequence[int], weight: Array | None = None, eps: float | None = None
+) -> A:
+    """Divide the last dimensions of each sample by their root mean square, as torch.nn.functional.rms_norm.
+
+    Parameters
+    ----------
+    input : array, shape (*, normalized_shape)
+        float32, float64, float16 or bfloat16.
+    normalized_shape : int or sequence of int
+        The last dimensions of the input.
+    weight : array, shape normalized_shape, optional
+        The input's dtype, or float32 for a 16-bit input.
+    eps : float, optional
+        Added to the mean square; by default the spacing of the numbers at 1, of float32 for a 16-bit input.
+
+    Returns
+    -------
+    array of the input's shape
+
+    Raises
+    ------
+    ValueError
+        An input that does not end in these dimensions, or another shape of the weight.
+    TypeError
+        A dtype that is not supported, or dtypes that differ.
+
+    Notes
+    -----
+    Zhang and Sennrich, 2019, arXiv:1910.07467.
+
+    Examples
+    --------
+    >>> import numpy as np, fastconv.nn.functional as F
+    >>> F.rms_norm(np.array([[3.0, 4.0], [1.0, 1.0]]), (2,)).round(3)
+    array([[0.849, 1.131],
+           [1.   , 1.   ]])
+    """
+    return apply(rms_norm, input, normalized_shape, weight, eps)

@@ -8,7 +8,7 @@ import fastconv.nn.functional as F
 from fastconv.nn.modules.arguments import number
 from fastconv.nn.modules.module import Module
 
-__all__ = ["AlphaDropout", "Dropout", "Dropout1d", "Dropout2d", "Dropout3d"]
+__all__ = ["AlphaDropout", "Dropout", "Dropout1d", "Dropout2d", "Dropout3d", "FeatureAlphaDropout"]
 
 
 class _Dropout(Module):
@@ -183,3 +183,23 @@ class AlphaDropout(_Dropout):
     def forward(self, x: Any) -> Any:
         """Drop elements of `x` (any shape)."""
         return F.alpha_dropout(x, self.p, self.training, self.inplace)
+
+
+class FeatureAlphaDropout(_Dropout):
+    """Alpha dropout of whole channels; parameters as for :class:`AlphaDropout`.
+
+    Notes
+    -----
+    Input (N, C, *). Source: torch.nn.FeatureAlphaDropout.
+
+    Examples
+    --------
+    >>> import numpy as np, fastconv.nn as nn
+    >>> nn.FeatureAlphaDropout().eval()(np.ones((1, 2, 2)))
+    array([[[1., 1.],
+            [1., 1.]]])
+    """
+
+    def forward(self, x: Any) -> Any:
+        """Apply the layer to `x` of shape (N, C, *)."""
+        return F.feature_alpha_dropout(x, self.p, self.training, self.inplace)

@@ -1,4 +1,4 @@
-"""Normalisation within each sample: over groups of channels and over the last dimensions."""
+"""Normalisation within each sample: over groups of channels, over the last dimensions, and by the mean square."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fastconv.nn.modules.arguments import floating_dtype, number, operands, size
 from fastconv.nn.modules.module import Module
 from fastconv.tensor import Parameter
 
-__all__ = ["GroupNorm", "LayerNorm"]
+__all__ = ["GroupNorm", "LayerNorm", "RMSNorm"]
 
 
 class _SampleNorm(Module):
@@ -172,3 +172,74 @@ class LayerNorm(_SampleNorm):
             f"{self.normalized_shape}, eps={self.eps}, elementwise_affine={self.elementwise_affine}, "
             f"bias={self.bias is not None}"
         )
+
+
+class RMSNorm(Module):
+    """Divides the last dimensions of each sample by their root mean square.
+
+    Parameters
+    ----------
+    normalized_shape : int or sequence of int
+        The dimensions that an input ends in.
+    eps : float, optional
+        Added to the mean square; by default the spacing of the numbers at 1.
+    elementwise_affine : bool
+        Whether to learn a scale for each element.
+    dtype : dtype-like, keyword only
+        Of the parameter; float32 by default.
+
+    Attributes
+    ----------
+    weight : Parameter or None
+        normalized_shape: scale, starting at 1.
+
+    Raises
+    ------
+    ValueError, TypeError
+        A parameter breaks its rule; at the call, an input that ends in other dimensions.
+
+    Notes
+    -----
+    Input (*, normalized_shape). Zhang & Sennrich 2019. Source: torch.nn.RMSNorm; ONNX RMSNormalization.
+
+    Examples
+    --------
+    >>> import numpy as np, fastconv.nn as nn
+    >>> nn.RMSNorm(2)(np.array([[3.0, 4.0], [1.0, 1.0]], np.float32)).round(3)
+    array([[0.849, 1.131],
+           [1.   , 1.   ]], dtype=float32)
+    """
+
+    def __init__(
+        self,
+        normalized_shape: int | Sequence[int],
+        eps: float | None = None,
+        elementwise_affine: bool = True,
+        *,
+        dtype: Any = None,
+    ) -> None:
+        super().__init__()
+        entries = normalized_shape if isinstance(normalized_shape, Sequence) else (normalized_shape,)
+        self.normalized_shape = tuple(size("normalized_shape", entry, 0) for entry in entries)
+        if not self.normalized_shape:
+            raise ValueError("normalized_shape must have at least one dimension, got none")
+        if eps is not None and number("eps", eps) < 0:
+            raise ValueError(f"eps must not be negative, got {eps}")
+        self.eps = eps
+        self.elementwise_affine = elementwise_affine
+        kind = floating_dtype(dtype)
+        weight = Parameter(np.ones(self.normalized_shape, kind)) if elementwise_affine else None
+        self.register_parameter("weight", weight)
+
+    def reset_parameters(self) -> None:
+        """Scale 1."""
+        if self.weight is not None:
+            init.ones_(self.weight)
+
+    def forward(self, x: Any) -> Any:
+        """Normalise the last dimensions of `x`."""
+        (weight,) = operands(x, self.weight)
+        return F.rms_norm(x, self.normalized_shape, weight, self.eps)
+
+    def extra_repr(self) -> str:
+        return f"{self.normalized_shape}, eps={self.eps}, elementwise_affine={self.elementwise_affine}"

@@ -5,10 +5,50 @@ from __future__ import annotations
 from typing import Any
 
 import fastconv.nn.functional as F
-from fastconv.nn.modules.arguments import number
+from fastconv.nn.modules.arguments import number, size
 from fastconv.nn.modules.loss import _Loss
 
-__all__ = ["GaussianNLLLoss", "PoissonNLLLoss"]
+__all__ = ["CTCLoss", "GaussianNLLLoss", "PoissonNLLLoss"]
+
+
+class CTCLoss(_Loss):
+    """Connectionist temporal classification: -log of the probability of a labelling, wherever its labels lie.
+
+    Parameters
+    ----------
+    blank : int
+        The class that stands for no label.
+    reduction : {"mean", "sum", "none"}
+        How the sequences are put together; "mean" divides each by its number of labels first.
+    zero_infinity : bool
+        0 instead of infinity where there are too few steps for the labels.
+
+    Raises
+    ------
+    ValueError, TypeError
+        A parameter breaks its rule.
+
+    Notes
+    -----
+    Graves et al. 2006. Source: torch.nn.CTCLoss.
+
+    Examples
+    --------
+    >>> import numpy as np, fastconv.nn as nn
+    >>> log_probs = np.log(np.full((2, 1, 3), 1 / 3))
+    >>> float(np.exp(-nn.CTCLoss()(log_probs, np.array([[1]]), [2], [1])).round(6))
+    0.333333
+    """
+
+    def __init__(self, blank: int = 0, reduction: str = "mean", zero_infinity: bool = False) -> None:
+        super().__init__(reduction)
+        self.blank = size("blank", blank, 0)
+        self.zero_infinity = zero_infinity
+
+    def forward(self, log_probs: Any, targets: Any, input_lengths: Any, target_lengths: Any) -> Any:
+        """The loss of `log_probs` (T, N, C) or (T, C), see `fastconv.nn.functional.ctc_loss`."""
+        options = self.blank, self.reduction, self.zero_infinity
+        return F.ctc_loss(log_probs, targets, input_lengths, target_lengths, *options)
 
 
 class GaussianNLLLoss(_Loss):
