@@ -18,7 +18,7 @@ from .nn.modules.arguments import floating_dtype, size
 from .nn.modules.calling import evaluation_mode
 from .nn.modules.conv import Pending, _Conv
 from .nn.modules.module import Module
-from .nn.modules.recurrent import GRU, LSTM
+from .nn.modules.recurrent import _Recurrent
 from .nn.modules.shape import Identity
 from .roofline import measure
 from .visualize import ReceptiveFields, receptive_field
@@ -248,7 +248,7 @@ def _measures(call: _Call) -> tuple[tuple[int, ...], int, int]:
     if any(np.may_share_memory(y, x) for x in arrays) and not getattr(modules[0], "inplace", False):
         return y.shape, 0, 0  # a view: Flatten, Identity, Dropout
     transferred = sum(a.nbytes for a in (*arrays, *parameters, y))
-    if isinstance(modules[0], LSTM | GRU):
+    if isinstance(modules[0], _Recurrent):
         steps = arrays[0].size // arrays[0].shape[-1]
         return y.shape, 2 * steps * sum(p.size for p in parameters if p.ndim == 2), transferred
     if isinstance(modules[0], _Conv):

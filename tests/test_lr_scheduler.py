@@ -24,6 +24,14 @@ SCHEDULES = [
     ("PolynomialLR", {}),
     ("CosineAnnealingWarmRestarts", {"T_0": 3}),
     ("CosineAnnealingWarmRestarts", {"T_0": 2, "T_mult": 2, "eta_min": 0.001}),
+    ("CyclicLR", {"base_lr": 0.01, "max_lr": [0.5, 0.3], "step_size_up": 3, "cycle_momentum": False}),
+    ("CyclicLR", {"base_lr": 0.01, "max_lr": 0.5, "step_size_up": 2, "step_size_down": 4, "mode": "triangular2"}),
+    ("CyclicLR", {"base_lr": 0.1, "max_lr": 0.5, "step_size_up": 4, "mode": "exp_range", "gamma": 0.9}),
+    ("CyclicLR", {"base_lr": 0.1, "max_lr": 0.5, "step_size_up": 2, "scale_fn": lambda x: 1 / (5 * x)}),
+    (
+        "CyclicLR",
+        {"base_lr": 0.1, "max_lr": 0.5, "step_size_up": 2, "scale_fn": lambda x: 0.9**x, "scale_mode": "iterations"},
+    ),
     ("OneCycleLR", {"max_lr": 0.5, "total_steps": 16}),
     ("OneCycleLR", {"max_lr": [0.5, 0.1], "epochs": 4, "steps_per_epoch": 5, "anneal_strategy": "linear"}),
     ("OneCycleLR", {"max_lr": 0.5, "total_steps": 15, "pct_start": 0.4, "three_phase": True, "div_factor": 10.0}),
@@ -107,11 +115,16 @@ def test_a_plateau_is_torchs(torch, mode, threshold_mode, cooldown):
     assert _rates(ours)[0] < 0.1
 
 
-@pytest.mark.parametrize("name, options", [*SCHEDULES[:8], ("sequence", {}), ("plateau", {})], ids=_label)
+SAVED = [*SCHEDULES[:8], SCHEDULES[15], ("sequence", {}), ("chained", {}), ("plateau", {})]
+
+
+@pytest.mark.parametrize("name, options", SAVED, ids=_label)
 def test_a_state_goes_through_json_and_on(name, options):
     def make(optimizer):
         if name == "sequence":
             return _warm_up(optim.lr_scheduler, optimizer)
+        if name == "chained":
+            return _chained(optim.lr_scheduler, optimizer)
         if name == "plateau":
             return optim.lr_scheduler.ReduceLROnPlateau(optimizer, patience=0, factor=0.5)
         return getattr(optim.lr_scheduler, name)(optimizer, **options)
@@ -223,6 +236,58 @@ def test_bad_optimizers_and_sequences():
 
 
 @pytest.mark.parametrize("name", ["SGD", "Adam"])
+def test_cycles_move_the_momentum_as_torch(torch, name):
+    options = {"momentum": 0.9} if name == "SGD" else {}
+    ours = getattr(optim, name)([nn.Parameter(np.zeros(1, np.float32))], lr=0.1, **options)
+    theirs = getattr(torch.optim, name)([torch.nn.Parameter(torch.zeros(1))], lr=0.1, **options)
+    pair = ((optim.lr_scheduler, ours), (torch.optim.lr_scheduler, theirs))
+    a, b = (library.CyclicLR(optimizer, 0.1, 1.0, 3, 2, "triangular2") for library, optimizer in pair)
+    for _ in range(12):
+        for key in ("lr", "momentum", "betas"):
+            if key in theirs.param_groups[0]:
+                np.testing.assert_allclose(ours.param_groups[0][key], theirs.param_groups[0][key], rtol=1e-12)
+        for optimizer, schedule in ((ours, a), (theirs, b)):
+            optimizer.step()
+            schedule.step()
+
+
+def _chained(library, optimizer):
+    parts = [
+        library.LinearLR(optimizer, start_factor=0.1, total_iters=4),
+        library.ExponentialLR(optimizer, 0.9),
+        library.StepLR(optimizer, 3, 0.5),
+    ]
+    return library.ChainedScheduler(parts)
+
+
+def test_schedules_at_once_are_torchs(torch):
+    _compare(torch, _chained)
+    _compare(torch, _chained, change=0.5)
+    optimizer = _ours()
+    schedule = _chained(optim.lr_scheduler, optimizer)
+    first = _rates(optimizer)
+    for _ in range(5):
+        schedule.step()
+    assert schedule.get_last_lr() == _rates(optimizer) != first
+    schedule.restart()
+    assert schedule.get_last_lr() == _rates(optimizer) == first
+
+
+def test_schedules_at_once_refuse():
+    optimizer, schedulers = _ours(), optim.lr_scheduler
+    part = schedulers.StepLR(optimizer, 1)
+    for error, message, arguments in (
+        (ValueError, "at least one entry", ([],)),
+        (ValueError, "schedules of this optimizer", ([part, schedulers.StepLR(_ours(), 1)],)),
+        (ValueError, "schedules of this optimizer", ([part], _ours())),
+        (ValueError, "ReduceLROnPlateau", ([part, schedulers.ReduceLROnPlateau(optimizer)],)),
+        (TypeError, "optimizer must be an Optimizer", ([3],)),
+    ):
+        with pytest.raises(error, match=message):
+            schedulers.ChainedScheduler(*arguments)
+
+
+@pytest.mark.parametrize("name", ["SGD", "Adam"])
 def test_one_cycle_moves_the_momentum_as_torch(torch, name):
     options = {"momentum": 0.9} if name == "SGD" else {}
     ours = getattr(optim, name)([nn.Parameter(np.zeros(1, np.float32))], lr=0.1, **options)
@@ -261,6 +326,11 @@ CYCLES_REFUSED = [
     (ValueError, "max_lr must be a number, or one for each of 2 groups", "OneCycleLR", ([0.1], 5), {}),
     (ValueError, "pct_start must be from 0 to 1", "OneCycleLR", (0.1, 5), {"pct_start": 1.5}),
     (ValueError, "anneal_strategy must be one of", "OneCycleLR", (0.1, 5), {"anneal_strategy": "step"}),
+    (ValueError, "step_size_up must be at least 1", "CyclicLR", (0.1, 0.5, 0), {}),
+    (ValueError, "mode must be one of", "CyclicLR", (0.1, 0.5), {"mode": "square"}),
+    (ValueError, "scale_mode must be one of", "CyclicLR", (0.1, 0.5), {"scale_mode": "epochs"}),
+    (ValueError, "base_lr must be a number, or one for each of 2", "CyclicLR", ([0.1], 0.5), {}),
+    (TypeError, "scale_fn must be callable", "CyclicLR", (0.1, 0.5), {"scale_fn": 2.0}),
     (ValueError, "T_0 must be at least 1", "CosineAnnealingWarmRestarts", (0,), {}),
     (ValueError, "T_mult must be at least 1", "CosineAnnealingWarmRestarts", (2, 0), {}),
     (ValueError, "total_iters must be at least 1", "PolynomialLR", (0,), {}),
@@ -277,3 +347,5 @@ def test_cycles_refuse(error, message, name, args, options):
     without = optim.Adagrad([nn.Parameter(np.zeros(1, np.float32))])
     with pytest.raises(ValueError, match="cycle_momentum must be False"):
         optim.lr_scheduler.OneCycleLR(without, 0.1, 5)
+    with pytest.raises(ValueError, match="cycle_momentum must be False"):
+        optim.lr_scheduler.CyclicLR(without, 0.1, 5)

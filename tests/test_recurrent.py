@@ -1,4 +1,4 @@
-"""lstm and gru against torch.nn's layers, forward and backward, from every backend; LSTM, GRU; refusals."""
+"""Recurrent functions, layers and cells against torch.nn's, forward and backward, from every backend; refusals."""
 
 import ml_dtypes
 import numpy as np
@@ -13,11 +13,14 @@ from checks import from_torch, to_torch
 SIZES = {"input": (3, 2, 4), "h0": (2, 5)}
 LSTM = {**SIZES, "c0": (2, 5), "weight_ih": (20, 4), "weight_hh": (20, 5)}
 GRU = {**SIZES, "weight_ih": (15, 4), "weight_hh": (15, 5)}
+RNN = {**SIZES, "weight_ih": (5, 4), "weight_hh": (5, 5)}
 CASES = [
     Case("lstm", {**LSTM, "bias_ih": (20,), "bias_hh": (20,)}),
     Case("lstm", LSTM),
     Case("gru", {**GRU, "bias_ih": (15,), "bias_hh": (15,)}),
     Case("gru", GRU),
+    Case("rnn", {**RNN, "bias_ih": (5,), "bias_hh": (5,)}),
+    Case("rnn", RNN, {"nonlinearity": "relu"}),
 ]
 cases = pytest.mark.parametrize("case", CASES, ids=str)
 
@@ -64,7 +67,7 @@ def _close(ours, theirs):
 @pytest.mark.parametrize("states", [True, False])
 @pytest.mark.parametrize("batched", [True, False])
 @pytest.mark.parametrize("args, options", LAYERS, ids=str)
-@pytest.mark.parametrize("name", ["LSTM", "GRU"])
+@pytest.mark.parametrize("name", ["LSTM", "GRU", "RNN"])
 def test_layers_are_torchs(torch, name, args, options, batched, states):
     rng = np.random.default_rng(5)
     ours, theirs = _pair(torch, name, args, options)
@@ -204,3 +207,71 @@ def test_bad_inputs_of_layers():
         gru(x, h[:, :1])
     with pytest.raises(ValueError, match=r"c_0 must have shape \(1, 2, 5\)"):
         lstm(x, (h, h[0]))
+
+
+CELLS = [
+    ("RNNCell", {}),
+    ("RNNCell", {"nonlinearity": "relu", "bias": False}),
+    ("LSTMCell", {}),
+    ("LSTMCell", {"bias": False}),
+    ("GRUCell", {}),
+]
+
+
+@pytest.mark.parametrize("states", [True, False])
+@pytest.mark.parametrize("batched", [True, False])
+@pytest.mark.parametrize("name, options", CELLS, ids=str)
+def test_cells_are_torchs(torch, name, options, batched, states):
+    """Three steps in a loop, with the gradients of inputs, first states and parameters."""
+    rng = np.random.default_rng(6)
+    ours, theirs = _pair(torch, name, (4, 5), options)
+    x = rng.normal(size=(3, 6, 4) if batched else (3, 4))
+    initial = [rng.normal(size=(6, 5) if batched else (5,)) for _ in range(2 if name == "LSTMCell" else 1)]
+    given = [fc.tensor(s, requires_grad=True) for s in initial]
+    others = [to_torch(s).requires_grad_() for s in initial]
+    a, b = fc.tensor(x, requires_grad=True), to_torch(x).requires_grad_()
+
+    def loop(cell, steps, hx):
+        hx = None if not states else tuple(hx) if name == "LSTMCell" else hx[0]
+        for step in steps:
+            hx = cell(step, hx)
+        return hx if isinstance(hx, tuple) else (hx,)
+
+    results, expected = loop(ours, a, given), loop(theirs, b, others)
+    for result, other in zip(results, expected, strict=True):
+        _close(result.data, other.detach())
+    sum((result * result).sum() for result in results).backward()
+    sum((result * result).sum() for result in expected).backward()
+    _close(a.grad, b.grad)
+    for p, q in zip(ours.parameters(), theirs.parameters(), strict=True):
+        _close(p.grad, q.grad)
+    if states:
+        for p, q in zip(given, others, strict=True):
+            _close(p.grad, q.grad)
+    plain = loop(ours, x, initial)
+    assert all(type(result) is np.ndarray for result in plain)
+    _close(plain[0], expected[0].detach())
+
+
+def test_relu_networks_are_torchs(torch):
+    ours, theirs = _pair(torch, "RNN", (4, 5, 2, "relu"), {"bidirectional": True})
+    x = np.random.default_rng(7).normal(size=(6, 3, 4))
+    for result, other in zip(ours(x), theirs(to_torch(x)), strict=True):
+        _close(result, other.detach())
+
+
+def test_what_cells_refuse():
+    cell = nn.LSTMCell(3, 4)
+    for call, message in (
+        (lambda: cell(np.zeros((2, 4), np.float32)), r"input must have shape \(N, 3\) or \(3,\)"),
+        (lambda: cell(np.zeros((1, 2, 3), np.float32)), "input must have shape"),
+        (lambda: cell(np.zeros((2, 3), np.float32), (np.zeros((2, 4), np.float32),) * 1 + (np.zeros(4),)), "c_0 must"),
+        (lambda: nn.RNNCell(3, 4, nonlinearity="sigmoid"), "nonlinearity must be"),
+        (lambda: nn.RNN(3, 4, nonlinearity="sigmoid"), "nonlinearity must be"),
+        (lambda: F.rnn(*(np.zeros(s) for s in ((2, 1, 3), (1, 4), (4, 3), (4, 4))), nonlinearity=""), "nonlinearity"),
+        (lambda: nn.GRUCell(0, 4), "input_size"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            call()
+    with pytest.raises(TypeError, match=r"hx must be a tuple \(h_0, c_0\)"):
+        cell(np.zeros((2, 3), np.float32), np.zeros((2, 4), np.float32))

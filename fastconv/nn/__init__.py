@@ -183,6 +183,12 @@ from fastconv.nn.modules.pooling import (
 from fastconv.nn.modules.recurrent import (
     GRU,
     LSTM,
+    RNN,
+)
+from fastconv.nn.modules.recurrent_cell import (
+    GRUCell,
+    LSTMCell,
+    RNNCell,
 )
 from fastconv.nn.modules.resizing import (
     ChannelShuffle,
@@ -214,6 +220,7 @@ __all__ = [
     "GLU",
     "GRU",
     "LSTM",
+    "RNN",
     "SELU",
     "AdaptiveAvgPool1d",
     "AdaptiveAvgPool2d",
@@ -258,6 +265,7 @@ __all__ = [
     "Fold",
     "FractionalMaxPool2d",
     "FractionalMaxPool3d",
+    "GRUCell",
     "GaussianNLLLoss",
     "GroupNorm",
     "Hardshrink",
@@ -275,6 +283,7 @@ __all__ = [
     "LPPool1d",
     "LPPool2d",
     "LPPool3d",
+    "LSTMCell",
     "LayerNorm",
     "LazyBatchNorm1d",
     "LazyBatchNorm2d",
@@ -320,6 +329,7 @@ __all__ = [
     "PixelUnshuffle",
     "PoissonNLLLoss",
     "RMSNorm",
+    "RNNCell",
     "RReLU",
     "ReLU",
     "ReLU6",

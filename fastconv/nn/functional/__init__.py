@@ -157,6 +157,7 @@ from .rearranging import (
 from .recurrent import (
     gru,
     lstm,
+    rnn,
 )
 from .regression_loss import (
     binary_cross_entropy,
@@ -306,6 +307,7 @@ __all__ = [
     "relu6",
     "relu_",
     "rms_norm",
+    "rnn",
     "rrelu",
     "rrelu_",
     "scaled_dot_product_attention",

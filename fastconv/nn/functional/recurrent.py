@@ -1,4 +1,4 @@
-"""One layer of a recurrent network in one direction, with backpropagation through time: lstm and gru.
+"""One layer of a recurrent network in one direction, with backpropagation through time: rnn, lstm and gru.
 
 The input's part of all gates is one product over all steps; only the state's part has to go step by step. Backward the
 same: the steps give the gradients of the gates, and one product over all steps makes those of each weight of them.
@@ -135,6 +135,82 @@ def _gru_rule(wanted, x, h0, weight_ih, weight_hh, bias_ih, bias_hh):
         return (dx, dh0, *_parameter_gradients(wanted[2:], flat, flat_h, a, states[:-1], x.dtype))
 
     return states[1:].astype(x.dtype), pullback
+
+
+def _rnn_rule(wanted, x, h0, weight_ih, weight_hh, bias_ih, bias_hh, nonlinearity):
+    if nonlinearity not in ("tanh", "relu"):
+        raise ValueError(f"nonlinearity must be 'tanh' or 'relu', got {nonlinearity!r}")
+    weights = {"weight_ih": weight_ih, "weight_hh": weight_hh, "bias_ih": bias_ih, "bias_hh": bias_hh}
+    a, h, w_ih, w_hh, b_ih, b_hh = _checked(1, x, {"h0": h0}, weights)
+    ops, library = backend.ops, array_module(x)
+    steps = len(a)
+    from_input = ops.linear_forward(a, w_ih, b_ih)
+    states = library.empty((steps + 1, *h.shape), a.dtype)
+    states[0] = h
+    for t in range(steps):
+        z = from_input[t] + ops.linear_forward(states[t], w_hh, b_hh)
+        states[t + 1] = np.tanh(z) if nonlinearity == "tanh" else ops.relu_forward(z, True)
+
+    def pullback(dy):
+        dz = np.empty_like(from_input)
+        dh = np.zeros_like(h)
+        for t in reversed(range(steps)):
+            y = states[t + 1]
+            slope = 1 - y * y if nonlinearity == "tanh" else (y > 0).astype(y.dtype)
+            dz[t] = (dh + dy[t]) * slope
+            dh = ops.linear_backward_input(dz[t], w_hh)
+        dx = ops.linear_backward_input(dz, w_ih).astype(x.dtype, copy=False) if wanted[0] else None
+        dh0 = dh.astype(x.dtype, copy=False) if wanted[1] else None
+        return (dx, dh0, *_parameter_gradients(wanted[2:], dz, dz, a, states[:-1], x.dtype))
+
+    return states[1:].astype(x.dtype), pullback
+
+
+@differentiable(_rnn_rule, wrt=("input", "h0", "weight_ih", "weight_hh", "bias_ih", "bias_hh"))
+def rnn(
+    input: A,
+    h0: Array,
+    weight_ih: Array,
+    weight_hh: Array,
+    bias_ih: Array | None = None,
+    bias_hh: Array | None = None,
+    nonlinearity: str = "tanh",
+) -> A:
+    """One layer of a simple recurrent network in one direction.
+
+    Parameters
+    ----------
+    input : array, shape (L, N, I)
+        Steps, batch, features; float32, float64, float16 or bfloat16, the same for all arrays.
+    h0 : array, shape (N, H)
+        The state before the first step.
+    weight_ih, weight_hh : array, shape (H, I) and (H, H)
+    bias_ih, bias_hh : array, shape (H,), optional
+    nonlinearity : {"tanh", "relu"}
+
+    Returns
+    -------
+    array, shape (L, N, H)
+        The state after each step, which is the output.
+
+    Raises
+    ------
+    ValueError
+        Shapes that do not fit, no step at all, or another `nonlinearity`.
+    TypeError
+        A dtype that is not supported, or dtypes that differ.
+
+    Notes
+    -----
+    Elman 1990. 16-bit types are computed in float32.
+
+    Examples
+    --------
+    >>> import numpy as np, fastconv.nn.functional as F
+    >>> F.rnn(np.ones((5, 2, 3)), np.zeros((2, 4)), np.ones((4, 3)), np.ones((4, 4))).shape
+    (5, 2, 4)
+    """
+    return apply(rnn, input, h0, weight_ih, weight_hh, bias_ih, bias_hh, nonlinearity)
 
 
 @differentiable(_lstm_rule, wrt=("input", "h0", "c0", "weight_ih", "weight_hh", "bias_ih", "bias_hh"))

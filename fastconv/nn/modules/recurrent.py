@@ -1,4 +1,4 @@
-"""Recurrent layers: LSTM and GRU, of several layers and in both directions."""
+"""Recurrent layers: RNN, LSTM and GRU, of several layers and in both directions."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from fastconv.devices import array_module
 from fastconv.interop import like
 from fastconv.joining import cat, stack
 from fastconv.nn import init
-from fastconv.nn.modules.arguments import floating_dtype, number, size
+from fastconv.nn.modules.arguments import choice, floating_dtype, number, size
 from fastconv.nn.modules.calling import call_with_tensors, convert_leaves, holds_tensor
 from fastconv.nn.modules.module import Module
 from fastconv.tensor import Parameter, Tensor, tensor
 
-__all__ = ["GRU", "LSTM"]
+__all__ = ["GRU", "LSTM", "RNN"]
 
 
 class _Recurrent(Module):
-    """What both have in common: parameters, layers, directions, the shapes of input, state and output."""
+    """What they have in common: parameters, layers, directions, the shapes of input, state and output."""
 
     _gates: ClassVar[int]
 
@@ -199,6 +199,65 @@ class LSTM(_Recurrent):
     def _one_pass(self, x: Any, states: list[Any], parameters: list[Any]) -> list[Any]:
         both = F.lstm(x, *states, *parameters)
         return [both[0], both[1]]
+
+
+class RNN(_Recurrent):
+    """A simple recurrent network: h = nonlinearity(W_ih x + b_ih + W_hh h + b_hh).
+
+    Parameters
+    ----------
+    nonlinearity : {"tanh", "relu"}
+    input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, dtype
+        As for :class:`LSTM`.
+
+    Attributes
+    ----------
+    weight_ih_l0, weight_hh_l0 : Parameter
+        (hidden_size, features) and (hidden_size, hidden_size); of layer k ``_lk``, of the direction backwards
+        ``_lk_reverse``.
+    bias_ih_l0, bias_hh_l0 : Parameter
+        (hidden_size,).
+
+    Raises
+    ------
+    ValueError, TypeError
+        A parameter breaks its rule.
+
+    Notes
+    -----
+    ``output, h_n = rnn(input, h_0)`` with the shapes of :class:`LSTM`. Elman 1990. Source: torch.nn.RNN; ONNX RNN.
+
+    Examples
+    --------
+    >>> import numpy as np, fastconv.nn as nn
+    >>> output, h = nn.RNN(3, 4, nonlinearity="relu")(np.zeros((7, 2, 3), np.float32))
+    >>> output.shape, h.shape
+    ((7, 2, 4), (1, 2, 4))
+    """
+
+    _gates = 1
+    _state_names = ("h_0",)
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        nonlinearity: str = "tanh",
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        *,
+        dtype: Any = None,
+    ) -> None:
+        options = bias, batch_first, dropout, bidirectional
+        super().__init__(input_size, hidden_size, num_layers, *options, dtype=dtype)
+        self.nonlinearity = choice("nonlinearity", nonlinearity, ("tanh", "relu"))
+
+    def _one_pass(self, x: Any, states: list[Any], parameters: list[Any]) -> list[Any]:
+        w_ih, w_hh, b_ih, b_hh = (*parameters, None, None)[:4]
+        return [F.rnn(x, states[0], w_ih, w_hh, b_ih, b_hh, self.nonlinearity)]
 
 
 class GRU(_Recurrent):

@@ -16,16 +16,18 @@ Each value follows from the one before it, as in torch, so that schedules of one
 changed by hand stays changed. ``state_dict`` holds numbers, strings and lists alone, so that ``json`` can write it.
 """
 
-from .cycles import CosineAnnealingWarmRestarts, MultiplicativeLR, OneCycleLR, PolynomialLR
+from .cycles import CosineAnnealingWarmRestarts, CyclicLR, MultiplicativeLR, OneCycleLR, PolynomialLR
 from .factors import ConstantLR, CosineAnnealingLR, ExponentialLR, LambdaLR, LinearLR, MultiStepLR, StepLR
 from .plateau import ReduceLROnPlateau
 from .scheduler import LRScheduler
-from .sequence import SequentialLR
+from .sequence import ChainedScheduler, SequentialLR
 
 __all__ = [
+    "ChainedScheduler",
     "ConstantLR",
     "CosineAnnealingLR",
     "CosineAnnealingWarmRestarts",
+    "CyclicLR",
     "ExponentialLR",
     "LRScheduler",
     "LambdaLR",

@@ -1,10 +1,10 @@
-"""Schedules that rise again, or end at a fixed step: products, polynomials, warm restarts, one cycle."""
+"""Schedules that rise again, or end at a fixed step: products, polynomials, warm restarts, one cycle and many."""
 
 from __future__ import annotations
 
 import math
 import numbers
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ...nn.modules.arguments import choice, number, size
@@ -12,7 +12,7 @@ from ..optimizer import Optimizer
 from .factors import LambdaLR
 from .scheduler import LRScheduler, factor_of
 
-__all__ = ["CosineAnnealingWarmRestarts", "MultiplicativeLR", "OneCycleLR", "PolynomialLR"]
+__all__ = ["CosineAnnealingWarmRestarts", "CyclicLR", "MultiplicativeLR", "OneCycleLR", "PolynomialLR"]
 
 
 class MultiplicativeLR(LambdaLR):
@@ -287,11 +287,127 @@ class OneCycleLR(LRScheduler):
     def _set(self, rates: Sequence[float]) -> None:
         super()._set(rates)
         if self.cycle_momentum:
-            for group, momentum in zip(self.optimizer.param_groups, self._now()[1], strict=True):
-                if "betas" in group:
-                    group["betas"] = (momentum, *group["betas"][1:])
-                else:
-                    group["momentum"] = momentum
+            _set_momenta(self.optimizer, self._now()[1])
+
+
+class CyclicLR(LRScheduler):
+    """The learning rate up from `base_lr` to `max_lr` and down again, over and over, one step a batch.
+
+    Parameters
+    ----------
+    optimizer : Optimizer
+    base_lr, max_lr : float or sequence of float
+        Smallest and largest learning rate; one for all groups, or one for each.
+    step_size_up : int
+        Steps in which it rises.
+    step_size_down : int, optional
+        Steps in which it falls; `step_size_up` by default.
+    mode : {"triangular", "triangular2", "exp_range"}
+        All cycles alike; each half as high as the one before; times ``gamma**step``.
+    gamma : float
+    scale_fn : callable, optional
+        Instead of `mode`: factor of the height as a function of the cycle, counted from 1, or of the step.
+    scale_mode : {"cycle", "iterations"}
+        What `scale_fn` takes.
+    cycle_momentum : bool
+        Whether momentum (Adam's first beta) falls from `max_momentum` to `base_momentum` meanwhile, and back.
+    base_momentum, max_momentum : float or sequence of float
+    last_epoch : int
+        See :class:`LRScheduler`. `scale_fn` is no part of ``state_dict``.
+
+    Raises
+    ------
+    ValueError, TypeError
+        A parameter breaks its rule; `cycle_momentum` and an optimiser without momentum.
+
+    Notes
+    -----
+    Smith 2017, arXiv:1506.01186. Source: torch.optim.lr_scheduler.CyclicLR.
+
+    Examples
+    --------
+    >>> import fastconv.nn as nn, fastconv.optim as optim
+    >>> optimizer = optim.SGD(nn.Linear(1, 1).parameters(), lr=0.1, momentum=0.9)
+    >>> schedule = optim.lr_scheduler.CyclicLR(optimizer, base_lr=0.5, max_lr=1.0, step_size_up=2)
+    >>> rates = []
+    >>> for _ in range(5):
+    ...     rates += schedule.get_last_lr()
+    ...     schedule.step()
+    >>> rates
+    [0.5, 0.75, 1.0, 0.75, 0.5]
+    """
+
+    _unsaved = ("optimizer", "_scale")
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        base_lr: float | Sequence[float],
+        max_lr: float | Sequence[float],
+        step_size_up: int = 2000,
+        step_size_down: int | None = None,
+        mode: str = "triangular",
+        gamma: float = 1.0,
+        scale_fn: Callable[[int], float] | None = None,
+        scale_mode: str = "cycle",
+        cycle_momentum: bool = True,
+        base_momentum: float | Sequence[float] = 0.8,
+        max_momentum: float | Sequence[float] = 0.9,
+        last_epoch: int = -1,
+    ) -> None:
+        if not isinstance(optimizer, Optimizer):
+            raise TypeError(f"optimizer must be an Optimizer, got {type(optimizer).__name__}")
+        groups = optimizer.param_groups
+        up = size("step_size_up", step_size_up, 1)
+        down = up if step_size_down is None else size("step_size_down", step_size_down, 1)
+        self.total_size, self.step_ratio = up + down, up / (up + down)
+        modes = {"triangular": lambda cycle: 1.0, "triangular2": lambda cycle: 1 / 2.0 ** (cycle - 1)}
+        factor = number("gamma", gamma)
+        chosen = choice("mode", mode, (*modes, "exp_range"))
+        self._scale = modes.get(chosen, lambda step: factor**step) if scale_fn is None else scale_fn
+        if not callable(self._scale):
+            raise TypeError(f"scale_fn must be callable, got {scale_fn!r}")
+        given = choice("scale_mode", scale_mode, ("cycle", "iterations"))
+        self.scale_mode = given if scale_fn is not None else "iterations" if chosen == "exp_range" else "cycle"
+        self.max_lrs = _each("max_lr", max_lr, len(groups))
+        first = _each("base_lr", base_lr, len(groups))
+        self.cycle_momentum = bool(cycle_momentum)
+        if self.cycle_momentum and not {"momentum", "betas"} & groups[0].keys():
+            raise ValueError("cycle_momentum must be False for an optimizer without momentum")
+        self.base_momenta = _each("base_momentum", base_momentum, len(groups))
+        self.max_momenta = _each("max_momentum", max_momentum, len(groups))
+        if last_epoch == -1:
+            for group, rate in zip(groups, first):
+                group["initial_lr"] = group["lr"] = rate
+        super().__init__(optimizer, last_epoch)
+
+    def _height(self) -> float:
+        """How far up this step is, from 0 to 1 times the scale of its cycle."""
+        cycle = self.last_epoch // self.total_size + 1
+        place = 1 + self.last_epoch / self.total_size - cycle
+        rising = place <= self.step_ratio
+        height = place / self.step_ratio if rising else (place - 1) / (self.step_ratio - 1)
+        return height * self._scale(cycle if self.scale_mode == "cycle" else self.last_epoch)
+
+    def get_lr(self) -> list[float]:
+        """The learning rates of this step."""
+        height = self._height()
+        return [low + (high - low) * height for low, high in zip(self.base_lrs, self.max_lrs)]
+
+    def _set(self, rates: Sequence[float]) -> None:
+        super()._set(rates)
+        if self.cycle_momentum:
+            height = self._height()
+            pairs = zip(self.base_momenta, self.max_momenta)
+            _set_momenta(self.optimizer, [high - (high - low) * height for low, high in pairs])
+
+
+def _set_momenta(optimizer: Optimizer, momenta: Sequence[float]) -> None:
+    for group, momentum in zip(optimizer.param_groups, momenta, strict=True):
+        if "betas" in group:
+            group["betas"] = (momentum, *group["betas"][1:])
+        else:
+            group["momentum"] = momentum
 
 
 def _each(name: str, value: Any, count: int) -> list[float]:
