@@ -10,6 +10,7 @@ import fastconv as fc
 import fastconv.nn as nn
 import fastconv.nn.functional as F
 from fastconv.tape import after_backward
+from fastconv.tensor_dimensions import Extremum
 
 
 def leaf(*values):
@@ -273,6 +274,19 @@ def test_backward_hooks_of_modules_with_several_inputs():
     with pytest.raises(ValueError, match="one input that needs one alone"):
         sum(module(x, y)).sum().backward()
     handle.remove()
+
+
+def test_backward_hooks_of_modules_with_named_outputs():
+    class Named(nn.Module):
+        def forward(self, x):
+            return Extremum(x * 2, np.array(0))
+
+    module, seen = Named(), []
+    module.register_full_backward_hook(lambda module, before, after: seen.append(as_lists(after)))
+    output = module(leaf(1.0, 3.0))
+    assert isinstance(output, Extremum)
+    output.values.sum().backward()
+    assert seen == [[[1.0, 1.0], None]]
 
 
 def test_backward_hooks_that_return_what_does_not_fit():

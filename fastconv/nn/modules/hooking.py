@@ -104,7 +104,9 @@ class GradientWatch:
         for i, y in enumerate(entries):
             if isinstance(y, Tensor) and y.requires_grad and mode.enabled:
                 entries[i] = self._pass(y, i, self._began)
-        return type(output)(entries) if several else entries[0]
+        if not several:
+            return entries[0]
+        return output._make(entries) if hasattr(output, "_make") else type(output)(entries)
 
     @staticmethod
     def _pass(x: Tensor, i: int, meet: Callable[[int, Any], Any]) -> Tensor:
