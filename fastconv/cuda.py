@@ -18,7 +18,7 @@ from __future__ import annotations
 import ctypes
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib import import_module
 from importlib.util import find_spec
 from types import ModuleType
@@ -209,7 +209,7 @@ class Kernels:
         read_only: tuple[Any, ...] = (),
     ) -> Any:
         """Call a function of the native module; arrays in `read_only` are refused where it would write to them."""
-        everything = (*arguments, *named.values())
+        everything = list(_leaves((*arguments, *named.values())))
         arrays = [a for a in everything if is_device_array(a)]
         devices = sorted({a.device.id for a in arrays})
         if len(devices) > 1:
@@ -224,6 +224,8 @@ class Kernels:
         given = {id(views[id(a)]): a for a in arrays}
 
         def view(a: Any) -> Any:
+            if isinstance(a, list | tuple):  # the stages of a chain
+                return type(a)(map(view, a))
             return views.get(id(a), a)
 
         def back(result: Any) -> Any:
@@ -237,6 +239,15 @@ class Kernels:
                 shapes = ", ".join(f"{a.dtype.name} {tuple(a.shape)}" for a in arrays)
                 raise RuntimeError(f"{name} of {shapes}: {error}") from error
             return tuple(map(back, results)) if isinstance(results, tuple) else back(results)
+
+
+def _leaves(values: Any) -> Iterator[Any]:
+    """What lists and tuples hold, at any depth."""
+    for value in values:
+        if isinstance(value, list | tuple):
+            yield from _leaves(value)
+        else:
+            yield value
 
 
 def span(address: int, shape: tuple[int, ...], strides: tuple[int, ...], item: int) -> tuple[int, int]:

@@ -33,7 +33,12 @@ def results(value: Any) -> tuple[Any, ...]:
 @pytest.mark.parametrize("function", sorted(VALID))
 def test_functions_give_what_they_give_for_numpy(cupy, function):
     def run(module, convert):
-        arguments = [convert(np.array(a, order="K")) if isinstance(a, np.ndarray) else a for _, _, a in VALID[function]]
+        def there(a):
+            if isinstance(a, list | tuple):
+                return type(a)(map(there, a))
+            return convert(np.array(a, order="K")) if isinstance(a, np.ndarray) else a
+
+        arguments = [there(a) for _, _, a in VALID[function]]
         stats = [a for a, (_, kind, _) in zip(arguments, VALID[function]) if kind == "stats"]
         return [*results(getattr(module, function)(*arguments)), *stats]
 

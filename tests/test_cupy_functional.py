@@ -15,6 +15,7 @@ from functional_cases import Case, first_of
 import fastconv as fc
 import fastconv.nn.functional as F
 from checks import assert_same_bits, normal
+from fastconv import reference
 
 CASES = [*test_functional.CASES, *test_functional_numpy.CASES]
 
@@ -113,6 +114,30 @@ def test_devices_and_libraries_are_not_mixed(cupy):
         fc.cat([recorded, np.ones((2, 3))])
     with pytest.raises(ValueError, match=r"backward: .*gradient on cpu"):
         (recorded * 2).backward(np.ones((2, 3)))
+
+
+def test_chains_of_convolutions(cupy):
+    """Arrays within the stages go to the device's kernels, too, and are looked at for the device they lie on."""
+    rng = np.random.default_rng(0)
+    x, w1, b1, w2 = (
+        rng.standard_normal(s).astype(np.float32) for s in ((2, 3, 6, 5), (4, 3, 1, 1), (4,), (4, 1, 3, 3))
+    )
+
+    def stages(there):
+        return [
+            (there(w1), there(b1), 1, 0, 1, 1, 0.0, 6.0),
+            (there(w2), None, (2, 1), 1, 1, 4, -np.inf, np.inf),
+        ]
+
+    kernels = fc.cuda.kernels()
+    y = kernels.conv_chain_forward(cupy.asarray(x), stages(cupy.asarray), 2)
+    assert isinstance(y, cupy.ndarray)
+    expected = reference.conv_chain_forward(x, stages(np.asarray), 2)
+    np.testing.assert_allclose(host(y), expected, rtol=1e-5, atol=1e-5)
+    with pytest.raises(ValueError, match="all arrays must be CuPy arrays"):
+        kernels.conv_chain_forward(cupy.asarray(x), stages(np.asarray), 2)
+    with pytest.raises(ValueError, match="all arrays must be on one device"):
+        kernels.conv_chain_forward(cupy.asarray(x), stages(lambda a: cupy.asarray(a, device=1)), 2)
 
 
 def test_methods_of_tensors(cupy):

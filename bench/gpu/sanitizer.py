@@ -62,6 +62,8 @@ def call_everything(dry: bool) -> int:
 
 
 def _typed(kind: str, value: Any, dtype: np.dtype) -> Any:
+    if isinstance(value, list | tuple):  # the stages of a chain
+        return type(value)(_typed(kind, each, dtype) for each in value)
     if not isinstance(value, np.ndarray) or value.dtype.kind != "f":
         return value
     wide = np.dtype(np.float64) if dtype == np.float64 else np.dtype(np.float32)
@@ -69,6 +71,8 @@ def _typed(kind: str, value: Any, dtype: np.dtype) -> Any:
 
 
 def _there(device: Device, value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return type(value)(_there(device, each) for each in value)
     return device.array(value) if isinstance(value, np.ndarray) else value
 
 

@@ -10,7 +10,7 @@ from numpy import ndarray
 from ...devices import array_module
 from ...differentiable import A, Array, apply, differentiable
 from ...random import generator
-from .parameters import check_floating, check_same_dtype, compute_dtype
+from .parameters import check_floating, check_same_dtype, compute_dtype, largest
 
 
 def _summed_to(gradient: ndarray, like: ndarray) -> ndarray:
@@ -50,7 +50,8 @@ def _grouped_heads(x: ndarray, heads: int, name: str) -> ndarray:
     """Each head as often as several of the query's share it."""
     if x.ndim < 3 or x.shape[-3] < 1 or heads % x.shape[-3]:
         raise ValueError(f"{name} must have a number of heads that divides the query's {heads}, got shape {x.shape}")
-    return x.repeat(heads // x.shape[-3], axis=-3)
+    shared_by = heads // x.shape[-3]
+    return x[..., array_module(x).arange(heads) // shared_by, :, :]
 
 
 def _attention_rule(wanted, query, key, value, attn_mask, dropout_p, is_causal, scale, enable_gqa, rng):
@@ -67,8 +68,8 @@ def _attention_rule(wanted, query, key, value, attn_mask, dropout_p, is_causal, 
         mask = library.arange(scores.shape[-1]) <= library.arange(scores.shape[-2])[:, None]
     if mask is not None:
         scores = np.where(mask, scores, -np.inf).astype(wide) if mask.dtype == np.bool_ else scores + mask.astype(wide)
-    largest = scores.max(axis=-1, keepdims=True, initial=-np.inf)
-    weights = np.exp(scores - np.where(np.isfinite(largest), largest, 0).astype(wide))
+    highest = largest(scores, -1, -np.inf)
+    weights = np.exp(scores - np.where(np.isfinite(highest), highest, 0).astype(wide))
     total = weights.sum(axis=-1, keepdims=True)
     weights = weights / np.where(total == 0, 1, total).astype(wide)  # where all is masked, nothing comes through
     kept = None
