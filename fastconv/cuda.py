@@ -209,7 +209,7 @@ class Kernels:
         read_only: tuple[Any, ...] = (),
     ) -> Any:
         """Call a function of the native module; arrays in `read_only` are refused where it would write to them."""
-        everything = list(_leaves((*arguments, *named.values())))
+        everything = list(leaves((*arguments, *named.values())))
         arrays = [a for a in everything if is_device_array(a)]
         devices = sorted({a.device.id for a in arrays})
         if len(devices) > 1:
@@ -224,9 +224,7 @@ class Kernels:
         given = {id(views[id(a)]): a for a in arrays}
 
         def view(a: Any) -> Any:
-            if isinstance(a, list | tuple):  # the stages of a chain
-                return type(a)(map(view, a))
-            return views.get(id(a), a)
+            return replaced(a, views)
 
         def back(result: Any) -> Any:
             return given[id(result)] if id(result) in given else self._owned(result)
@@ -241,11 +239,18 @@ class Kernels:
             return tuple(map(back, results)) if isinstance(results, tuple) else back(results)
 
 
-def _leaves(values: Any) -> Iterator[Any]:
+def replaced(value: Any, substitutes: dict[int, Any]) -> Any:
+    """`value`, or what it holds where it is a list or tuple (the stages of a chain), with substitutes by id."""
+    if isinstance(value, list | tuple):
+        return type(value)([replaced(each, substitutes) for each in value])
+    return substitutes.get(id(value), value)
+
+
+def leaves(values: Any) -> Iterator[Any]:
     """What lists and tuples hold, at any depth."""
     for value in values:
         if isinstance(value, list | tuple):
-            yield from _leaves(value)
+            yield from leaves(value)
         else:
             yield value
 

@@ -61,7 +61,7 @@ class HostArrays:
         return call
 
     def _call(self, name: str, function: Callable[..., Any], arguments: tuple[Any, ...], named: dict[str, Any]) -> Any:
-        found = (a for a in (*arguments, *named.values()) if isinstance(a, np.ndarray))
+        found = (a for a in cuda.leaves((*arguments, *named.values())) if isinstance(a, np.ndarray))
         arrays = {id(a): a for a in found if a.ndim > 1 or a.dtype.kind not in "iu"}  # without rows of sizes
         if not arrays or any(a.dtype.name not in _DTYPES or not a.dtype.isnative for a in arrays.values()):
             return function(*arguments, **named)  # which says what is wrong with them
@@ -71,8 +71,8 @@ class HostArrays:
         home = {id(a): block for block in blocks for a in block.arrays}
         given = {key: home[id(a)].device(a) for key, a in aligned.items()}
         back = {id(device): arrays[key] for key, device in given.items()}
-        there = tuple(given.get(id(a), a) for a in arguments)
-        named_there = {key: given.get(id(a), a) for key, a in named.items()}
+        there = cuda.replaced(arguments, given)
+        named_there = {key: cuda.replaced(a, given) for key, a in named.items()}
         read_only = tuple(given[key] for key, a in arrays.items() if not a.flags.writeable)
         results = self._kernels.call(name, function, there, named_there, read_only)
         library.cuda.get_current_stream().synchronize()
