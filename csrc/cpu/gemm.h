@@ -85,8 +85,8 @@ __attribute__((noinline)) void tile_direct(const A* const* group, std::int64_t s
     const A* p = group[0] + runs[r].source;
     const A* q = group[1] + runs[r].source;
     const A* b = panel + runs[r].weight * width;
-    // Zen 3 dispatches six operations a cycle, for this thread and its core's other one: with two steps a round 20 layers
-    // were 1.04 to 1.06 times as fast (1 and 2 threads), with four 1.03. AVX-512 has 28 products to a round's overhead.
+    // Zen 3 dispatches six operations a cycle, for this thread and its core's other one: with two steps a round 16 layers
+    // were 1.06 times as fast with 2 threads, ten 1.04 with one; with four, 1.03. AVX-512 has 28 products to a round's overhead.
 #if defined(__AVX512F__)
 #pragma GCC unroll 1
 #else

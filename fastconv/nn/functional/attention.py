@@ -10,16 +10,8 @@ from numpy import ndarray
 from ...devices import array_module
 from ...differentiable import A, Array, apply, differentiable
 from ...random import generator
+from ...tensor_arithmetic import fit
 from .parameters import check_floating, check_same_dtype, compute_dtype, largest
-
-
-def _summed_to(gradient: ndarray, like: ndarray) -> ndarray:
-    """Undo broadcasting."""
-    lead = gradient.ndim - like.ndim
-    repeated = [lead + i for i, n in enumerate(like.shape) if n == 1 and gradient.shape[lead + i] != 1]
-    return (
-        gradient.sum(axis=(*range(lead), *repeated), keepdims=True).reshape(like.shape).astype(like.dtype, copy=False)
-    )
 
 
 def _swapped(x: ndarray) -> ndarray:
@@ -84,7 +76,7 @@ def _attention_rule(wanted, query, key, value, attn_mask, dropout_p, is_causal, 
         if enable_gqa:
             shape = (*gradient.shape[:-3], like.shape[-3], heads // like.shape[-3], *gradient.shape[-2:])
             gradient = gradient.reshape(shape).sum(axis=-3)
-        return _summed_to(gradient, like)
+        return fit(gradient, like.shape, like.dtype)
 
     def pullback(dy):
         dy = dy.astype(wide, copy=False)
@@ -95,10 +87,10 @@ def _attention_rule(wanted, query, key, value, attn_mask, dropout_p, is_causal, 
         dk = _swapped(dscores) @ (q * factor)
         learned = attn_mask is not None and attn_mask.dtype != np.bool_
         return (
-            _summed_to((dscores @ k) * factor, query) if wanted[0] else None,
+            fit((dscores @ k) * factor, query.shape, query.dtype) if wanted[0] else None,
             joined(dk, key) if wanted[1] else None,
             joined(dv, value) if wanted[2] else None,
-            _summed_to(dscores, attn_mask) if wanted[3] and learned else None,
+            fit(dscores, attn_mask.shape, attn_mask.dtype) if wanted[3] and learned else None,
         )
 
     return y.astype(query.dtype, copy=False), pullback

@@ -73,12 +73,18 @@ def _group_norm_rule(wanted, x, num_groups, weight, bias, eps):
     return _scaled(wanted, x, x.shape[0] * groups, weight, bias, (x.shape[1], *(1,) * (x.ndim - 2)), eps)
 
 
-def _layer_norm_rule(wanted, x, normalized_shape, weight, bias, eps):
-    check_floating(x, "input")
+def _last_dimensions(x: ndarray, normalized_shape: int | Sequence[int]) -> tuple[int, ...]:
+    """`normalized_shape` as a tuple, in which `x` must end."""
     given = [normalized_shape] if isinstance(normalized_shape, int) else list(normalized_shape)
     shape = integers(given, len(given), "normalized_shape", 0)
     if not shape or x.shape[-len(shape) :] != shape:
         raise ValueError(f"input must end in the dimensions normalized_shape={shape}, got shape {x.shape}")
+    return shape
+
+
+def _layer_norm_rule(wanted, x, normalized_shape, weight, bias, eps):
+    check_floating(x, "input")
+    shape = _last_dimensions(x, normalized_shape)
     for name, parameter in (("weight", weight), ("bias", bias)):
         _check_parameter(parameter, name, shape)
     lead = x.shape[: x.ndim - len(shape)]
@@ -95,10 +101,7 @@ def _layer_norm_rule(wanted, x, normalized_shape, weight, bias, eps):
 
 def _rms_norm_rule(wanted, x, normalized_shape, weight, eps):
     check_floating(x, "input")
-    given = [normalized_shape] if isinstance(normalized_shape, int) else list(normalized_shape)
-    shape = integers(given, len(given), "normalized_shape", 0)
-    if not shape or x.shape[-len(shape) :] != shape:
-        raise ValueError(f"input must end in the dimensions normalized_shape={shape}, got shape {x.shape}")
+    shape = _last_dimensions(x, normalized_shape)
     wide = compute_dtype(x)
     if weight is not None and weight.dtype not in (x.dtype, wide):
         raise TypeError(f"weight must have the dtype of input, {x.dtype}; got {weight.dtype}")

@@ -20,7 +20,39 @@ from fastconv.tensor import Parameter, Tensor, tensor
 __all__ = ["GRU", "LSTM", "RNN"]
 
 
-class _Recurrent(Module):
+class Stateful(Module):
+    """Of layers and cells: how parameters are drawn, and the states that they take."""
+
+    _state_names: ClassVar[tuple[str, ...]]
+    hidden_size: int
+
+    def reset_parameters(self) -> None:
+        """Draw all parameters anew from U(-b, b), b = 1 / sqrt(hidden_size)."""
+        bound = 1 / math.sqrt(self.hidden_size)
+        for parameter in self.parameters():
+            init.uniform_(parameter, -bound, bound)
+
+    def _named_states(self, hx: Any) -> list[tuple[str, Tensor]]:
+        """The names of the kinds of state (h, and for LSTM c), and those that were given."""
+        given = (hx,) if len(self._state_names) == 1 else hx
+        if not isinstance(given, tuple | list) or len(given) != len(self._state_names):
+            raise TypeError(f"hx must be a tuple ({', '.join(self._state_names)}), got {type(hx).__name__}")
+        return [
+            (n, value if isinstance(value, Tensor) else tensor(value)) for n, value in zip(self._state_names, given)
+        ]
+
+    def forward(self, input: Any, hx: Any = None) -> Any:
+        """The output and the last states, or the state after the step; see the class for the shapes."""
+        if not holds_tensor((input, hx)):
+            result = call_with_tensors(self._run, (input, hx), {})
+            return convert_leaves(lambda y: like(y, input), result)
+        return self._run(input, hx)
+
+    def _run(self, input: Any, hx: Any) -> Any:
+        raise NotImplementedError(f"{type(self).__name__} defines no _run")
+
+
+class _Recurrent(Stateful):
     """What they have in common: parameters, layers, directions, the shapes of input, state and output."""
 
     _gates: ClassVar[int]
@@ -66,42 +98,23 @@ class _Recurrent(Module):
         endings = ("", "_reverse")[: self._directions]
         return [(layer, ending) for layer in range(self.num_layers) for ending in endings]
 
-    def reset_parameters(self) -> None:
-        """Draw all parameters anew from U(-b, b), b = 1 / sqrt(hidden_size)."""
-        bound = 1 / math.sqrt(self.hidden_size)
-        for parameter in self.parameters():
-            init.uniform_(parameter, -bound, bound)
-
     def _states(self, hx: Any, x: Tensor, batched: bool) -> list[list[Any]]:
         """For each kind of state (h, and for LSTM c) the states (N, H) of all passes; zeros where none was given."""
         count, batch = len(self._passes()), x.shape[1]
         if hx is None:
             zeros = array_module(x.data).zeros((batch, self.hidden_size), x.dtype)
             return [[zeros] * count for _ in self._state_names]
-        given = (hx,) if len(self._state_names) == 1 else hx
-        if not isinstance(given, tuple | list) or len(given) != len(self._state_names):
-            raise TypeError(f"hx must be a tuple ({', '.join(self._state_names)}), got {type(hx).__name__}")
         states = []
-        for name, value in zip(self._state_names, given):
-            state = value if isinstance(value, Tensor) else tensor(value)
+        for name, state in self._named_states(hx):
             shape = (count, batch, self.hidden_size) if batched else (count, self.hidden_size)
             if state.shape != shape:
                 raise ValueError(f"{name} must have shape {shape}, got {state.shape}")
             states.append([state[i] if batched else state[i].reshape(1, -1) for i in range(count)])
         return states
 
-    _state_names: ClassVar[tuple[str, ...]]
-
     def _one_pass(self, x: Any, states: list[Any], parameters: list[Any]) -> list[Any]:
         """The states (L, N, H) after each step, the output first."""
         raise NotImplementedError(f"{type(self).__name__} defines no _one_pass")
-
-    def forward(self, input: Any, hx: Any = None) -> Any:
-        """The output of all steps and the last states; see the class for the shapes."""
-        if not holds_tensor((input, hx)):
-            result = call_with_tensors(self._run, (input, hx), {})
-            return convert_leaves(lambda y: like(y, input), result)
-        return self._run(input, hx)
 
     def _run(self, input: Any, hx: Any) -> Any:
         x = input if isinstance(input, Tensor) else tensor(input)

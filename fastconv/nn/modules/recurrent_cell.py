@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any, ClassVar
 
 import numpy as np
 
 import fastconv.nn.functional as F
 from fastconv.devices import array_module
-from fastconv.interop import like
-from fastconv.nn import init
 from fastconv.nn.modules.arguments import choice, floating_dtype, size
-from fastconv.nn.modules.calling import call_with_tensors, convert_leaves, holds_tensor
-from fastconv.nn.modules.module import Module
+from fastconv.nn.modules.recurrent import Stateful
 from fastconv.tensor import Parameter, Tensor, tensor
 
 __all__ = ["GRUCell", "LSTMCell", "RNNCell"]
 
 
-class _Cell(Module):
+class _Cell(Stateful):
     """Parameters, and the shapes of input and state."""
 
     _gates: ClassVar[int]
@@ -37,22 +33,9 @@ class _Cell(Module):
             self.register_parameter(name, Parameter(np.empty(rows, kind)) if self.bias else None)
         self.reset_parameters()
 
-    def reset_parameters(self) -> None:
-        """Draw all parameters anew from U(-b, b), b = 1 / sqrt(hidden_size)."""
-        bound = 1 / math.sqrt(self.hidden_size)
-        for parameter in self.parameters():
-            init.uniform_(parameter, -bound, bound)
-
     def _step(self, x: Any, states: list[Any], parameters: list[Any]) -> list[Any]:
         """The states (1, N, H) after a step on `x` (1, N, I)."""
         raise NotImplementedError(f"{type(self).__name__} defines no _step")
-
-    def forward(self, input: Any, hx: Any = None) -> Any:
-        """The state after the step on `input`; see the class for the shapes."""
-        if not holds_tensor((input, hx)):
-            result = call_with_tensors(self._run, (input, hx), {})
-            return convert_leaves(lambda y: like(y, input), result)
-        return self._run(input, hx)
 
     def _run(self, input: Any, hx: Any) -> Any:
         x = input if isinstance(input, Tensor) else tensor(input)
@@ -63,14 +46,11 @@ class _Cell(Module):
         batched = x.ndim == 2
         rows = x if batched else x.unsqueeze(0)
         shape = (*x.shape[:-1], self.hidden_size)
-        given = (hx,) if len(self._state_names) == 1 else hx
         if hx is None:
-            given = [array_module(x.data).zeros(shape, x.dtype) for _ in self._state_names]
-        if not isinstance(given, tuple | list) or len(given) != len(self._state_names):
-            raise TypeError(f"hx must be a tuple ({', '.join(self._state_names)}), got {type(hx).__name__}")
+            zeros = array_module(x.data).zeros(shape, x.dtype)
+            hx = (zeros,) * len(self._state_names) if len(self._state_names) > 1 else zeros
         states = []
-        for name, value in zip(self._state_names, given):
-            state = value if isinstance(value, Tensor) else tensor(value)
+        for name, state in self._named_states(hx):
             if state.shape != shape:
                 raise ValueError(f"{name} must have shape {shape}, got {tuple(state.shape)}")
             states.append(state if batched else state.unsqueeze(0))
