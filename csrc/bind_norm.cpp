@@ -115,10 +115,11 @@ class RunningStatistics {
   Array mean_, var_;
 };
 
-double take_eps(py::handle object, bool input_statistics) {
+// torch refuses 0 where a batch is normalised by its own statistics, and only there.
+double take_eps(py::handle object, bool may_be_zero) {
   const double eps = take_finite("eps", object);
-  if (eps < 0 || (input_statistics && eps == 0))
-    throw py::value_error(string("eps must be ") + (input_statistics ? "positive" : "at least 0") + ", got " +
+  if (eps < 0 || (eps == 0 && !may_be_zero))
+    throw py::value_error(string("eps must be ") + (may_be_zero ? "at least 0" : "positive") + ", got " +
                           string(py::repr(object)));
   return eps;
 }
@@ -135,7 +136,7 @@ py::tuple norm_forward(bool instances, py::handle x_object, py::handle weight, p
   Parameters parameters(s);
   const Array w = parameters.take("weight", weight), b = parameters.take("bias", bias);
   const RunningStatistics running(parameters, running_mean, running_var, !use_input);
-  const double eps = take_eps(eps_object, use_input);
+  const double eps = take_eps(eps_object, instances || !use_input);
   double rate = 0;
   if (use_input) {
     running.require_updatable({{"input", x_object}, {"weight", weight}, {"bias", bias}});

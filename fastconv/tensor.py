@@ -21,7 +21,7 @@ from .interop import to_array
 from .tape import Node, Pullback, mode, run_backward
 from .tensor_arithmetic import Array, fit, is_floating, operand
 from .tensor_dimensions import dimension
-from .tensor_methods import Methods
+from .tensor_functions import Functions
 
 
 def record(value: Any, parents: Sequence[Tensor | None], pullback: Pullback) -> Tensor:
@@ -43,7 +43,7 @@ def _op(value: Any, *edges: tuple[Any, Callable[[Array], Array]]) -> Tensor:
     return record(value, [x for x, _ in needed], lambda dy: [fit(f(dy), shape, dtype) for f, shape, dtype in targets])
 
 
-class Tensor(Methods):
+class Tensor(Functions):
     """An array whose computations are recorded, as torch.Tensor for the part that networks need.
 
     Parameters
@@ -106,11 +106,14 @@ class Tensor(Methods):
 
     device = property(lambda self: device_of(self.data), doc='``"cpu"``, or ``"cuda:N"`` on a GPU.')
 
-    def to(self, *args: Any, device: Any = None, dtype: Any = None) -> Tensor:
+    def to(
+        self, *args: Any, device: Any = None, dtype: Any = None, copy: bool = False, non_blocking: bool = False
+    ) -> Tensor:
         """The Tensor on another device, in another type, or both, on the tape; itself where nothing changes.
 
         Takes a device (``"cpu"``, ``"cuda"``, ``"cuda:1"``), a dtype, both in this order, or another Tensor, whose
-        device and dtype are meant. As torch.Tensor.to.
+        device and dtype are meant. As torch.Tensor.to; `copy` makes a new Tensor in any case, `non_blocking` changes
+        nothing.
 
         Examples
         --------
@@ -124,7 +127,7 @@ class Tensor(Methods):
         if kind is not None:
             data = data.astype(kind, copy=False)
         if data is source:
-            return self
+            return self.clone() if copy else self
         here = device_of(source)
         if self.requires_grad and is_floating(data.dtype):
             return self._op(data, (self, lambda dy: to_device(dy, here)))
@@ -192,7 +195,8 @@ class Tensor(Methods):
 
     def contiguous(self) -> Tensor:
         """A Tensor whose values are contiguous in memory, as torch's programs ask for before `view`."""
-        return self._op(array_module(self.data).ascontiguousarray(self.data), (self, lambda dy: dy))
+        data = self.data
+        return self._op(array_module(data).ascontiguousarray(data).reshape(data.shape), (self, lambda dy: dy))
 
     def clone(self) -> Tensor:
         """A copy, on the tape."""
@@ -379,13 +383,13 @@ class Tensor(Methods):
         """`fastconv.nn.functional.tanh` of this Tensor."""
         return _functional().tanh(self)
 
-    def softmax(self, dim: int) -> Tensor:
+    def softmax(self, dim: int, dtype: Any = None) -> Tensor:
         """`fastconv.nn.functional.softmax` of this Tensor."""
-        return _functional().softmax(self, dim)
+        return _functional().softmax(self, dim, dtype=dtype)
 
-    def log_softmax(self, dim: int) -> Tensor:
+    def log_softmax(self, dim: int, dtype: Any = None) -> Tensor:
         """`fastconv.nn.functional.log_softmax` of this Tensor."""
-        return _functional().log_softmax(self, dim)
+        return _functional().log_softmax(self, dim, dtype=dtype)
 
 
 class Parameter(Tensor):

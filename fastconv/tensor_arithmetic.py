@@ -73,6 +73,10 @@ class Arithmetic:
     dtype: Any
     _node: Any
     _op: ClassVar[Callable[..., Any]]
+    to: Any
+    clone: Any
+    maximum: Any
+    minimum: Any
 
     # Arithmetic. Numbers keep the Tensor's type; arrays promote as in NumPy.
 
@@ -83,7 +87,7 @@ class Arithmetic:
         return self._op(self.data - beside(self.data, other), (self, lambda dy: dy), (other, lambda dy: -dy))
 
     def __rsub__(self, other: Any) -> Any:
-        return self._op(beside(self.data, other) - self.data, (self, lambda dy: -dy))
+        return self._op(beside(self.data, other) - self.data, (self, lambda dy: -dy), (other, lambda dy: dy))
 
     def __mul__(self, other: Any) -> Any:
         a, b = self.data, beside(self.data, other)
@@ -95,7 +99,7 @@ class Arithmetic:
 
     def __rtruediv__(self, other: Any) -> Any:
         a, b = beside(self.data, other), self.data
-        return self._op(a / b, (self, lambda dy: -dy * a / (b * b)))
+        return self._op(a / b, (self, lambda dy: -dy * a / (b * b)), (other, lambda dy: dy / b))
 
     def __pow__(self, exponent: Any) -> Any:
         a, n = self.data, beside(self.data, exponent)
@@ -104,8 +108,9 @@ class Arithmetic:
 
     def __rpow__(self, base: Any) -> Any:
         a = beside(self.data, base)
-        y = a**self.data
-        return self._op(y, (self, lambda dy: dy * y * np.log(a)))
+        n = self.data
+        y = a**n
+        return self._op(y, (self, lambda dy: dy * y * np.log(a)), (base, lambda dy: dy * power_slope(a, n)))
 
     def __matmul__(self, other: Any) -> Any:
         return self._product(self, other)
@@ -206,10 +211,22 @@ class Arithmetic:
         return self**exponent
 
     def clamp(self, min: Any = None, max: Any = None) -> Any:
-        """Limit to [min, max]; the gradient passes where the value lies inside, limits included."""
-        low, high = operand(min), operand(max)
-        inside = array_module(self.data).ones(self.shape, bool) if low is None else self.data >= low
-        inside = inside if high is None else inside & (self.data <= high)
-        return self._op(np.clip(self.data, low, high), (self, lambda dy: dy * inside))
+        """Limit to [min, max], numbers or arrays; the gradient passes where the value lies inside, limits included."""
+        if min is None and max is None:
+            raise ValueError("min or max must be given")
+        x = self.data
+        low, high = (None if bound is None else beside(x, bound) for bound in (min, max))
+        y = x if low is None else np.maximum(x, low)
+        below = array_module(x).zeros(y.shape, bool) if low is None else x < low
+        above = array_module(x).zeros(y.shape, bool) if high is None else y > high
+        y = y if high is None else np.minimum(y, high)
+        y = y.astype(x.dtype, copy=False) if is_floating(x.dtype) else y
+        # Where min is above max, max wins.
+        return self._op(
+            y,
+            (self, lambda dy: np.where(below | above, dy.dtype.type(0), dy)),
+            (min, lambda dy: np.where(below & ~above, dy, dy.dtype.type(0))),
+            (max, lambda dy: np.where(above, dy, dy.dtype.type(0))),
+        )
 
     clip = clamp

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,7 +25,8 @@ def named_axes(dim: Any, axis: Any, ndim: int) -> tuple[int, ...]:
     named = dim if axis is None else axis
     if named is None:
         return tuple(range(ndim))
-    return tuple(dimension(d, ndim) for d in (named if isinstance(named, tuple | list) else (named,)))
+    axes = tuple(dimension(d, ndim) for d in (named if isinstance(named, tuple | list) else (named,)))
+    return axes if ndim else ()  # a number has one dimension to name, and none to reduce
 
 
 def dimension(dim: int, ndim: int, name: str = "dim") -> int:
@@ -55,49 +57,76 @@ class Dimensions(Arithmetic):
 
     # Reductions: torch's dim/keepdim and NumPy's axis/keepdims.
 
-    def sum(self, dim: Any = None, keepdim: bool = False, *, axis: Any = None, keepdims: bool = False) -> Any:
-        """Sum over `dim` (all dimensions for None); 16-bit types are accumulated in float32."""
+    def sum(
+        self, dim: Any = None, keepdim: bool = False, *, axis: Any = None, keepdims: bool = False, dtype: Any = None
+    ) -> Any:
+        """Sum over `dim` (all dimensions for None), of the elements as `dtype` where it is given.
+
+        16-bit types are accumulated in float32.
+        """
+        if dtype is not None:
+            return self.to(dtype=dtype).sum(dim, keepdim, axis=axis, keepdims=keepdims)
         axes = named_axes(dim, axis, self.ndim)
         y = self.data.sum(axes, dtype=wide(self.data), keepdims=True).astype(self.dtype, copy=False)
         full, kept = self.shape, y.shape
         y = y if keepdim or keepdims else y.reshape([n for i, n in enumerate(self.shape) if i not in axes])
         return self._op(y, (self, lambda dy: np.broadcast_to(dy.reshape(kept), full)))
 
-    def mean(self, dim: Any = None, keepdim: bool = False, *, axis: Any = None, keepdims: bool = False) -> Any:
-        """Mean over `dim` (all dimensions for None)."""
+    def mean(
+        self, dim: Any = None, keepdim: bool = False, *, axis: Any = None, keepdims: bool = False, dtype: Any = None
+    ) -> Any:
+        """Mean over `dim` (all dimensions for None), of the elements as `dtype` where it is given."""
         count = np.prod([self.shape[i] for i in named_axes(dim, axis, self.ndim)], dtype=np.int64).item()
-        return self.sum(dim, keepdim, axis=axis, keepdims=keepdims) / count
+        return self.sum(dim, keepdim, axis=axis, keepdims=keepdims, dtype=dtype) / count
 
     def var(
         self,
         dim: Any = None,
         keepdim: bool = False,
-        correction: int = 1,
+        correction: int | None = 1,
         *,
         unbiased: bool | None = None,
         axis: Any = None,
         keepdims: bool = False,
     ) -> Any:
-        """Variance over `dim`, the sum of squares divided by the count less `correction`, as in torch."""
-        axes = named_axes(dim, axis, self.ndim)
-        count = np.prod([self.shape[i] for i in axes], dtype=np.int64).item()
-        correction = correction if unbiased is None else int(unbiased)
-        centred = self - self.mean(axes, keepdim=True)
-        return (centred * centred).sum(axes, keepdim or keepdims) / (count - correction)
+        """Variance over `dim`, the sum of squares divided by the count less `correction`, as in torch.
 
-    def std(self, dim: Any = None, keepdim: bool = False, correction: int = 1, **options: Any) -> Any:
+        ``var(unbiased)`` and ``var(dim, unbiased, keepdim)`` are understood, too: a bool is no dimension.
+        """
+        if isinstance(dim, bool):
+            dim, unbiased = None, dim
+        axes = named_axes(None if dim == () else dim, axis, self.ndim)
+        count = np.prod([self.shape[i] for i in axes], dtype=np.int64).item()
+        less = (1 if correction is None else correction) if unbiased is None else int(unbiased)
+        centred = self - self.mean(axes, keepdim=True)
+        return (centred * centred).sum(axes, keepdim or keepdims) / max(count - less, 0)
+
+    def std(self, dim: Any = None, keepdim: bool = False, correction: int | None = 1, **options: Any) -> Any:
         """Square root of `var`."""
         return self.var(dim, keepdim, correction, **options).sqrt()
 
     def max(self, dim: int | None = None, keepdim: bool = False, *, axis: Any = None, keepdims: bool = False) -> Any:
-        """Maximum of all elements or over NumPy's `axis`; with torch's `dim`, (values, indices)."""
+        """Maximum of all elements or over NumPy's `axis`; with torch's `dim`, (values, indices).
+
+        An array or Tensor in its place is compared with: `maximum`.
+        """
+        if dim is not None and not isinstance(dim, numbers.Integral):
+            return self.maximum(dim)
         return self._extremum(np.max, np.argmax, dim, axis, keepdim or keepdims)
 
     def min(self, dim: int | None = None, keepdim: bool = False, *, axis: Any = None, keepdims: bool = False) -> Any:
-        """Minimum of all elements or over NumPy's `axis`; with torch's `dim`, (values, indices)."""
+        """Minimum of all elements or over NumPy's `axis`; with torch's `dim`, (values, indices).
+
+        An array or Tensor in its place is compared with: `minimum`.
+        """
+        if dim is not None and not isinstance(dim, numbers.Integral):
+            return self.minimum(dim)
         return self._extremum(np.min, np.argmin, dim, axis, keepdim or keepdims)
 
     def _extremum(self, reduce: Any, locate: Any, dim: int | None, axis: Any, keep: bool) -> Any:
+        if not self.ndim and dim is not None:
+            both = self.reshape(1)._extremum(reduce, locate, dim, axis, False)
+            return Extremum(both.values, both.indices)
         x, axes = self.data, named_axes(dim, axis, self.ndim)
         if dim is not None:
             indices = locate(x, axis=axes[0], keepdims=True)
@@ -129,9 +158,9 @@ class Dimensions(Arithmetic):
         """Join the dimensions from `start_dim` to `end_dim`."""
         return self.reshape(flat_shape(self.shape, start_dim, end_dim))
 
-    def squeeze(self, dim: int | None = None) -> Any:
-        """Without the dimensions of size 1, or without `dim` if that has size 1."""
-        dims = range(self.ndim) if dim is None else (dimension(dim, self.ndim),)
+    def squeeze(self, dim: Any = None) -> Any:
+        """Without the dimensions of size 1, or without those of `dim`, one or several, that have size 1."""
+        dims = named_axes(dim, None, self.ndim)
         return self.reshape([n for i, n in enumerate(self.shape) if not (i in dims and n == 1)])
 
     def unsqueeze(self, dim: int) -> Any:
@@ -148,6 +177,8 @@ class Dimensions(Arithmetic):
         """Two dimensions exchanged, as in torch."""
         order = list(range(self.ndim))
         dim0, dim1 = dimension(dim0, self.ndim, "dim0"), dimension(dim1, self.ndim, "dim1")
+        if not order:
+            return self
         order[dim0], order[dim1] = dim1, dim0
         return self.permute(order)
 

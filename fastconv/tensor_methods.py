@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .devices import array_module
+from .devices import array_module, as_array
 from .tape import mode
 from .tensor_arithmetic import Array, beside, is_floating, operand, wide
 from .tensor_dimensions import Dimensions, as_sizes, dimension, named_axes
@@ -148,9 +148,9 @@ class Methods(Dimensions):
         """-1, 0 or 1; gradient 0."""
         return self._op(np.sign(self.data), (self, np.zeros_like))
 
-    def round(self) -> Any:
-        """The nearest integer, the even one of two; gradient 0."""
-        return self._op(np.round(self.data), (self, np.zeros_like))
+    def round(self, *, decimals: int = 0) -> Any:
+        """The nearest number with so many decimals, the even one of two; gradient 0."""
+        return self._op(np.round(self.data, decimals), (self, np.zeros_like))
 
     def floor(self) -> Any:
         """The largest integer not above; gradient 0."""
@@ -177,9 +177,11 @@ class Methods(Dimensions):
 
     # Reductions.
 
-    def prod(self, dim: int | None = None, keepdim: bool = False) -> Any:
-        """The product of all elements or along `dim`."""
-        x = self.reshape(-1) if dim is None else self
+    def prod(self, dim: int | None = None, keepdim: bool = False, *, dtype: Any = None) -> Any:
+        """The product of all elements or along `dim`, of the elements as `dtype` where it is given."""
+        if dtype is not None:
+            return self.to(dtype=dtype).prod(dim, keepdim)
+        x = self.reshape(-1) if dim is None or not self.ndim else self
         axis = dimension(0 if dim is None else dim, x.ndim)
         data = x.data
         ones = array_module(data).ones_like(data[(slice(None),) * axis + (slice(1),)])
@@ -191,25 +193,34 @@ class Methods(Dimensions):
             behind = np.flip(np.concatenate([ones, np.cumprod(np.flip(data, axis), axis)[lead]], axis), axis)
             return dy.reshape(np.prod(data, axis=axis, keepdims=True).shape) * before * behind
 
-        y = np.prod(data, axis=axis, keepdims=keepdim and dim is not None)
+        y = np.prod(data, axis=axis, keepdims=keepdim and dim is not None and self.ndim > 0)
         return self._op(y.astype(self.dtype, copy=False), (x, others))
 
     def norm(self, p: Any = 2, dim: Any = None, keepdim: bool = False) -> Any:
-        """The `p`-norm of all elements or over `dim`: a number above 0, infinity, or "fro" for 2; gradient 0 at 0."""
-        p = 2 if p == "fro" else p
-        if not isinstance(p, int | float) or p <= 0:
-            raise ValueError(f'p must be a number above 0 or "fro", got {p!r}')
-        if p == np.inf:
-            return self.abs().amax(dim, keepdim)
+        """The `p`-norm of all elements or over `dim`: a number, infinity, or "fro" for 2; gradient 0 at 0.
+
+        0 counts the elements other than 0.
+        """
+        p = 2 if p == "fro" or p is None else p
+        if not isinstance(p, int | float) or p != p:
+            raise ValueError(f'p must be a number or "fro", got {p!r}')
+        if abs(p) == np.inf:
+            return self.abs().amax(dim, keepdim) if p > 0 else self.abs().amin(dim, keepdim)
+        if p == 0:
+            count = (self.data != 0).sum(named_axes(dim, None, self.ndim), keepdims=keepdim)
+            return self._op(as_array(count, self.dtype), (self, lambda dy: np.zeros_like(self.data)))
         if p == 1:
             return self.abs().sum(dim, keepdim)
         axes = named_axes(dim, None, self.ndim)
         x = self.data.astype(wide(self.data), copy=False)
-        y = (np.abs(x) ** p).sum(axes, keepdims=True) ** x.dtype.type(1 / p)
+        with np.errstate(divide="ignore"):
+            y = (np.abs(x) ** p).sum(axes, keepdims=True) ** x.dtype.type(1 / p)
         safe = np.where(y == 0, 1, y)
 
         def gradient(dy: Array) -> Array:
-            return dy.reshape(y.shape) * np.sign(x) * (np.abs(x) / safe) ** (p - 1)
+            with np.errstate(divide="ignore", invalid="ignore"):
+                slope = np.sign(x) * (np.abs(x) / safe) ** (p - 1)
+            return dy.reshape(y.shape) * np.where(x == 0, 0, slope)
 
         kept = y if keepdim else y.reshape([n for i, n in enumerate(self.shape) if i not in axes])
         return self._op(kept.astype(self.dtype, copy=False), (self, gradient))
@@ -243,30 +254,40 @@ class Methods(Dimensions):
         sums = (self - largest).exp().sum(axes, keepdim=keepdim).log()
         return sums + (largest if keepdim else largest.reshape(shape))
 
-    def cumsum(self, dim: int) -> Any:
-        """Sums of all elements along `dim` up to each."""
+    def cumsum(self, dim: int, *, dtype: Any = None) -> Any:
+        """Sums of all elements along `dim` up to each, of the elements as `dtype` where it is given."""
+        if dtype is not None:
+            return self.to(dtype=dtype).cumsum(dim)
         axis = dimension(dim, self.ndim)
+        if not self.ndim:
+            return self.clone()
         y = np.cumsum(self.data, axis, dtype=wide(self.data)).astype(self.dtype, copy=False)
         return self._op(y, (self, lambda dy: np.flip(np.cumsum(np.flip(dy, axis), axis), axis)))
 
     # Selections and copies.
 
-    def sort(self, dim: int = -1, descending: bool = False) -> Ordered:
-        """(values, indices) in order along `dim`; equal elements keep theirs."""
+    def sort(self, dim: int = -1, descending: bool = False, stable: bool = True) -> Ordered:
+        """(values, indices) in order along `dim`; equal elements always keep theirs."""
         indices = self.argsort(dim, descending)
         return Ordered(self.gather(dim, indices), indices)
 
-    def argsort(self, dim: int = -1, descending: bool = False) -> Array:
+    def argsort(self, dim: int = -1, descending: bool = False, stable: bool = True) -> Array:
         """The indices that `sort` gives."""
         axis = dimension(dim, self.ndim)
+        if not self.ndim:
+            return array_module(self.data).zeros((), np.int64)
         if not descending:
             return np.argsort(self.data, axis, kind="stable")
         backwards = np.argsort(np.flip(self.data, axis), axis, kind="stable")
         return self.shape[axis] - 1 - np.flip(backwards, axis)
 
-    def topk(self, k: int, dim: int = -1, largest: bool = True) -> Ordered:
-        """(values, indices) of the `k` largest or smallest elements along `dim`, in order."""
+    def topk(self, k: int, dim: int = -1, largest: bool = True, sorted: bool = True) -> Ordered:
+        """(values, indices) of the `k` largest or smallest elements along `dim`, always in order."""
         axis = dimension(dim, self.ndim)
+        if not self.ndim:
+            if k != 1:
+                raise ValueError(f"k must be 1 for a number, got {k}")
+            return self.sort()
         if not 0 <= k <= self.shape[axis]:
             raise ValueError(f"k must be from 0 to {self.shape[axis]}, the size of dimension {axis}, got {k}")
         values, indices = self.sort(axis, descending=largest)
@@ -276,8 +297,10 @@ class Methods(Dimensions):
     def gather(self, dim: int, index: Any) -> Any:
         """The elements at `index` along `dim`: y[i, j] = self[index[i, j], j] for ``dim=0``."""
         axis, index = dimension(dim, self.ndim), _indices(index)
-        if index.ndim != self.ndim:
+        if index.ndim != max(self.ndim, 1) and not index.ndim == self.ndim == 0:
             raise ValueError(f"index must have {self.ndim} dimensions, got shape {index.shape}")
+        if not self.ndim:
+            return self.reshape(1)[index]
         library = array_module(self.data)
         grids = [library.arange(n).reshape(-1, *(1,) * (self.ndim - 1 - i)) for i, n in enumerate(index.shape)]
         return self[tuple(index if i == axis else grid for i, grid in enumerate(grids))]
@@ -287,15 +310,22 @@ class Methods(Dimensions):
         index = _indices(index)
         if index.ndim > 1:
             raise ValueError(f"index must be a vector, got shape {index.shape}")
+        if not self.ndim:
+            return self.reshape(1)[index.reshape(-1)].reshape(())
         return self[(slice(None),) * dimension(dim, self.ndim) + (index.reshape(-1),)]
 
     def masked_fill(self, mask: Any, value: Any) -> Any:
         """`value` where `mask` is true, else the elements as they are."""
+        given = value
         mask, value = beside(self.data, mask), operand(value)
         if getattr(mask, "dtype", None) != np.bool_:
             raise TypeError(f"mask must be a bool array, got {getattr(mask, 'dtype', type(mask).__name__)}")
         y = np.where(mask, self._as_number(value), self.data)
-        return self._op(y.astype(self.dtype, copy=False), (self, lambda dy: np.where(mask, dy.dtype.type(0), dy)))
+        return self._op(
+            y.astype(self.dtype, copy=False),
+            (self, lambda dy: np.where(mask, dy.dtype.type(0), dy)),
+            (given, lambda dy: np.where(mask, dy, dy.dtype.type(0))),
+        )
 
     def where(self, condition: Any, other: Any) -> Any:
         """The elements where `condition` is true, else those of `other`."""
@@ -326,9 +356,9 @@ class Methods(Dimensions):
         counts = as_sizes(dims)
         return self.repeat(*(1,) * (self.ndim - len(counts)), *counts)
 
-    def flip(self, *dims: Any) -> Any:
-        """In the opposite order along `dims`."""
-        axes = {dimension(d, self.ndim, "dims") for d in as_sizes(dims)}
+    def flip(self, *order: Any, dims: Any = ()) -> Any:
+        """In the opposite order along `dims`, given one by one or as one sequence."""
+        axes = {dimension(d, self.ndim, "dims") for d in as_sizes(order or (dims,))}
         return self[tuple(slice(None, None, -1) if i in axes else slice(None) for i in range(self.ndim))]
 
     def roll(self, shifts: Any, dims: Any = None) -> Any:

@@ -225,7 +225,7 @@ def test_extreme_values_stay_finite():
 
 X = np.ones((4, 3))
 CALLS = [
-    (ValueError, "p must be at least 1", lambda: F.pairwise_distance(X, X, 0.5)),
+    (ValueError, "p must be a number", lambda: F.pairwise_distance(X, X, float("nan"))),
     (ValueError, "must have shapes that broadcast", lambda: F.pairwise_distance(X, X[:, :2])),
     (ValueError, r"must have shape \(\*, D\)", lambda: F.pairwise_distance(np.ones(()), X)),
     (TypeError, "x2 must have the dtype of x1", lambda: F.cosine_similarity(X, X.astype(np.float32))),
@@ -237,7 +237,8 @@ CALLS = [
     (ValueError, r"must both have shape \(N, D\)", lambda: F.cosine_embedding_loss(X, X[0], np.ones(4))),
     (ValueError, r"target must have shape \(4,\)", lambda: F.cosine_embedding_loss(X, X, X)),
     (ValueError, "one shape", lambda: F.triplet_margin_loss(X, X, X[0])),
-    (ValueError, "p must be at least 1", lambda: F.triplet_margin_loss(X, X, X, p=0)),
+    (ValueError, "p must be a number", lambda: F.triplet_margin_loss(X, X, X, p="2")),
+    (ValueError, "margin must be above 0", lambda: F.triplet_margin_loss(X, X, X, margin=0.0)),
     (ValueError, "target must have the input's shape", lambda: F.soft_margin_loss(X, X[0])),
     (
         ValueError,
@@ -256,7 +257,7 @@ CALLS = [
     (TypeError, "input must be an array", lambda: F.gaussian_nll_loss([1.0], X, 1.0)),
     (TypeError, "target must have the dtype", lambda: F.poisson_nll_loss(X, X.astype(int))),
     (ValueError, "margin must be above 0", lambda: nn.TripletMarginLoss(margin=0.0)),
-    (ValueError, "p must be at least 1", lambda: nn.PairwiseDistance(p=0.5)),
+    (ValueError, "p must be a number", lambda: nn.PairwiseDistance(p=float("nan"))),
     (ValueError, "eps must be positive", lambda: nn.GaussianNLLLoss(eps=0.0)),
     (TypeError, "margin must be a real number", lambda: nn.MarginRankingLoss("1")),
     (ValueError, "reduction must be one of", lambda: nn.SoftMarginLoss(reduction="all")),

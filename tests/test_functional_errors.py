@@ -101,7 +101,7 @@ CALLS = [
     ("input1 and input2 must agree", lambda: F.bilinear(X, X[:2], np.ones((1, 3, 3)))),
     ("weight must have shape", lambda: F.bilinear(X, X, np.ones((1, 3, 4)))),
     ("bias must have shape", lambda: F.bilinear(X, X, np.ones((1, 3, 3)), np.ones(2))),
-    ("min_val must be less", lambda: F.hardtanh(X, 1.0, 1.0)),
+    ("min_val must not be above", lambda: F.hardtanh(X, 1.0, 0.5)),
     ("input must have 3 or 4 dimensions", lambda: F.dropout2d(X)),
 ]
 

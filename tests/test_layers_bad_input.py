@@ -66,7 +66,7 @@ BAD_ARGUMENTS = [
     ("Dropout", (1.5,), {}, ValueError, "p must"),
     ("Dropout2d", (-0.1,), {}, ValueError, "p must"),
     ("Dropout", (float("nan"),), {}, ValueError, "p must"),
-    ("ReflectionPad2d", (-1,), {}, ValueError, "padding"),
+    ("ReflectionPad2d", ((1, 2),), {}, ValueError, "padding"),
     ("ZeroPad2d", ((1, 2),), {}, ValueError, "padding"),
     ("ConstantPad1d", (1, "0"), {}, TypeError, "value"),
     ("Unfold", (0,), {}, ValueError, "kernel_size"),

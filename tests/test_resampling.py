@@ -132,7 +132,7 @@ BAD_CALLS = [
     (TypeError, "bias must have the dtype of input", lambda: F.group_norm(X, 1, bias=np.ones(3, np.float32))),
     (ValueError, r"input must end in the dimensions normalized_shape=\(4,\)", lambda: F.layer_norm(X, 4)),
     (ValueError, r"bias must have shape \(5,\)", lambda: F.layer_norm(X, (5,), bias=np.ones(4))),
-    (ValueError, "p must be at least 1", lambda: F.normalize(X, 0.5)),
+    (ValueError, "p must be a number", lambda: F.normalize(X, float("nan"))),
     (ValueError, "dim must be from", lambda: F.normalize(X, dim=4)),
     (TypeError, "input must hold integers, got dtype float64", lambda: F.embedding(np.ones(2), np.ones((3, 2)))),
     (ValueError, "input must hold numbers from 0 to 2, got 3", lambda: F.embedding(np.array([3, 0]), np.ones((3, 2)))),

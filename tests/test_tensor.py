@@ -499,7 +499,7 @@ def test_bad_arguments_of_methods():
         (lambda: x.bmm(x), "3 dimensions"),
         (lambda: x.dot(x), "1 dimensions"),
         (lambda: x.div(2, rounding_mode="up"), "rounding_mode must be"),
-        (lambda: x.norm(0), "p must be"),
+        (lambda: x.norm(float("nan")), "p must be"),
         (lambda: x.norm("nuc"), "p must be"),
         (lambda: x.topk(4), "k must be from 0 to 3"),
         (lambda: x.gather(0, [0, 1]), "index must have 2 dimensions"),

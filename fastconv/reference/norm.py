@@ -55,10 +55,10 @@ def _running_statistics(
     return mean, var
 
 
-def _epsilon(eps: object, input_statistics: bool) -> float:
+def _epsilon(eps: object, may_be_zero: bool) -> float:
     value = checks.finite("eps", eps)
-    if value < 0 or (input_statistics and value == 0):
-        raise ValueError(f"eps is {value}: must be {'positive' if input_statistics else 'at least 0'}")
+    if value < 0 or (value == 0 and not may_be_zero):
+        raise ValueError(f"eps is {value}: must be {'at least 0' if may_be_zero else 'positive'}")
     return value
 
 
@@ -122,7 +122,7 @@ def batch_norm_forward(
     w, b = _per_channel("weight", weight, x), _per_channel("bias", bias, x)
     train = checks.flag("training", training)
     run_mean, run_var = _running_statistics(running_mean, running_var, x, required=not train, updated=train)
-    epsilon = _epsilon(eps, train)
+    epsilon = _epsilon(eps, not train)
     rate = _momentum(momentum, train and run_mean is not None)
     axes = (0, *range(2, x.ndim))
     count = math.prod(x.shape[axis] for axis in axes)
@@ -214,7 +214,7 @@ def instance_norm_forward(
     w, b = _per_channel("weight", weight, x), _per_channel("bias", bias, x)
     own = checks.flag("use_input_stats", use_input_stats)
     run_mean, run_var = _running_statistics(running_mean, running_var, x, required=not own, updated=own)
-    epsilon = _epsilon(eps, own)
+    epsilon = _epsilon(eps, True)
     rate = _momentum(momentum, own and run_mean is not None)
     count = math.prod(x.shape[2:])
     if own and count == 1:

@@ -21,8 +21,8 @@ def _relu_rule(wanted, x, inplace):
 
 def _hardtanh_rule(wanted, x, min_val, max_val, inplace):
     ops = backend.ops
-    if min_val >= max_val:
-        raise ValueError(f"min_val must be less than max_val, got {min_val} and {max_val}")
+    if min_val > max_val:
+        raise ValueError(f"min_val must not be above max_val, got {min_val} and {max_val}")
     y = write(ops.hardtanh_forward(x, min_val, max_val), x, inplace)
     return y, lambda dy: (ops.hardtanh_backward(dy, x, min_val, max_val) if wanted[0] else None,)
 

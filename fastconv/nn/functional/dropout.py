@@ -49,10 +49,10 @@ def _alpha_dropout_rule(channels: bool) -> Callable[..., Any]:
         if not 0 <= p <= 1:
             raise ValueError(f"p must be from 0 to 1, got {p}")
         random = generator(rng)
-        if channels and x.ndim < 2:
-            raise ValueError(f"input must be (N, C, *), got shape {x.shape}")
         if not training or p == 0:
             return x, lambda dy: (dy.copy(),)
+        if channels and x.ndim < 2:
+            raise ValueError(f"input must be (N, C, *), got shape {x.shape}")
         shape = (*x.shape[:2], *(1,) * (x.ndim - 2)) if channels else x.shape
         drawn = random.random(shape, np.float32) >= p if p < 1 else np.zeros(shape, bool)
         kept = array_module(x).asarray(drawn)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 
 import numpy as np
 from numpy import ndarray
@@ -35,20 +36,23 @@ def distance(a: ndarray, b: ndarray, p: float, eps: float) -> tuple[ndarray, nda
     """The p-norm of a - b + eps over the last dimension (kept, with size 1), and its slope in a."""
     d = a - b + eps
     size = np.abs(d)
-    peak = largest(size, -1, 0)
+    if p == 0:
+        return (size != 0).sum(axis=-1, keepdims=True).astype(size.dtype), np.zeros_like(size)
+    # What no power of the others is above: the largest, of a negative p the smallest (infinite where there is none).
+    peak = largest(size, -1, 0) if p > 0 or not size.shape[-1] else size.min(axis=-1, keepdims=True)
     with np.errstate(divide="ignore", invalid="ignore"):
         if math.isinf(p):
             at_peak = size == peak
             share = at_peak / at_peak.sum(axis=-1, keepdims=True)
             return peak, np.where(peak == 0, 0, np.sign(d) * share)
-        # Relative to the largest, so that no power overflows.
+        # Relative to it, so that no power overflows.
         y = np.where(peak == 0, 0, peak * ((size / peak) ** p).sum(axis=-1, keepdims=True) ** (1 / p))
-        return y, np.where(y == 0, 0, np.sign(d) * (size / y) ** (p - 1))
+        return y, np.where((y == 0) | (size == 0), 0, np.sign(d) * (size / y) ** (p - 1))
 
 
 def check_norm(p: float) -> None:
-    if not p >= 1:
-        raise ValueError(f"p must be at least 1, got {p}")
+    if not isinstance(p, numbers.Real) or math.isnan(p):
+        raise ValueError(f"p must be a number, got {p!r}")
 
 
 def _pairwise_distance_rule(wanted, x1, x2, p, eps, keepdim):
@@ -145,7 +149,7 @@ def pairwise_distance(x1: A, x2: Array, p: float = 2.0, eps: float = 1e-6, keepd
     x1, x2 : array, shape (*, D)
         float32, float64, float16 or bfloat16, the same for both; shapes that broadcast.
     p : float
-        At least 1; ``inf`` takes the largest difference.
+        1 adds the differences up, 2 is Euclid's, ``inf`` takes the largest; below 1 no metric.
     eps : float
         Added to each difference.
     keepdim : bool
@@ -158,7 +162,7 @@ def pairwise_distance(x1: A, x2: Array, p: float = 2.0, eps: float = 1e-6, keepd
     Raises
     ------
     ValueError
-        Shapes that do not fit, or `p` below 1.
+        Shapes that do not fit, or a `p` that is no number.
     TypeError
         A dtype that is not supported, or dtypes that differ.
 
@@ -276,6 +280,8 @@ def cosine_embedding_loss(input1: A, input2: Array, target: Array, margin: float
 def _pdist_rule(wanted, x, p):
     check_floating(x, "input")
     check_norm(p)
+    if p < 0:
+        raise ValueError(f"p must not be negative, got {p}")
     if x.ndim != 2:
         raise ValueError(f"input must be (N, D), got shape {x.shape}")
     library = array_module(x)
@@ -302,7 +308,7 @@ def pdist(input: A, p: float = 2.0) -> A:
     input : array, shape (N, D)
         float32, float64, float16 or bfloat16.
     p : float
-        At least 1; infinity is the largest difference.
+        As for `pairwise_distance`, not negative.
 
     Returns
     -------
@@ -312,7 +318,7 @@ def pdist(input: A, p: float = 2.0) -> A:
     Raises
     ------
     ValueError
-        Another shape, or `p` below 1.
+        Another shape, or a negative `p`.
     TypeError
         A dtype that is not supported.
 

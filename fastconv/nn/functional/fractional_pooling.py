@@ -61,9 +61,9 @@ def _fractional_rule(nd: int, always_indices: bool = False) -> Callable[..., Any
         if samples is None:
             samples = generator(rng).random((batch, channels, nd), np.float32)
         samples = to_host(samples)
-        if samples.shape != (batch, channels, nd):
+        if samples.ndim != 3 or samples.shape[0] < batch or samples.shape[1:] != (channels, nd):
             raise ValueError(f"_random_samples must have shape {(batch, channels, nd)}, got {samples.shape}")
-        samples = samples.reshape(-1, nd).astype(kind)
+        samples = samples[:batch].reshape(-1, nd).astype(kind)
         # In torch the samples of images come last dimension first.
         axes = range(nd) if nd == 3 else range(nd - 1, -1, -1)
         library = array_module(x)
@@ -76,7 +76,7 @@ def _fractional_rule(nd: int, always_indices: bool = False) -> Callable[..., Any
             flat = flat * space[d] + windows.reshape(shape)
         flat = library.asarray(flat.reshape(planes, int(np.prod(sizes)), int(np.prod(kernel))))
         rows = library.arange(planes)[:, None]
-        values = x.reshape(planes, -1)
+        values = x.reshape(planes, int(np.prod(space)))
         seen = values[rows[:, :, None], flat]
         chosen = np.take_along_axis(flat, seen.argmax(axis=2)[:, :, None], 2)[:, :, 0]
         shape = (*lead, *sizes)

@@ -129,19 +129,21 @@ def _rms_norm_rule(wanted, x, normalized_shape, weight, eps):
 def _normalize_rule(wanted, x, p, dim, eps):
     check_floating(x, "input")
     check_norm(p)
-    axis = check_dim(dim, x.ndim)
-    if not x.ndim:
-        raise ValueError("input must have at least one dimension, got shape ()")
     library = array_module(x)
-    last = library.ascontiguousarray(np.moveaxis(x.astype(compute_dtype(x), copy=False), axis, -1))  # one order of sums
+    shape, vectors = x.shape, x if x.ndim else x.reshape(1)
+    axis = check_dim(dim, vectors.ndim)
+    last = library.ascontiguousarray(
+        np.moveaxis(vectors.astype(compute_dtype(x), copy=False), axis, -1)
+    )  # one order of sums
     norm, slope = distance(last, library.zeros((), last.dtype), p, 0.0)
     divisor = np.maximum(norm, eps)
 
     def back(values: ndarray) -> ndarray:
-        return in_layout(library.ascontiguousarray(np.moveaxis(values, -1, axis)).astype(x.dtype, copy=False), x)
+        values = library.ascontiguousarray(np.moveaxis(values, -1, axis)).astype(x.dtype, copy=False)
+        return in_layout(values, x) if x.ndim else values.reshape(shape)
 
     def pullback(dy):
-        dy = np.moveaxis(dy.astype(last.dtype, copy=False), axis, -1)
+        dy = np.moveaxis(dy.reshape(vectors.shape).astype(last.dtype, copy=False), axis, -1)
         # A norm below eps is not what divides, so nothing pulls back on it.
         shrinking = np.where(norm > eps, (dy * last).sum(axis=-1, keepdims=True) / (divisor * divisor), 0)
         return (back(dy / divisor - slope * shrinking),)
@@ -242,10 +244,10 @@ def normalize(input: A, p: float = 2.0, dim: int = 1, eps: float = 1e-12) -> A:
 
     Parameters
     ----------
-    input : array, at least one dimension
-        float32, float64, float16 or bfloat16.
+    input : array
+        A number is a vector of one; float32, float64, float16 or bfloat16.
     p : float
-        At least 1; infinity is the largest absolute value.
+        Infinity is the largest absolute value, 0 the number of elements other than 0.
     dim : int
     eps : float
         The least that is divided by.
@@ -257,7 +259,7 @@ def normalize(input: A, p: float = 2.0, dim: int = 1, eps: float = 1e-12) -> A:
     Raises
     ------
     ValueError
-        `p` below 1, or `dim` out of range.
+        A `p` that is no number, or `dim` out of range.
     TypeError
         A dtype that is not supported.
 

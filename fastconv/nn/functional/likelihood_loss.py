@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 import numpy as np
+from numpy import ndarray
 
 from ...devices import array_module, as_array
 from ...differentiable import A, Array, apply, differentiable
@@ -16,8 +17,17 @@ from .parameters import check_same_dtype
 from .reduction import check_reduction, may_read, pair, reduce
 
 
+def _broadcast(target: ndarray, x: ndarray) -> ndarray:
+    """`target` in the shape of `x` where it broadcasts to that, else as it is."""
+    try:
+        return np.broadcast_to(target, x.shape)
+    except ValueError:
+        return target
+
+
 def _gaussian_nll_rule(wanted, x, target, var, full, eps, reduction):
     check_reduction(reduction)
+    given, target = target, _broadcast(target, x)
     a, b = pair(x, target)
     check_same_dtype(var, "var", x, "input")
     if not eps > 0:
@@ -43,7 +53,7 @@ def _gaussian_nll_rule(wanted, x, target, var, full, eps, reduction):
         dx = as_array(g * d / v, x.dtype)
         # As in torch the limit eps does not stop the gradient of the variance.
         dv = fit(g * 0.5 * (1 - d * d / v) / v, v.shape, var.dtype).reshape(var.shape) if wanted[2] else None
-        return dx if wanted[0] else None, -dx if wanted[1] else None, dv
+        return dx if wanted[0] else None, fit(-dx, given.shape, given.dtype) if wanted[1] else None, dv
 
     return y, pullback
 
@@ -78,8 +88,9 @@ def gaussian_nll_loss(
 
     Parameters
     ----------
-    input, target : array of one shape
-        Predicted means, and samples; float32, float64, float16 or bfloat16, the same for all arrays.
+    input, target : array
+        Predicted means, and samples, whose shape is the same or broadcasts to it; float32, float64, float16 or
+        bfloat16, the same for all arrays.
     var : array, or float
         Predicted variances, not negative: of the input's shape, with sizes of 1, or without the last dimension.
         (``gaussian_nll_loss.vjp`` takes arrays only.)

@@ -17,11 +17,11 @@ def _scores(x: ndarray, target: ndarray) -> tuple[ndarray, ndarray]:
     check_floating(x, "input")
     if target.dtype.kind not in "iu":
         raise TypeError(f"target must hold integers, the classes; got dtype {target.dtype}")
-    if x.ndim not in (1, 2) or x.shape[-1] == 0:
+    if x.ndim > 2 or 0 in x.shape[-1:]:
         raise ValueError(f"input must have shape (N, C) or (C,) with at least one class, got {x.shape}")
-    if target.shape != x.shape[:-1]:
+    if target.shape != x.shape[:-1] and not (x.ndim < 2 and target.shape == (1,)):
         raise ValueError(f"target must have shape {x.shape[:-1]} for an input of shape {x.shape}, got {target.shape}")
-    classes = x.shape[-1]
+    classes = x.shape[-1] if x.ndim else 1
     wrong = (target < 0) | (target >= classes)
     if may_read(wrong) and wrong.any():
         raise ValueError(f"target must hold classes from 0 to {classes - 1}, got {target[wrong].flat[0]}")
@@ -97,11 +97,11 @@ def _labels(x: ndarray, target: ndarray) -> tuple[ndarray, ndarray, ndarray]:
     check_floating(x, "input")
     if target.dtype.kind not in "iu":
         raise TypeError(f"target must hold integers, the classes; got dtype {target.dtype}")
-    if x.ndim not in (1, 2) or x.shape[-1] == 0:
+    if x.ndim > 2 or 0 in x.shape[-1:]:
         raise ValueError(f"input must have shape (N, C) or (C,) with at least one class, got {x.shape}")
     if target.shape != x.shape:
         raise ValueError(f"target must have the input's shape {x.shape}, got {target.shape}")
-    classes = x.shape[-1]
+    classes = x.shape[-1] if x.ndim else 1
     wrong = (target < -1) | (target >= classes)
     if may_read(wrong) and wrong.any():
         raise ValueError(
@@ -137,7 +137,7 @@ def _multilabel_margin_rule(wanted, x, target, reduction):
 
 def _multilabel_soft_margin_rule(wanted, x, target, weight, reduction):
     check_reduction(reduction)
-    a, t = pair(x, target)
+    a, t = pair(x, target, integer_target=True)
     if not x.ndim or x.shape[-1] == 0:
         raise ValueError(f"input must have shape (*, C) with at least one class, got {x.shape}")
     w = element_weight(weight, x)

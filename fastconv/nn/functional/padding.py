@@ -33,6 +33,8 @@ def _check_pads(pad: Sequence[int], shape: tuple[int, ...], mode: str) -> list[t
             raise ValueError(
                 f"pad must be at most {max(limit, 0)} in mode {mode} for a dimension of {n}, got {(before, after)}"
             )
+        if mode == "circular" and max(before, after) > 0 and n + min(before, after) <= 0:
+            raise ValueError(f"pad must leave something to repeat in mode circular, got {(before, after)} for {n}")
         if before + n + after >= 2**62:
             raise ValueError(f"pad must give a size that fits 64 bits, got {(before, after)}")
         if before or after:
@@ -43,10 +45,12 @@ def _check_pads(pad: Sequence[int], shape: tuple[int, ...], mode: str) -> list[t
 def _sources(n: int, before: int, after: int, mode: str) -> ndarray:
     """For each position of the padded dimension, the position in the input that it repeats."""
     i = np.arange(-before, n + after)
+    if mode == "circular":
+        # What is cropped at one end is not repeated at the other.
+        first, last = max(-before, 0), n - max(-after, 0)
+        return first + (i - first) % (last - first) if last > first else i
     if mode == "replicate":
         return np.clip(i, 0, max(n - 1, 0))
-    if mode == "circular":
-        return i % n if n else i
     return np.where(i < 0, -i, np.where(i >= n, 2 * (n - 1) - i, i))
 
 

@@ -16,8 +16,13 @@ from .activation import logistic
 from .parameters import check_floating, check_same_dtype, compute_dtype
 
 
-def _checked(gates: int, x: ndarray, states: dict[str, ndarray], weights: dict[str, ndarray | None]) -> list:
-    """All arrays in the type to compute in; `gates` is how often the hidden size goes into the weights' rows."""
+def _checked(
+    gates: int, x: ndarray, states: dict[str, ndarray], weights: dict[str, ndarray | None], sizes: dict | None = None
+) -> list:
+    """All arrays in the type to compute in; `gates` is how often the hidden size goes into the weights' rows.
+
+    `sizes` are shapes other than those that follow from h0.
+    """
     check_floating(x, "input")
     if x.ndim != 3:
         raise ValueError(f"input must have shape (L, N, I), got {x.shape}")
@@ -35,6 +40,7 @@ def _checked(gates: int, x: ndarray, states: dict[str, ndarray], weights: dict[s
         "weight_hh": (rows, hidden),
         "bias_ih": (rows,),
         "bias_hh": (rows,),
+        **(sizes or {}),
     }
     for name, array in {**states, **weights}.items():
         if array is None:
@@ -58,33 +64,58 @@ def _parameter_gradients(wanted, dx_gates, dh_gates, x, previous, dtype):
     return tuple(compute().astype(dtype, copy=False) if is_wanted else None for is_wanted, compute in pairs)
 
 
-def _lstm_rule(wanted, x, h0, c0, weight_ih, weight_hh, bias_ih, bias_hh):
+def _projected_sizes(h0: ndarray, c0: ndarray, x: ndarray) -> dict[str, tuple[int, ...]]:
+    """Shapes of an LSTM's arrays where the output is a projection of H features to P."""
+    if c0.ndim != 2:
+        raise ValueError(f"c0 must have shape (N, H), got {c0.shape}")
+    projected, hidden = h0.shape[-1], c0.shape[1]
+    rows = 4 * hidden
+    return {
+        "c0": (x.shape[1], hidden),
+        "weight_ih": (rows, x.shape[2]),
+        "weight_hh": (rows, projected),
+        "bias_ih": (rows,),
+        "bias_hh": (rows,),
+        "weight_hr": (projected, hidden),
+    }
+
+
+def _lstm_rule(wanted, x, h0, c0, weight_ih, weight_hh, bias_ih, bias_hh, weight_hr):
     weights = {"weight_ih": weight_ih, "weight_hh": weight_hh, "bias_ih": bias_ih, "bias_hh": bias_hh}
-    a, h, c, w_ih, w_hh, b_ih, b_hh = _checked(4, x, {"h0": h0, "c0": c0}, weights)
+    projects = weight_hr is not None and x.ndim == 3 and h0.ndim == 2
+    sizes = _projected_sizes(h0, c0, x) if projects else None
+    arrays = _checked(4, x, {"h0": h0, "c0": c0}, {**weights, "weight_hr": weight_hr}, sizes)
+    a, h, c, w_ih, w_hh, b_ih, b_hh, w_hr = arrays
     ops, library = backend.ops, array_module(x)
-    steps, (batch, hidden) = len(a), h.shape
+    steps, (batch, hidden) = len(a), c.shape
     from_input = ops.linear_forward(a, w_ih, b_ih)
     gates = library.empty((steps, batch, 4, hidden), a.dtype)
-    states = library.empty((2, steps + 1, batch, hidden), a.dtype)
-    states[0, 0], states[1, 0] = h, c
+    outputs = library.empty((steps + 1, *h.shape), a.dtype)
+    cells = library.empty((steps + 1, *c.shape), a.dtype)
+    outputs[0], cells[0] = h, c
     for t in range(steps):
-        z = (from_input[t] + ops.linear_forward(states[0, t], w_hh, b_hh)).reshape(batch, 4, hidden)
+        z = (from_input[t] + ops.linear_forward(outputs[t], w_hh, b_hh)).reshape(batch, 4, hidden)
         gates[t] = logistic(z)
         gates[t, :, 2] = np.tanh(z[:, 2])
         i, f, g, o = np.moveaxis(gates[t], 1, 0)
-        states[1, t + 1] = f * states[1, t] + i * g
-        states[0, t + 1] = o * np.tanh(states[1, t + 1])
+        cells[t + 1] = f * cells[t] + i * g
+        y = o * np.tanh(cells[t + 1])
+        outputs[t + 1] = y if w_hr is None else ops.linear_forward(y, w_hr, None)
 
     def pullback(dy):
-        dz = np.empty_like(gates)
+        to_output, to_cell = (dy[0], dy[1]) if w_hr is None else (dy[..., : h.shape[1]], dy[..., h.shape[1] :])
+        dz, dprojected = np.empty_like(gates), np.empty_like(outputs[1:])
         dh, dc = np.zeros_like(h), np.zeros_like(c)
         for t in reversed(range(steps)):
             i, f, g, o = np.moveaxis(gates[t], 1, 0)
-            dh = dh + dy[0, t]
-            squashed = np.tanh(states[1, t + 1])
-            dc = dc + dy[1, t] + dh * o * (1 - squashed * squashed)
+            dh = dh + to_output[t]
+            if w_hr is not None:
+                dprojected[t] = dh
+                dh = ops.linear_backward_input(dprojected[t], w_hr)
+            squashed = np.tanh(cells[t + 1])
+            dc = dc + to_cell[t] + dh * o * (1 - squashed * squashed)
             dz[t, :, 0] = dc * g * i * (1 - i)
-            dz[t, :, 1] = dc * states[1, t] * f * (1 - f)
+            dz[t, :, 1] = dc * cells[t] * f * (1 - f)
             dz[t, :, 2] = dc * i * (1 - g * g)
             dz[t, :, 3] = dh * squashed * o * (1 - o)
             dh = ops.linear_backward_input(dz[t].reshape(batch, -1), w_hh)
@@ -92,9 +123,15 @@ def _lstm_rule(wanted, x, h0, c0, weight_ih, weight_hh, bias_ih, bias_hh):
         flat = dz.reshape(steps, batch, -1)
         dx = ops.linear_backward_input(flat, w_ih).astype(x.dtype, copy=False) if wanted[0] else None
         ends = (d.astype(x.dtype, copy=False) if w else None for d, w in zip((dh, dc), wanted[1:3]))
-        return (dx, *ends, *_parameter_gradients(wanted[3:], flat, flat, a, states[0, :-1], x.dtype))
+        parameters = _parameter_gradients(wanted[3:7], flat, flat, a, outputs[:-1], x.dtype)
+        dw_hr = None
+        if wanted[7]:
+            values = gates[:, :, 3] * np.tanh(cells[1:])
+            dw_hr = ops.linear_backward_weight(dprojected, values).astype(x.dtype, copy=False)
+        return (dx, *ends, *parameters, dw_hr)
 
-    return states[:, 1:].astype(x.dtype), pullback
+    both = np.stack([outputs[1:], cells[1:]]) if w_hr is None else np.concatenate([outputs[1:], cells[1:]], axis=2)
+    return both.astype(x.dtype, copy=False), pullback
 
 
 def _gru_rule(wanted, x, h0, weight_ih, weight_hh, bias_ih, bias_hh):
@@ -213,7 +250,7 @@ def rnn(
     return apply(rnn, input, h0, weight_ih, weight_hh, bias_ih, bias_hh, nonlinearity)
 
 
-@differentiable(_lstm_rule, wrt=("input", "h0", "c0", "weight_ih", "weight_hh", "bias_ih", "bias_hh"))
+@differentiable(_lstm_rule, wrt=("input", "h0", "c0", "weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr"))
 def lstm(
     input: A,
     h0: Array,
@@ -222,6 +259,7 @@ def lstm(
     weight_hh: Array,
     bias_ih: Array | None = None,
     bias_hh: Array | None = None,
+    weight_hr: Array | None = None,
 ) -> A:
     """One layer of long short-term memory in one direction.
 
@@ -234,10 +272,12 @@ def lstm(
     weight_ih, weight_hh : array, shape (4 * H, I) and (4 * H, H)
         Rows of the input gate, the forget gate, the cell and the output gate, as torch.nn.LSTM has them.
     bias_ih, bias_hh : array, shape (4 * H,), optional
+    weight_hr : array, shape (P, H), optional
+        Projects the output to P features; then `h0` is (N, P) and `weight_hh` (4 * H, P).
 
     Returns
     -------
-    array, shape (2, L, N, H)
+    array, shape (2, L, N, H), or (L, N, P + H) with `weight_hr`
         The output h and the cell c after each step.
 
     Raises
@@ -249,7 +289,8 @@ def lstm(
 
     Notes
     -----
-    Hochreiter & Schmidhuber 1997, with the forget gate of Gers et al. 2000. 16-bit types are computed in float32.
+    Hochreiter & Schmidhuber 1997, with the forget gate of Gers et al. 2000; projections: Sak et al. 2014. 16-bit types
+    are computed in float32.
 
     Examples
     --------
@@ -258,7 +299,7 @@ def lstm(
     >>> F.lstm(x, state, state, np.ones((16, 3)), np.ones((16, 4))).shape
     (2, 5, 2, 4)
     """
-    return apply(lstm, input, h0, c0, weight_ih, weight_hh, bias_ih, bias_hh)
+    return apply(lstm, input, h0, c0, weight_ih, weight_hh, bias_ih, bias_hh, weight_hr)
 
 
 @differentiable(_gru_rule, wrt=("input", "h0", "weight_ih", "weight_hh", "bias_ih", "bias_hh"))

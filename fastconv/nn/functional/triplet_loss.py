@@ -26,8 +26,14 @@ def _check_shapes(anchor: np.ndarray, positive: np.ndarray, negative: np.ndarray
     return checked
 
 
+def _check_margin(margin: float) -> None:
+    if not margin > 0:
+        raise ValueError(f"margin must be above 0, got {margin}")
+
+
 def _triplet_margin_rule(wanted, anchor, positive, negative, margin, p, eps, swap, reduction):
     check_reduction(reduction)
+    _check_margin(margin)
     check_norm(p)
     a, b, c = _check_shapes(anchor, positive, negative)
     near, near_slope = distance(a, b, p, eps)
@@ -53,6 +59,7 @@ def _triplet_margin_rule(wanted, anchor, positive, negative, margin, p, eps, swa
 
 def _triplet_with_distance_rule(wanted, anchor, positive, negative, distance_function, margin, swap, reduction):
     check_reduction(reduction)
+    _check_margin(margin)
     measure = pairwise_distance if distance_function is None else distance_function
     leaves = [Tensor(x, w) for x, w in zip(_check_shapes(anchor, positive, negative), wanted)]
     with enable_grad():
@@ -105,6 +112,7 @@ def triplet_margin_loss(
     anchor, positive, negative : array of one shape (*, D)
         float32, float64, float16 or bfloat16, the same for all.
     margin : float
+        Above 0.
     p, eps : float
         Of the distance d, see `pairwise_distance`.
     swap : bool
@@ -118,7 +126,7 @@ def triplet_margin_loss(
     Raises
     ------
     ValueError, TypeError
-        As `margin_ranking_loss`; `p` below 1.
+        As `margin_ranking_loss`; a margin of 0 or below, a `p` that is no number.
 
     Notes
     -----
@@ -153,6 +161,7 @@ def triplet_margin_with_distance_loss(
     distance_function : callable, optional
         Takes two Tensors (16-bit types as float32) and returns one, the distances; `pairwise_distance` by default.
     margin : float
+        Above 0.
     swap : bool
         Take the distance of positive and negative for the last term where it is smaller.
     reduction : {"mean", "sum", "none"}
@@ -164,7 +173,7 @@ def triplet_margin_with_distance_loss(
     Raises
     ------
     ValueError
-        Shapes that differ, or an unknown reduction.
+        Shapes that differ, a margin of 0 or below, or an unknown reduction.
     TypeError
         A dtype that is not supported, or a `distance_function` that returns no Tensor.
 

@@ -49,9 +49,9 @@ class ReLU(Module):
         super().__init__()
         self.inplace = inplace
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, input: Any) -> Any:
         """Apply the activation."""
-        return F.relu(x, inplace=self.inplace)
+        return F.relu(input, inplace=self.inplace)
 
     def extra_repr(self) -> str:
         return "inplace=True" if self.inplace else ""
@@ -91,9 +91,9 @@ class Hardtanh(Module):
         self.max_val = max_val
         self.inplace = inplace
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, input: Any) -> Any:
         """Apply the activation."""
-        return F.hardtanh(x, self.min_val, self.max_val, inplace=self.inplace)
+        return F.hardtanh(input, self.min_val, self.max_val, inplace=self.inplace)
 
     def extra_repr(self) -> str:
         return f"min_val={self.min_val}, max_val={self.max_val}" + (", inplace=True" if self.inplace else "")
@@ -121,9 +121,9 @@ class ReLU6(Hardtanh):
     def __init__(self, inplace: bool = False) -> None:
         super().__init__(0.0, 6.0, inplace)
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, input: Any) -> Any:
         """Apply the activation."""
-        return F.relu6(x, inplace=self.inplace)
+        return F.relu6(input, inplace=self.inplace)
 
     def extra_repr(self) -> str:
         return "inplace=True" if self.inplace else ""
@@ -155,9 +155,9 @@ class LeakyReLU(Module):
         self.negative_slope = number("negative_slope", negative_slope)
         self.inplace = inplace
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, input: Any) -> Any:
         """Apply the activation."""
-        return F.leaky_relu(x, self.negative_slope, inplace=self.inplace)
+        return F.leaky_relu(input, self.negative_slope, inplace=self.inplace)
 
     def extra_repr(self) -> str:
         return f"negative_slope={self.negative_slope}" + (", inplace=True" if self.inplace else "")
@@ -207,9 +207,9 @@ class PReLU(Module):
         """Set all slopes to `init`."""
         constant_(self.weight, self.init)
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, input: Any) -> Any:
         """Apply the activation."""
-        return F.prelu(x, *operands(x, self.weight))
+        return F.prelu(input, *operands(input, self.weight))
 
     def extra_repr(self) -> str:
         return f"num_parameters={self.num_parameters}"
@@ -229,9 +229,9 @@ class Sigmoid(Module):
     array([0.5, 0.5], dtype=float32)
     """
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, input: Any) -> Any:
         """Apply the activation."""
-        return F.sigmoid(x)
+        return F.sigmoid(input)
 
 
 class Tanh(Module):
@@ -248,9 +248,9 @@ class Tanh(Module):
     array([0., 0.], dtype=float32)
     """
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, input: Any) -> Any:
         """Apply the activation."""
-        return F.tanh(x)
+        return F.tanh(input)
 
 
 class Softplus(Module):
@@ -279,9 +279,9 @@ class Softplus(Module):
         self.beta = number("beta", beta)
         self.threshold = number("threshold", threshold)
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, input: Any) -> Any:
         """Apply the activation."""
-        return F.softplus(x, self.beta, self.threshold)
+        return F.softplus(input, self.beta, self.threshold)
 
     def extra_repr(self) -> str:
         return f"beta={self.beta}, threshold={self.threshold}"
@@ -310,9 +310,9 @@ class Softmax(Module):
         super().__init__()
         self.dim = dim
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, input: Any) -> Any:
         """Apply the activation."""
-        return F.softmax(x, self.dim)
+        return F.softmax(input, self.dim)
 
     def extra_repr(self) -> str:
         return f"dim={self.dim}"
@@ -341,9 +341,9 @@ class LogSoftmax(Module):
         super().__init__()
         self.dim = dim
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, input: Any) -> Any:
         """Apply the activation."""
-        return F.log_softmax(x, self.dim)
+        return F.log_softmax(input, self.dim)
 
     def extra_repr(self) -> str:
         return f"dim={self.dim}"

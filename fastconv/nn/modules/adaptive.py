@@ -26,9 +26,9 @@ class _AdaptiveAvgPool(Module):
         output_sizes("output_size", output_size, self._nd)
         self.output_size = output_size
 
-    def forward(self, x: Any) -> Any:
-        """Pool `x` of shape (N, C, *S) or (C, *S)."""
-        return _ADAPTIVE_AVG_POOL[self._nd](x, self.output_size)
+    def forward(self, input: Any) -> Any:
+        """Pool `input` of shape (N, C, *S) or (C, *S)."""
+        return _ADAPTIVE_AVG_POOL[self._nd](input, self.output_size)
 
     def extra_repr(self) -> str:
         return f"output_size={self.output_size}"
@@ -109,9 +109,9 @@ class _AdaptiveMaxPool(Module):
         self.output_size = output_size
         self.return_indices = return_indices
 
-    def forward(self, x: Any) -> Any:
-        """Pool `x` of shape (N, C, *S) or (C, *S); with `return_indices` (output, int64 positions in the plane)."""
-        return _ADAPTIVE_MAX_POOL[self._nd](x, self.output_size, return_indices=self.return_indices)
+    def forward(self, input: Any) -> Any:
+        """Pool `input` of shape (N, C, *S) or (C, *S); with `return_indices` (output, int64 positions in the plane)."""
+        return _ADAPTIVE_MAX_POOL[self._nd](input, self.output_size, return_indices=self.return_indices)
 
     def extra_repr(self) -> str:
         return f"output_size={self.output_size}"

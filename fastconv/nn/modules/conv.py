@@ -155,16 +155,16 @@ class _Conv(_ConvBase):
             dtype,
         )
 
-    def forward(self, x: Any) -> Any:
-        """Convolve `x` of shape (N, C, *S) or (C, *S)."""
-        waits = isinstance(x, Pending)
-        if waits or (type(x) is np.ndarray and (self._waits or self._limits is not None)):
-            pending = Pending((*x.layers, self), x.x) if waits else Pending((self,), x)
+    def forward(self, input: Any) -> Any:
+        """Convolve `input` of shape (N, C, *S) or (C, *S)."""
+        waits = isinstance(input, Pending)
+        if waits or (type(input) is np.ndarray and (self._waits or self._limits is not None)):
+            pending = Pending((*input.layers, self), input.x) if waits else Pending((self,), input)
             # A hook wants to see an array.
             return pending if self._waits and not self._forward_hooks else pending.plus(None, self._limits)
-        weight, bias = operands(x, self.weight, self.bias)
-        x, padding = self._padded(x)
-        y = _CONV[self._nd](x, weight, bias, self.stride, padding, self.dilation, self.groups)
+        weight, bias = operands(input, self.weight, self.bias)
+        input, padding = self._padded(input)
+        y = _CONV[self._nd](input, weight, bias, self.stride, padding, self.dilation, self.groups)
         return y if self._limits is None else F.hardtanh(y, *self._limits)
 
     def _convolved(self, x: np.ndarray, add: np.ndarray | None, limits: tuple[float, float] | None) -> np.ndarray:
@@ -349,8 +349,8 @@ class _ConvTranspose(_ConvBase):
                     f"stride={self.stride}, dilation={self.dilation}"
                 )
 
-    def forward(self, x: Any, output_size: Any = None) -> Any:
-        """Apply the layer to `x` of shape (N, C, *S) or (C, *S).
+    def forward(self, input: Any, output_size: Any = None) -> Any:
+        """Apply the layer to `input` of shape (N, C, *S) or (C, *S).
 
         Parameters
         ----------
@@ -364,10 +364,10 @@ class _ConvTranspose(_ConvBase):
         ValueError
             `output_size` cannot be reached.
         """
-        weight, bias = operands(x, self.weight, self.bias)
-        extra = self.output_padding if output_size is None else self._extra(tuple(x.shape), output_size)
+        weight, bias = operands(input, self.weight, self.bias)
+        extra = self.output_padding if output_size is None else self._extra(tuple(input.shape), output_size)
         transpose = _CONV_TRANSPOSE[self._nd]
-        return transpose(x, weight, bias, self.stride, self.padding, extra, self.groups, self.dilation)
+        return transpose(input, weight, bias, self.stride, self.padding, extra, self.groups, self.dilation)
 
     def _extra(self, shape: tuple[int, ...], output_size: Any) -> tuple[int, ...]:
         wanted = tuple(size("output_size", entry, 0) for entry in output_size)

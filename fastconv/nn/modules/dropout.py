@@ -53,9 +53,9 @@ class Dropout(_Dropout):
     array([1., 1.], dtype=float32)
     """
 
-    def forward(self, x: Any) -> Any:
-        """Drop elements of `x` (any shape)."""
-        return F.dropout(x, self.p, self.training, self.inplace)
+    def forward(self, input: Any) -> Any:
+        """Drop elements of `input` (any shape)."""
+        return F.dropout(input, self.p, self.training, self.inplace)
 
 
 class Dropout1d(_Dropout):
@@ -85,9 +85,9 @@ class Dropout1d(_Dropout):
     True
     """
 
-    def forward(self, x: Any) -> Any:
-        """Drop channels of `x`."""
-        return F.dropout1d(x, self.p, self.training, self.inplace)
+    def forward(self, input: Any) -> Any:
+        """Drop channels of `input`."""
+        return F.dropout1d(input, self.p, self.training, self.inplace)
 
 
 class Dropout2d(_Dropout):
@@ -117,9 +117,9 @@ class Dropout2d(_Dropout):
     True
     """
 
-    def forward(self, x: Any) -> Any:
-        """Drop channels of `x`."""
-        return F.dropout2d(x, self.p, self.training, self.inplace)
+    def forward(self, input: Any) -> Any:
+        """Drop channels of `input`."""
+        return F.dropout2d(input, self.p, self.training, self.inplace)
 
 
 class Dropout3d(_Dropout):
@@ -149,9 +149,9 @@ class Dropout3d(_Dropout):
     True
     """
 
-    def forward(self, x: Any) -> Any:
-        """Drop channels of `x`."""
-        return F.dropout3d(x, self.p, self.training, self.inplace)
+    def forward(self, input: Any) -> Any:
+        """Drop channels of `input`."""
+        return F.dropout3d(input, self.p, self.training, self.inplace)
 
 
 class AlphaDropout(_Dropout):
@@ -180,9 +180,9 @@ class AlphaDropout(_Dropout):
     2
     """
 
-    def forward(self, x: Any) -> Any:
-        """Drop elements of `x` (any shape)."""
-        return F.alpha_dropout(x, self.p, self.training, self.inplace)
+    def forward(self, input: Any) -> Any:
+        """Drop elements of `input` (any shape)."""
+        return F.alpha_dropout(input, self.p, self.training, self.inplace)
 
 
 class FeatureAlphaDropout(_Dropout):
@@ -200,6 +200,6 @@ class FeatureAlphaDropout(_Dropout):
             [1., 1.]]])
     """
 
-    def forward(self, x: Any) -> Any:
-        """Apply the layer to `x` of shape (N, C, *)."""
-        return F.feature_alpha_dropout(x, self.p, self.training, self.inplace)
+    def forward(self, input: Any) -> Any:
+        """Apply the layer to `input` of shape (N, C, *)."""
+        return F.feature_alpha_dropout(input, self.p, self.training, self.inplace)

@@ -56,9 +56,9 @@ class ELU(Module):
         self.alpha = number("alpha", alpha)
         self.inplace = inplace
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, input: Any) -> Any:
         """Apply the activation."""
-        return F.elu(x, self.alpha, self.inplace)
+        return F.elu(input, self.alpha, self.inplace)
 
     def extra_repr(self) -> str:
         return f"alpha={self.alpha}" + (", inplace=True" if self.inplace else "")
@@ -87,9 +87,9 @@ class SELU(Module):
         super().__init__()
         self.inplace = inplace
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, input: Any) -> Any:
         """Apply the activation."""
-        return F.selu(x, self.inplace)
+        return F.selu(input, self.inplace)
 
     def extra_repr(self) -> str:
         return "inplace=True" if self.inplace else ""
@@ -121,9 +121,9 @@ class CELU(Module):
         self.alpha = number("alpha", alpha)
         self.inplace = inplace
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, input: Any) -> Any:
         """Apply the activation."""
-        return F.celu(x, self.alpha, self.inplace)
+        return F.celu(input, self.alpha, self.inplace)
 
     def extra_repr(self) -> str:
         return f"alpha={self.alpha}" + (", inplace=True" if self.inplace else "")
@@ -152,9 +152,9 @@ class GELU(Module):
         super().__init__()
         self.approximate = choice("approximate", approximate, ("none", "tanh"))
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, input: Any) -> Any:
         """Apply the activation."""
-        return F.gelu(x, self.approximate)
+        return F.gelu(input, self.approximate)
 
     def extra_repr(self) -> str:
         return f"approximate={self.approximate!r}"
@@ -183,9 +183,9 @@ class SiLU(Module):
         super().__init__()
         self.inplace = inplace
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, input: Any) -> Any:
         """Apply the activation."""
-        return F.silu(x, self.inplace)
+        return F.silu(input, self.inplace)
 
     def extra_repr(self) -> str:
         return "inplace=True" if self.inplace else ""
@@ -214,9 +214,9 @@ class Mish(Module):
         super().__init__()
         self.inplace = inplace
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, input: Any) -> Any:
         """Apply the activation."""
-        return F.mish(x, self.inplace)
+        return F.mish(input, self.inplace)
 
     def extra_repr(self) -> str:
         return "inplace=True" if self.inplace else ""
@@ -245,9 +245,9 @@ class Hardsigmoid(Module):
         super().__init__()
         self.inplace = inplace
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, input: Any) -> Any:
         """Apply the activation."""
-        return F.hardsigmoid(x, self.inplace)
+        return F.hardsigmoid(input, self.inplace)
 
 
 class Hardswish(Module):
@@ -273,9 +273,9 @@ class Hardswish(Module):
         super().__init__()
         self.inplace = inplace
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, input: Any) -> Any:
         """Apply the activation."""
-        return F.hardswish(x, self.inplace)
+        return F.hardswish(input, self.inplace)
 
 
 class Hardshrink(Module):
@@ -301,9 +301,9 @@ class Hardshrink(Module):
         super().__init__()
         self.lambd = number("lambd", lambd)
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, input: Any) -> Any:
         """Apply the activation."""
-        return F.hardshrink(x, self.lambd)
+        return F.hardshrink(input, self.lambd)
 
     def extra_repr(self) -> str:
         return f"{self.lambd}"
@@ -332,9 +332,9 @@ class Softshrink(Module):
         super().__init__()
         self.lambd = number("lambd", lambd)
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, input: Any) -> Any:
         """Apply the activation."""
-        return F.softshrink(x, self.lambd)
+        return F.softshrink(input, self.lambd)
 
     def extra_repr(self) -> str:
         return f"{self.lambd}"
@@ -354,9 +354,9 @@ class Tanhshrink(Module):
     array([-0.2384,  1.036 ], dtype=float32)
     """
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, input: Any) -> Any:
         """Apply the activation."""
-        return F.tanhshrink(x)
+        return F.tanhshrink(input)
 
 
 class Softsign(Module):
@@ -373,9 +373,9 @@ class Softsign(Module):
     array([-0.5   ,  0.6667], dtype=float32)
     """
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, input: Any) -> Any:
         """Apply the activation."""
-        return F.softsign(x)
+        return F.softsign(input)
 
 
 class LogSigmoid(Module):
@@ -392,9 +392,9 @@ class LogSigmoid(Module):
     array([-1.3133, -0.1269], dtype=float32)
     """
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, input: Any) -> Any:
         """Apply the activation."""
-        return F.logsigmoid(x)
+        return F.logsigmoid(input)
 
 
 class Threshold(Module):
@@ -426,9 +426,9 @@ class Threshold(Module):
         self.value = number("value", value)
         self.inplace = inplace
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, input: Any) -> Any:
         """Apply the activation."""
-        return F.threshold(x, self.threshold, self.value, self.inplace)
+        return F.threshold(input, self.threshold, self.value, self.inplace)
 
     def extra_repr(self) -> str:
         return f"threshold={self.threshold}, value={self.value}" + (", inplace=True" if self.inplace else "")
@@ -464,9 +464,9 @@ class RReLU(Module):
         self.upper = number("upper", upper)
         self.inplace = inplace
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, input: Any) -> Any:
         """Apply the activation."""
-        return F.rrelu(x, self.lower, self.upper, self.training, self.inplace)
+        return F.rrelu(input, self.lower, self.upper, self.training, self.inplace)
 
     def extra_repr(self) -> str:
         return f"lower={self.lower}, upper={self.upper}" + (", inplace=True" if self.inplace else "")
@@ -495,9 +495,9 @@ class GLU(Module):
         super().__init__()
         self.dim = size("dim", dim, -(2**63))
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, input: Any) -> Any:
         """Apply the activation."""
-        return F.glu(x, self.dim)
+        return F.glu(input, self.dim)
 
     def extra_repr(self) -> str:
         return f"dim={self.dim}"
@@ -526,9 +526,9 @@ class Softmin(Module):
         super().__init__()
         self.dim = dim
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, input: Any) -> Any:
         """Apply the activation."""
-        return F.softmin(x, self.dim)
+        return F.softmin(input, self.dim)
 
     def extra_repr(self) -> str:
         return f"dim={self.dim}"
@@ -553,8 +553,8 @@ class Softmax2d(Module):
     array([0.25, 0.25, 0.25, 0.25], dtype=float32)
     """
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, input: Any) -> Any:
         """Apply the activation."""
-        if len(x.shape) not in (3, 4):
-            raise ValueError(f"input must be (N, C, H, W) or (C, H, W), got shape {tuple(x.shape)}")
-        return F.softmax(x, -3)
+        if len(input.shape) not in (3, 4):
+            raise ValueError(f"input must be (N, C, H, W) or (C, H, W), got shape {tuple(input.shape)}")
+        return F.softmax(input, -3)

@@ -105,11 +105,11 @@ class Embedding(Module):
         if self.padding_idx is not None:
             self.weight.data[self.padding_idx] = 0
 
-    def forward(self, x: Any) -> Any:
-        """The vectors of the integers in `x`."""
-        (weight,) = operands(x, self.weight)
+    def forward(self, input: Any) -> Any:
+        """The vectors of the integers in `input`."""
+        (weight,) = operands(input, self.weight)
         return F.embedding(
-            x, weight, self.padding_idx, self.max_norm, self.norm_type, self.scale_grad_by_freq, self.sparse
+            input, weight, self.padding_idx, self.max_norm, self.norm_type, self.scale_grad_by_freq, self.sparse
         )
 
     def extra_repr(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import fastconv.nn.functional as F
@@ -20,8 +21,8 @@ __all__ = [
 
 
 def _norm(p: Any) -> Any:
-    if not number("p", p) >= 1:
-        raise ValueError(f"p must be at least 1, got {p}")
+    if math.isnan(number("p", p)):
+        raise ValueError(f"p must be a number, got {p}")
     return p
 
 

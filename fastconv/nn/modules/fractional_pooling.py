@@ -38,13 +38,13 @@ class _FractionalMaxPool(Module):
                 raise ValueError(f"output_ratio must be a number between 0 and 1, or {nd} of them, got {output_ratio}")
             self.output_ratio = ratios
         self.return_indices = return_indices
-        self._random_samples = _random_samples
+        self.register_buffer("_random_samples", _random_samples)
 
-    def forward(self, x: Any) -> Any:
-        """Pool `x` of shape (N, C, *S) or (C, *S)."""
+    def forward(self, input: Any) -> Any:
+        """Pool `input` of shape (N, C, *S) or (C, *S)."""
         function = (F.fractional_max_pool2d, F.fractional_max_pool3d)[self._nd - 2]
         return function(
-            x, self.kernel_size, self.output_size, self.output_ratio, self.return_indices, self._random_samples
+            input, self.kernel_size, self.output_size, self.output_ratio, self.return_indices, self._random_samples
         )
 
     def extra_repr(self) -> str:

@@ -93,12 +93,12 @@ class GroupNorm(_SampleNorm):
         self.affine = affine
         self._set_up((self.num_channels,), eps, affine, bias, dtype)
 
-    def forward(self, x: Any) -> Any:
-        """Normalise `x` of shape (N, C, *)."""
-        if len(x.shape) < 2 or x.shape[1] != self.num_channels:
-            raise ValueError(f"input must be (N, {self.num_channels}, *), got shape {tuple(x.shape)}")
-        weight, bias = operands(x, self.weight, self.bias)
-        return F.group_norm(x, self.num_groups, weight, bias, self.eps)
+    def forward(self, input: Any) -> Any:
+        """Normalise `input` of shape (N, C, *)."""
+        if len(input.shape) < 2 or input.shape[1] != self.num_channels:
+            raise ValueError(f"input must be (N, {self.num_channels}, *), got shape {tuple(input.shape)}")
+        weight, bias = operands(input, self.weight, self.bias)
+        return F.group_norm(input, self.num_groups, weight, bias, self.eps)
 
     def extra_repr(self) -> str:
         return (
@@ -162,10 +162,10 @@ class LayerNorm(_SampleNorm):
         self.elementwise_affine = elementwise_affine
         self._set_up(self.normalized_shape, eps, elementwise_affine, bias, dtype)
 
-    def forward(self, x: Any) -> Any:
-        """Normalise the last dimensions of `x`."""
-        weight, bias = operands(x, self.weight, self.bias)
-        return F.layer_norm(x, self.normalized_shape, weight, bias, self.eps)
+    def forward(self, input: Any) -> Any:
+        """Normalise the last dimensions of `input`."""
+        weight, bias = operands(input, self.weight, self.bias)
+        return F.layer_norm(input, self.normalized_shape, weight, bias, self.eps)
 
     def extra_repr(self) -> str:
         return (
@@ -236,10 +236,10 @@ class RMSNorm(Module):
         if self.weight is not None:
             init.ones_(self.weight)
 
-    def forward(self, x: Any) -> Any:
-        """Normalise the last dimensions of `x`."""
-        (weight,) = operands(x, self.weight)
-        return F.rms_norm(x, self.normalized_shape, weight, self.eps)
+    def forward(self, input: Any) -> Any:
+        """Normalise the last dimensions of `input`."""
+        (weight,) = operands(input, self.weight)
+        return F.rms_norm(input, self.normalized_shape, weight, self.eps)
 
     def extra_repr(self) -> str:
         return f"{self.normalized_shape}, eps={self.eps}, elementwise_affine={self.elementwise_affine}"

@@ -74,10 +74,10 @@ class _Lazy(Module):
         if not self.has_uninitialized_params():
             super().reset_parameters()  # type: ignore[misc]
 
-    def forward(self, x: Any, *rest: Any, **options: Any) -> Any:
+    def forward(self, input: Any, *rest: Any, **options: Any) -> Any:
         """Become an ordinary layer, and compute as it does."""
-        self.initialize_parameters(x)
-        return self.forward(x, *rest, **options)  # no longer this one
+        self.initialize_parameters(input)
+        return self.forward(input, *rest, **options)  # no longer this one
 
     def _size_of(self, x: Any) -> int:
         raise NotImplementedError

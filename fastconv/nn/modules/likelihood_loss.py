@@ -129,6 +129,6 @@ class PoissonNLLLoss(_Loss):
         self.full = full
         self.eps = number("eps", eps)
 
-    def forward(self, input: Any, target: Any) -> Any:
-        """The loss of (log) rates `input` against counts `target` of the same shape."""
-        return F.poisson_nll_loss(input, target, self.log_input, self.full, eps=self.eps, reduction=self.reduction)
+    def forward(self, log_input: Any, target: Any) -> Any:
+        """The loss of (log) rates `log_input` against counts `target` of the same shape."""
+        return F.poisson_nll_loss(log_input, target, self.log_input, self.full, eps=self.eps, reduction=self.reduction)

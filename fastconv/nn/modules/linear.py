@@ -70,10 +70,10 @@ class Linear(Module):
             bound = 1 / math.sqrt(max(self.in_features, 1))
             init.uniform_(self.bias, -bound, bound)
 
-    def forward(self, x: Any) -> Any:
-        """Apply the layer to `x` of shape (*, in_features)."""
-        weight, bias = operands(x, self.weight, self.bias)
-        return F.linear(x, weight, bias)
+    def forward(self, input: Any) -> Any:
+        """Apply the layer to `input` of shape (*, in_features)."""
+        weight, bias = operands(input, self.weight, self.bias)
+        return F.linear(input, weight, bias)
 
     def extra_repr(self) -> str:
         return f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"

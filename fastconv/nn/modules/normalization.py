@@ -102,10 +102,10 @@ class BatchNorm(_Norm):
         super().__init__()
         self._set_up(num_features, eps, momentum, affine, track_running_stats, bias, dtype)
 
-    def forward(self, x: Any) -> Any:
-        """Normalise `x`; in training mode the running statistics move towards those of this batch."""
-        self._check_rank(x)
-        weight, bias = operands(x, self.weight, self.bias)
+    def forward(self, input: Any) -> Any:
+        """Normalise `input`; in training mode the running statistics move towards those of this batch."""
+        self._check_rank(input)
+        weight, bias = operands(input, self.weight, self.bias)
         mean, var = self.running_mean, self.running_var
         updating = self.training and self.track_running_stats and mean is not None
         momentum = self.momentum
@@ -113,7 +113,7 @@ class BatchNorm(_Norm):
             momentum = 1.0 / (int(self.num_batches_tracked) + 1) if updating else 0.0
         if self.training and not self.track_running_stats:
             mean = var = None
-        y = self._normalize(x, mean, var, weight, bias, self.training or mean is None, momentum)
+        y = self._normalize(input, mean, var, weight, bias, self.training or mean is None, momentum)
         if updating:
             self.num_batches_tracked[...] += 1
         return y
@@ -222,14 +222,14 @@ class _InstanceNorm(_Norm):
         super().__init__()
         self._set_up(num_features, eps, momentum, affine, track_running_stats, bias, dtype)
 
-    def forward(self, x: Any) -> Any:
-        """Normalise every channel of every sample of `x` over its own spatial elements."""
-        self._check_rank(x)
-        shape = tuple(x.shape)
-        batched = x if len(shape) == max(self._ranks) else x.reshape((1, *shape))
+    def forward(self, input: Any) -> Any:
+        """Normalise every channel of every sample of `input` over its own spatial elements."""
+        self._check_rank(input)
+        shape = tuple(input.shape)
+        batched = input if len(shape) == max(self._ranks) else input.reshape((1, *shape))
         if batched.shape[1] != self.num_features:
             raise ValueError(f"input must have num_features={self.num_features} channels, got shape {shape}")
-        weight, bias = operands(x, self.weight, self.bias)
+        weight, bias = operands(input, self.weight, self.bias)
         y = F.instance_norm(
             batched,
             self.running_mean,
@@ -240,7 +240,7 @@ class _InstanceNorm(_Norm):
             0.0 if self.momentum is None else self.momentum,
             self.eps,
         )
-        return y if batched is x else y.reshape(shape)
+        return y if batched is input else y.reshape(shape)
 
 
 class InstanceNorm1d(_InstanceNorm):
@@ -357,9 +357,9 @@ class LocalResponseNorm(Module):
         self.beta = number("beta", beta)
         self.k = number("k", k)
 
-    def forward(self, x: Any) -> Any:
-        """Normalise `x` of shape (N, C, *S)."""
-        return F.local_response_norm(x, self.size, self.alpha, self.beta, self.k)
+    def forward(self, input: Any) -> Any:
+        """Normalise `input` of shape (N, C, *S)."""
+        return F.local_response_norm(input, self.size, self.alpha, self.beta, self.k)
 
     def extra_repr(self) -> str:
         return f"{self.size}, alpha={self.alpha}, beta={self.beta}, k={self.k}"

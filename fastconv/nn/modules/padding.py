@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 import fastconv.nn.functional as F
 from fastconv.nn.modules.arguments import number, sizes
 from fastconv.nn.modules.module import Module
@@ -30,16 +32,18 @@ __all__ = [
 class _Pad(Module):
     _nd: int
     _mode: str
-    # Only constant padding may be negative (it crops) or exceed the input.
-    _least = 0
 
     def __init__(self, padding: int | tuple[int, ...]) -> None:
         super().__init__()
-        self.padding = sizes("padding", padding, 2 * self._nd, self._least)
+        self.padding = sizes("padding", padding, 2 * self._nd, -(2**63))
 
-    def forward(self, x: Any) -> Any:
-        """Pad `x` of shape (N, C, *S) or (C, *S)."""
-        return F.pad(x, self.padding, mode=self._mode)
+    def forward(self, input: Any) -> Any:
+        """Pad `input` of shape (N, C, *S) or (C, *S)."""
+        if np.ndim(input) not in (self._nd + 1, self._nd + 2):
+            raise ValueError(
+                f"input must have {self._nd + 1} or {self._nd + 2} dimensions, got shape {np.shape(input)}"
+            )
+        return F.pad(input, self.padding, mode=self._mode)
 
     def extra_repr(self) -> str:
         return f"{self.padding}"
@@ -47,15 +51,14 @@ class _Pad(Module):
 
 class _ConstantPad(_Pad):
     _mode = "constant"
-    _least = -(2**63)
 
     def __init__(self, padding: int | tuple[int, ...], value: float) -> None:
         super().__init__(padding)
         self.value = number("value", value)
 
-    def forward(self, x: Any) -> Any:
-        """Pad the last dimensions of `x`."""
-        return F.pad(x, self.padding, mode="constant", value=self.value)
+    def forward(self, input: Any) -> Any:
+        """Pad the last dimensions of `input`."""
+        return F.pad(input, self.padding, mode="constant", value=self.value)
 
     def extra_repr(self) -> str:
         return f"padding={self.padding}, value={self.value}"

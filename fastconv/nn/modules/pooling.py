@@ -47,10 +47,10 @@ class _MaxPool(Module):
         self.return_indices = return_indices
         self.ceil_mode = ceil_mode
 
-    def forward(self, x: Any) -> Any:
-        """Pool `x` of shape (N, C, *S) or (C, *S); with `return_indices` (output, int64 positions in the plane)."""
+    def forward(self, input: Any) -> Any:
+        """Pool `input` of shape (N, C, *S) or (C, *S); with `return_indices` (output, int64 positions in the plane)."""
         return _MAX_POOL[self._nd](
-            x,
+            input,
             self.kernel_size,
             self.stride,
             self.padding,
@@ -154,8 +154,8 @@ class _MaxUnpool(Module):
         self.stride = self.kernel_size if stride is None else sizes("stride", stride, self._nd, 1)
         self.padding = sizes("padding", padding, self._nd, 0)
 
-    def forward(self, x: Any, indices: Any, output_size: Any = None) -> Any:
-        """Put the elements of `x` where `indices` (int64, same shape) say, zeros elsewhere.
+    def forward(self, input: Any, indices: Any, output_size: Any = None) -> Any:
+        """Put the elements of `input` where `indices` (int64, same shape) say, zeros elsewhere.
 
         Parameters
         ----------
@@ -166,7 +166,7 @@ class _MaxUnpool(Module):
         output_size : sequence of int, optional
             The pooled input's size, where kernel and stride leave it open.
         """
-        return _MAX_UNPOOL[self._nd](x, indices, self.kernel_size, self.stride, self.padding, output_size)
+        return _MAX_UNPOOL[self._nd](input, indices, self.kernel_size, self.stride, self.padding, output_size)
 
     def extra_repr(self) -> str:
         return f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}"
@@ -283,9 +283,9 @@ class AvgPool1d(Module):
         self.ceil_mode = ceil_mode
         self.count_include_pad = count_include_pad
 
-    def forward(self, x: Any) -> Any:
-        """Pool `x` of shape (N, C, L) or (C, L)."""
-        return F.avg_pool1d(x, self.kernel_size, self.stride, self.padding, self.ceil_mode, self.count_include_pad)
+    def forward(self, input: Any) -> Any:
+        """Pool `input` of shape (N, C, L) or (C, L)."""
+        return F.avg_pool1d(input, self.kernel_size, self.stride, self.padding, self.ceil_mode, self.count_include_pad)
 
     def extra_repr(self) -> str:
         return f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}"
@@ -315,10 +315,10 @@ class _AvgPool(Module):
         self.count_include_pad = count_include_pad
         self.divisor_override = divisor_override
 
-    def forward(self, x: Any) -> Any:
-        """Pool `x` of shape (N, C, *S) or (C, *S)."""
+    def forward(self, input: Any) -> Any:
+        """Pool `input` of shape (N, C, *S) or (C, *S)."""
         return _AVG_POOL[self._nd](
-            x,
+            input,
             self.kernel_size,
             self.stride,
             self.padding,
@@ -393,9 +393,9 @@ class _LPPool(Module):
         self.stride = stride
         self.ceil_mode = ceil_mode
 
-    def forward(self, x: Any) -> Any:
-        """Pool `x` of shape (N, C, *S) or (C, *S)."""
-        return _LP_POOL[self._nd](x, self.norm_type, self.kernel_size, self.stride, self.ceil_mode)
+    def forward(self, input: Any) -> Any:
+        """Pool `input` of shape (N, C, *S) or (C, *S)."""
+        return _LP_POOL[self._nd](input, self.norm_type, self.kernel_size, self.stride, self.ceil_mode)
 
     def extra_repr(self) -> str:
         return (

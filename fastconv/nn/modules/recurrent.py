@@ -68,11 +68,18 @@ class _Recurrent(Stateful):
         bidirectional: bool = False,
         *,
         dtype: Any = None,
+        proj_size: int = 0,
     ) -> None:
         super().__init__()
+        for name, value in (("bias", bias), ("batch_first", batch_first), ("bidirectional", bidirectional)):
+            if not isinstance(value, (bool, np.bool_)):
+                raise TypeError(f"{name} must be a bool, got {value!r}")
         self.input_size = size("input_size", input_size, 1)
         self.hidden_size = size("hidden_size", hidden_size, 1)
         self.num_layers = size("num_layers", num_layers, 1)
+        self.proj_size = size("proj_size", proj_size, 0)
+        if self.proj_size >= self.hidden_size:
+            raise ValueError(f"proj_size must be smaller than hidden_size {self.hidden_size}, got {proj_size}")
         self.bias, self.batch_first, self.bidirectional = bool(bias), bool(batch_first), bool(bidirectional)
         if not 0 <= number("dropout", dropout) <= 1:
             raise ValueError(f"dropout must be between 0 and 1, got {dropout}")
@@ -81,13 +88,19 @@ class _Recurrent(Stateful):
         self.dropout = dropout
         kind, rows = floating_dtype(dtype), self._gates * self.hidden_size
         for layer, ending in self._passes():
-            features = self.hidden_size * self._directions if layer else self.input_size
-            shapes: dict[str, tuple[int, ...]] = {"weight_ih": (rows, features), "weight_hh": (rows, self.hidden_size)}
+            features = self._output_size * self._directions if layer else self.input_size
+            shapes: dict[str, tuple[int, ...]] = {"weight_ih": (rows, features), "weight_hh": (rows, self._output_size)}
             if self.bias:
                 shapes.update(bias_ih=(rows,), bias_hh=(rows,))
+            if self.proj_size:
+                shapes["weight_hr"] = (self.proj_size, self.hidden_size)
             for name, shape in shapes.items():
                 self.register_parameter(f"{name}_l{layer}{ending}", Parameter(np.empty(shape, kind)))
         self.reset_parameters()
+
+    @property
+    def _output_size(self) -> int:
+        return self.proj_size or self.hidden_size
 
     @property
     def _directions(self) -> int:
@@ -101,12 +114,13 @@ class _Recurrent(Stateful):
     def _states(self, hx: Any, x: Tensor, batched: bool) -> list[list[Any]]:
         """For each kind of state (h, and for LSTM c) the states (N, H) of all passes; zeros where none was given."""
         count, batch = len(self._passes()), x.shape[1]
+        features = {"h_0": self._output_size, "c_0": self.hidden_size}
         if hx is None:
-            zeros = array_module(x.data).zeros((batch, self.hidden_size), x.dtype)
-            return [[zeros] * count for _ in self._state_names]
+            library = array_module(x.data)
+            return [[library.zeros((batch, features[name]), x.dtype)] * count for name in self._state_names]
         states = []
         for name, state in self._named_states(hx):
-            shape = (count, batch, self.hidden_size) if batched else (count, self.hidden_size)
+            shape = (count, batch, features[name]) if batched else (count, features[name])
             if state.shape != shape:
                 raise ValueError(f"{name} must have shape {shape}, got {state.shape}")
             states.append([state[i] if batched else state[i].reshape(1, -1) for i in range(count)])
@@ -134,6 +148,8 @@ class _Recurrent(Stateful):
         for number_of_pass, (layer, ending) in enumerate(self._passes()):
             names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")[: 4 if self.bias else 2]
             parameters = [getattr(self, f"{name}_l{layer}{ending}") for name in names]
+            if self.proj_size:
+                parameters = [*(*parameters, None, None)[:4], getattr(self, f"weight_hr_l{layer}{ending}")]
             results = self._one_pass(x[::-1] if ending else x, [state[number_of_pass] for state in states], parameters)
             for ends, result in zip(last, results):
                 ends.append(result[-1])
@@ -152,7 +168,8 @@ class _Recurrent(Stateful):
     def extra_repr(self) -> str:
         """The sizes, and the options that differ from their defaults."""
         words = [str(self.input_size), str(self.hidden_size)]
-        defaults = {"num_layers": 1, "bias": True, "batch_first": False, "dropout": 0, "bidirectional": False}
+        defaults = {"proj_size": 0, "num_layers": 1, "bias": True, "batch_first": False, "dropout": 0}
+        defaults["bidirectional"] = False
         words += [f"{name}={getattr(self, name)}" for name, value in defaults.items() if getattr(self, name) != value]
         return ", ".join(words)
 
@@ -176,6 +193,8 @@ class LSTM(_Recurrent):
         Probability of dropping each output between layers.
     bidirectional : bool
         Whether each layer also runs backwards; the outputs of both directions stand side by side.
+    proj_size : int
+        Where not 0, the output is a projection of the state to so many features, fewer than `hidden_size`.
     dtype : dtype-like, keyword only
         Of the parameters; float32 by default.
 
@@ -186,6 +205,8 @@ class LSTM(_Recurrent):
         output gate; of layer k ``_lk``, of the direction backwards ``_lk_reverse``.
     bias_ih_l0, bias_hh_l0 : Parameter
         (4 * hidden_size,).
+    weight_hr_l0 : Parameter
+        (proj_size, hidden_size), where there is a projection; ``weight_hh_l0`` is (4 * hidden_size, proj_size) then.
 
     Raises
     ------
@@ -196,7 +217,8 @@ class LSTM(_Recurrent):
     -----
     ``output, (h_n, c_n) = lstm(input, (h_0, c_0))`` with input (L, N, input_size) or (L, input_size), output
     (L, N, D * hidden_size) and states (D * num_layers, N, hidden_size), D = 2 where bidirectional; zeros are the first
-    states by default. Hochreiter & Schmidhuber 1997. Source: torch.nn.LSTM, without its projections; ONNX LSTM.
+    states by default. With a projection output and h have proj_size features instead of hidden_size. Hochreiter &
+    Schmidhuber 1997; Sak et al. 2014 (projections). Source: torch.nn.LSTM; ONNX LSTM.
 
     Examples
     --------
@@ -209,9 +231,25 @@ class LSTM(_Recurrent):
     _gates = 4
     _state_names = ("h_0", "c_0")
 
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        proj_size: int = 0,
+        *,
+        dtype: Any = None,
+    ) -> None:
+        options = bias, batch_first, dropout, bidirectional
+        super().__init__(input_size, hidden_size, num_layers, *options, dtype=dtype, proj_size=proj_size)
+
     def _one_pass(self, x: Any, states: list[Any], parameters: list[Any]) -> list[Any]:
         both = F.lstm(x, *states, *parameters)
-        return [both[0], both[1]]
+        return [both[..., : self.proj_size], both[..., self.proj_size :]] if self.proj_size else [both[0], both[1]]
 
 
 class RNN(_Recurrent):

@@ -73,10 +73,10 @@ class Upsample(Module):
         self.align_corners = align_corners
         self.recompute_scale_factor = recompute_scale_factor
 
-    def forward(self, x: Any) -> Any:
-        """Resize `x`."""
+    def forward(self, input: Any) -> Any:
+        """Resize `input`."""
         return F.interpolate(
-            x, self.size, self.scale_factor, self.mode, self.align_corners, self.recompute_scale_factor
+            input, self.size, self.scale_factor, self.mode, self.align_corners, self.recompute_scale_factor
         )
 
     def extra_repr(self) -> str:
@@ -167,9 +167,9 @@ class PixelShuffle(Module):
         super().__init__()
         self.upscale_factor = size("upscale_factor", upscale_factor, 1)
 
-    def forward(self, x: Any) -> Any:
-        """Rearrange `x`."""
-        return F.pixel_shuffle(x, self.upscale_factor)
+    def forward(self, input: Any) -> Any:
+        """Rearrange `input`."""
+        return F.pixel_shuffle(input, self.upscale_factor)
 
     def extra_repr(self) -> str:
         return f"upscale_factor={self.upscale_factor}"
@@ -203,9 +203,9 @@ class PixelUnshuffle(Module):
         super().__init__()
         self.downscale_factor = size("downscale_factor", downscale_factor, 1)
 
-    def forward(self, x: Any) -> Any:
-        """Rearrange `x`."""
-        return F.pixel_unshuffle(x, self.downscale_factor)
+    def forward(self, input: Any) -> Any:
+        """Rearrange `input`."""
+        return F.pixel_unshuffle(input, self.downscale_factor)
 
     def extra_repr(self) -> str:
         return f"downscale_factor={self.downscale_factor}"
@@ -239,9 +239,9 @@ class ChannelShuffle(Module):
         super().__init__()
         self.groups = size("groups", groups, 1)
 
-    def forward(self, x: Any) -> Any:
-        """Rearrange `x`."""
-        return F.channel_shuffle(x, self.groups)
+    def forward(self, input: Any) -> Any:
+        """Rearrange `input`."""
+        return F.channel_shuffle(input, self.groups)
 
     def extra_repr(self) -> str:
         return f"groups={self.groups}"

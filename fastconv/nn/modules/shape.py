@@ -41,9 +41,9 @@ class Identity(Module):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__()
 
-    def forward(self, x: Any) -> Any:
-        """Return `x`."""
-        return x
+    def forward(self, input: Any) -> Any:
+        """Return `input`."""
+        return input
 
 
 class Flatten(Module):
@@ -75,14 +75,14 @@ class Flatten(Module):
         self.start_dim = size("start_dim", start_dim, -(2**63))
         self.end_dim = size("end_dim", end_dim, -(2**63))
 
-    def forward(self, x: Any) -> Any:
-        """Flatten `x`."""
-        shape = tuple(x.shape)
+    def forward(self, input: Any) -> Any:
+        """Flatten `input`."""
+        shape = tuple(input.shape)
         first = _dimension("start_dim", self.start_dim, len(shape))
         last = _dimension("end_dim", self.end_dim, len(shape))
         if first > last:
             raise ValueError(f"start_dim must not come after end_dim, got {self.start_dim} and {self.end_dim}")
-        return x.reshape((*shape[:first], math.prod(shape[first : last + 1]), *shape[last + 1 :]))
+        return input.reshape((*shape[:first], math.prod(shape[first : last + 1]), *shape[last + 1 :]))
 
     def extra_repr(self) -> str:
         return f"start_dim={self.start_dim}, end_dim={self.end_dim}"
@@ -121,16 +121,16 @@ class Unflatten(Module):
         if self.unflattened_size.count(-1) > 1:
             raise ValueError(f"unflattened_size must hold at most one -1, got {unflattened_size}")
 
-    def forward(self, x: Any) -> Any:
-        """Split a dimension of `x`."""
-        shape = tuple(x.shape)
+    def forward(self, input: Any) -> Any:
+        """Split a dimension of `input`."""
+        shape = tuple(input.shape)
         dim = _dimension("dim", self.dim, len(shape))
         known = math.prod(entry for entry in self.unflattened_size if entry != -1)
         rest = shape[dim] // known if known else 0
         split = tuple(rest if entry == -1 else entry for entry in self.unflattened_size)
         if math.prod(split) != shape[dim]:
             raise ValueError(f"unflattened_size must multiply to {shape[dim]}, got {self.unflattened_size}")
-        return x.reshape((*shape[:dim], *split, *shape[dim + 1 :]))
+        return input.reshape((*shape[:dim], *split, *shape[dim + 1 :]))
 
     def extra_repr(self) -> str:
         return f"dim={self.dim}, unflattened_size={self.unflattened_size}"
@@ -177,9 +177,9 @@ class Unfold(Module):
         self.padding = padding
         self.stride = stride
 
-    def forward(self, x: Any) -> Any:
-        """Gather the windows of `x`."""
-        return F.unfold(x, self.kernel_size, self.dilation, self.padding, self.stride)
+    def forward(self, input: Any) -> Any:
+        """Gather the windows of `input`."""
+        return F.unfold(input, self.kernel_size, self.dilation, self.padding, self.stride)
 
     def extra_repr(self) -> str:
         return f"kernel_size={self.kernel_size}, dilation={self.dilation}, padding={self.padding}, stride={self.stride}"
@@ -232,9 +232,9 @@ class Fold(Module):
         self.padding = padding
         self.stride = stride
 
-    def forward(self, x: Any) -> Any:
-        """Add up the columns of `x`."""
-        return F.fold(x, self.output_size, self.kernel_size, self.dilation, self.padding, self.stride)
+    def forward(self, input: Any) -> Any:
+        """Add up the columns of `input`."""
+        return F.fold(input, self.output_size, self.kernel_size, self.dilation, self.padding, self.stride)
 
     def extra_repr(self) -> str:
         return (
