@@ -125,7 +125,7 @@ void input_gradient(const ConvShape& s, const Array& dy, const Array& w, const A
 // An epilogue that limits results.
 Epilogue take_limits(py::handle low, py::handle high) {
   Epilogue e;
-  e.low = take_real("low", low);
+  e.low = take_real("low", low) + 0.0;  // -0 is 0
   e.high = take_real("high", high);
   if (e.low > e.high)
     throw py::value_error("low must not be above high, got low=" + std::string(py::str(low)) +

@@ -109,22 +109,6 @@ void load_block(const TapProblem& p, const Blocking& b, const T* x, int64_t grou
     }
 }
 
-template <class A, int NV>
-void run_tile(int64_t group_rows, const A* const* group, int64_t stride, const Run* runs, int64_t count, const A* panel,
-              const TileOutput<A>& out) {
-  switch (group_rows) {
-    case 1: return tile_direct<A, 1, NV>(group, stride, runs, count, panel, out);
-    case 2: return tile_direct<A, 2, NV>(group, stride, runs, count, panel, out);
-    case 3: return tile_direct<A, 3, NV>(group, stride, runs, count, panel, out);
-#if defined(__AVX512F__)
-    case 4: return tile_direct<A, 4, NV>(group, stride, runs, count, panel, out);
-    case 5: return tile_direct<A, 5, NV>(group, stride, runs, count, panel, out);
-    case 6: return tile_direct<A, 6, NV>(group, stride, runs, count, panel, out);
-    default: return tile_direct<A, 7, NV>(group, stride, runs, count, panel, out);
-#endif
-  }
-}
-
 template <class T>
 void solve(ConvAlgorithm algorithm, TapProblem p, const T* x, const T* weights, const T* bias, const Finish<T>& finish,
            T* y, Context& ctx) {
@@ -152,7 +136,7 @@ void solve(ConvAlgorithm algorithm, TapProblem p, const T* x, const T* weights, 
   if (!block) return;
   place(ws, block);
   if (kept) ws.panels = kept;
-  const int64_t chunk_count = build_runs(p, b, direct_store, ws.runs, ws.chunks);
+  const int64_t chunk_count = build_runs(p, b, direct_store && kFetchByRuns, ws.runs, ws.chunks);
   const int64_t out_channels = p.groups * p.columns;
   const int64_t out_plane = high.out * wide.out;
   const int64_t source_pixels = p.N * depth.source * high.source * wide.source;
@@ -229,7 +213,7 @@ void solve(ConvAlgorithm algorithm, TapProblem p, const T* x, const T* weights, 
       const int64_t columns = min_of(b.panel_columns, p.columns - k0);
       const Run* runs = ws.runs + ws.chunks[chunk];
       const int64_t count = ws.chunks[chunk + 1] - ws.chunks[chunk];
-      TileOutput<A> out;
+      TileOutput<A> out{};
       out.accumulate = chunk > 0;
       out.bias = bias && chunk == chunk_count - 1 ? ws.bias + u * b.panel_columns : nullptr;
       out.columns = direct_store ? columns : b.panel_columns;
@@ -243,26 +227,13 @@ void solve(ConvAlgorithm algorithm, TapProblem p, const T* x, const T* weights, 
       // The stores at a tile's end are too many for the processor to hide: 64 -> 256 channels at 56x56, with a sum 1.2
       // to 1.3 times as fast, without one 1.25; as fast as before where the reduction is long.
       out.fetch = direct_store && chunk == chunk_count - 1;
-      const int64_t unit = direct_store ? out_channels : b.panel_columns;
-      for (int64_t g = 0; g < group_count; g += 2) {
-        const Group &one = groups[g], &two = groups[g + 1 < group_count ? g + 1 : g];
-        // Rows of few cache lines each: no hardware prefetcher runs ahead of them. 96 -> 16 channels at 112x112, 8 images:
-        // 1.5 times as fast, 256 -> 64 at 56x56 1.08; what comes from a cache would be up to 7 % slower.
-        if (far && u == first_panel && g + 3 < group_count)
-          for (int64_t i = 0; i < 2 * b.group_rows; i++) {
-            const A* row = base + groups[g + 2 + i / b.group_rows].source + i % b.group_rows * b.wide_unit * b.pitch;
-            for (int64_t c = 0; c < p.channels; c += 64 / int64_t(sizeof(A))) __builtin_prefetch(row + c);
-          }
-        const A* sources[2] = {base + one.source, base + two.source};
-        out.rows[0] = store_base + (direct_store ? one.out : one.pixel) * unit;
-        out.rows[1] = store_base + (direct_store ? two.out : two.pixel) * unit;
-        out.valid[0] = one.valid;
-        out.valid[1] = g + 1 < group_count ? two.valid : 0;
-        if (panel_width(columns) == kTileColumns<A>)
-          run_tile<A, 2>(b.group_rows, sources, b.wide_unit * b.pitch, runs, count, panel, out);
-        else
-          run_tile<A, 1>(b.group_rows, sources, b.wide_unit * b.pitch, runs, count, panel, out);
-      }
+      // Rows of few cache lines each: no hardware prefetcher runs ahead of them. 96 -> 16 channels at 112x112, 8 images: 1.5
+      // times as fast, 256 -> 64 at 56x56 1.08; what comes from a cache would be up to 7 % slower.
+      const int64_t ahead = far && u == first_panel ? p.channels : 0;
+      const TileColumn<A> column{groups, group_count, 0, base, b.wide_unit * b.pitch, runs, count, panel, store_base,
+                                 direct_store ? out_channels : b.panel_columns, direct_store, ahead};
+      if (panel_width(columns) == kTileColumns<A>) tile_column<A, 2>(b.group_rows, column, out);
+      else tile_column<A, 1>(b.group_rows, column, out);
     };
     const auto unpack = [&](int64_t u, const A* tiles) {
       const int64_t group = u / b.panels_per_group, k0 = u % b.panels_per_group * b.panel_columns;

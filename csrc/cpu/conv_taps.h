@@ -139,7 +139,9 @@ template <class A> Blocking choose_blocking(const TapProblem& p, int threads) {
     return p.taps() * ((cols - 1) * b.wide_unit + 1) * b.pitch * int64_t(sizeof(A));
   };
   // The block must leave a few tasks per thread, but not fewer pixels than weights are worth loading for.
-  const int64_t wanted = threads > 1 ? 4 * threads : 1;
+  // Of 1x1 layers, whose blocks share no borders, more: a core that is taken away for a moment then leaves less undone, and
+  // the output stays in the L2 cache (ResNet-50, 12 layers, 8 images: 1.03 with 16 for each thread, 1.01 with 32).
+  const int64_t few = threads > 1 ? 4 * threads : 1, wanted = p.taps() == 1 ? 4 * few : few;
   const auto tasks = [&] { return p.N * depth.count * ceil_div(high.count, b.rows) * ceil_div(wide.count, b.cols); };
   while (b.rows > 1 && (scratch(b.rows, b.cols) > kScratchBytes || (tasks() < wanted && b.rows * b.cols > 112)))
     b.rows = (b.rows + 1) / 2;
@@ -198,19 +200,13 @@ template <class A> Blocking choose_blocking(const TapProblem& p, int threads) {
   b.own_steps = one_tap ? min_of(kChunkSteps, p.depth()) : p.depth();
   b.own_count = one_tap && p.column_stride == 1 ? kOwnPanels : 1;
   if (b.own_panels) b.panels_per_pass = p.groups * b.panels_per_group;
-  b.parts = max_of(1, min_of(b.panels_per_pass, ceil_div(wanted, spatial)));
+  b.parts = max_of(1, min_of(b.panels_per_pass, ceil_div(few, spatial)));
   const int64_t runs = depth.taps * high.taps * (b.folded ? 1 : wide.taps);
   const int64_t run = b.folded ? wide.taps * p.channels : p.channels;
   b.run_capacity = runs + ceil_div(p.depth(), kChunkSteps) + runs * ceil_div(run, kChunkSteps) + kChunkSteps / 8;
   b.threads = threads;
   return b;
 }
-
-// A group of pixels of a block: where it reads, its place among the block's pixels, and where it writes.
-struct Group {
-  int64_t source, pixel, out;
-  int valid;
-};
 
 // Scratch of one call: shared tables and panels first, then each thread's block.
 template <class A> struct Workspace {

@@ -106,25 +106,6 @@ template <int M> TileBlocking choose_tiles(const TapProblem& p, int threads) {
   return b;
 }
 
-template <int NV>
-void run_rows(int64_t group_rows, const A* const* group, int64_t stride, const Run& run, const A* panel,
-              const TileOutput<A>& out) {
-  switch (group_rows) {
-#define FC_ROWS_CASE(n) \
-  case n: return tile_direct<A, n, NV>(group, stride, &run, 1, panel, out);
-    FC_ROWS_CASE(1)
-    FC_ROWS_CASE(2)
-    FC_ROWS_CASE(3)
-#if defined(__AVX512F__)
-    FC_ROWS_CASE(4)
-    FC_ROWS_CASE(5)
-    FC_ROWS_CASE(6)
-    FC_ROWS_CASE(7)
-#endif
-#undef FC_ROWS_CASE
-  }
-}
-
 // One call: the problem, its blocking, its arrays and its scratch.
 template <int M, class T> struct Call {
   static constexpr int64_t lanes = kLanes<A>;
@@ -199,24 +180,17 @@ template <int M, class T> struct Call {
 
   // M of one panel: a matrix product per position.
   void multiply(const A* v, const A* panel, int64_t tiles, bool narrow, A* m) const {
-    const int64_t width = narrow ? lanes : b.panel_columns, step = 2 * b.group_rows;
+    const int64_t width = narrow ? lanes : b.panel_columns;
     for (int64_t position = 0; position < b.positions; position++)
       for (int64_t c = 0; c < p.channels; c += kChunkSteps) {
         const Run run{c, c, min_of(kChunkSteps, p.channels - c)};
-        TileOutput<A> out;
+        TileOutput<A> out{};
         out.accumulate = c > 0;
-        out.bias = nullptr;
         out.columns = out.stride = width;
-        for (int64_t t = 0; t < tiles; t += step) {
-          const A* source = v + position * b.v_step + t * b.v_pitch;
-          const A* groups[2] = {source, source + b.group_rows * b.v_pitch};
-          out.rows[0] = m + position * b.m_step + t * width;
-          out.rows[1] = out.rows[0] + b.group_rows * width;
-          out.valid[0] = int(min_of(b.group_rows, tiles - t));
-          out.valid[1] = int(max_of(0, min_of(b.group_rows, tiles - t - b.group_rows)));
-          if (narrow) run_rows<1>(b.group_rows, groups, b.v_pitch, run, panel + position * p.channels * width, out);
-          else run_rows<kColumnVectors>(b.group_rows, groups, b.v_pitch, run, panel + position * p.channels * width, out);
-        }
+        const TileColumn<A> column{nullptr, ceil_div(tiles, b.group_rows), tiles, v + position * b.v_step, b.v_pitch, &run, 1,
+                                   panel + position * p.channels * width, m + position * b.m_step, width, false, 0};
+        if (narrow) tile_column<A, 1>(b.group_rows, column, out);
+        else tile_column<A, kColumnVectors>(b.group_rows, column, out);
       }
   }
 

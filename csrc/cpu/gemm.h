@@ -24,11 +24,9 @@ struct Run {
   std::int64_t source, weight, length;
 };
 
-// How a tile leaves the registers.
+// How tiles leave the registers.
 template <class A> struct TileOutput {
-  A* rows[2];            // first row of each group
   std::int64_t stride;   // between rows, in elements
-  int valid[2];          // rows to store in each group
   std::int64_t columns;  // columns to store
   bool accumulate;       // add to what is stored
   const A* bias;         // one value a column, added last; null for none
@@ -37,51 +35,46 @@ template <class A> struct TileOutput {
   bool fetch = false;    // bring the rows, and what finish adds to them, into the cache while the sums are computed
 };
 
-// Direct tile: row i of group g reads group[g] + i * stride + run.source. No packing: rows are pixels of a
-// channels-last image, their common stride turns into three registers of address arithmetic.
+// A tile's accumulators, two groups of rows, and where the first row of each group goes.
+template <class A, int Rows, int NV> using Sums = Vec<A>[2][Rows][NV];
+template <class A> using TilePlaces = A* const (&)[2];
+
+template <int Rows, int NV, class F> FC_INLINE void each_register(F&& f) {
+#pragma GCC unroll 2
+  for (int g = 0; g < 2; g++)
+#pragma GCC unroll 7
+    for (int i = 0; i < Rows; i++)
+#pragma GCC unroll 2
+      for (int j = 0; j < NV; j++) f(g, i, j);
+}
+
+// With 12 registers to leave, all rows are fetched at once; the 28 of AVX-512 would fill the queue of misses, so there
+// one row a run.
+constexpr bool kFetchByRuns = kTileRows * kColumnVectors > 12;
+
+template <class A, int Count, int NV>
+FC_INLINE void fetch_rows(TilePlaces<A> rows, std::int64_t first, const TileOutput<A>& out) {
+  constexpr int lines = NV * kLanes<A> * int(sizeof(A)) > 64 ? NV : 1;
+  const std::int64_t step = out.stride;
+  each_register<Count, lines>([&](int g, int i, int j) __attribute__((always_inline)) {
+    __builtin_prefetch(rows[g] + (first + i) * step + j * kLanes<A>, 1);
+  });
+  if (const A* const add = out.finish ? out.finish->add : nullptr)
+    each_register<Count, lines>([&](int g, int i, int j) __attribute__((always_inline)) {
+      __builtin_prefetch(add + (rows[g] - out.origin) + (first + i) * step + j * kLanes<A>);
+    });
+}
+
+// Adds the products of all runs, and the bias. Row i of group g reads group[g] + i * stride + run.source: rows are pixels
+// of a channels-last image, their common stride turns into three registers of address arithmetic.
 template <class A, int Rows, int NV>
-__attribute__((noinline)) void tile_direct(const A* const* group, std::int64_t stride, const Run* runs,
-                                           std::int64_t run_count, const A* panel, const TileOutput<A>& out) {
+FC_INLINE void add_products(Sums<A, Rows, NV>& acc, const A* const (&group)[2], std::int64_t stride, const Run* runs,
+                            std::int64_t run_count, const A* panel, TilePlaces<A> rows, const TileOutput<A>& out) {
   constexpr int lanes = kLanes<A>, width = NV * lanes;
-  Vec<A> acc[2][Rows][NV];
-  if (out.accumulate && out.columns == width) {
-#pragma GCC unroll 2
-    for (int g = 0; g < 2; g++)
-#pragma GCC unroll 7
-      for (int i = 0; i < Rows; i++)
-#pragma GCC unroll 2
-        for (int j = 0; j < NV; j++)
-          acc[g][i][j] = i < out.valid[g] ? load(out.rows[g] + i * out.stride + j * lanes) : Vec<A>{};
-  } else if (out.accumulate) {
-#pragma GCC unroll 2
-    for (int g = 0; g < 2; g++)
-#pragma GCC unroll 7
-      for (int i = 0; i < Rows; i++)
-#pragma GCC unroll 2
-        for (int j = 0; j < NV; j++)
-          acc[g][i][j] = i < out.valid[g] && out.columns > j * lanes
-                             ? load_up_to(out.rows[g] + i * out.stride + j * lanes, out.columns - j * lanes)
-                             : Vec<A>{};
-  } else {
-#pragma GCC unroll 2
-    for (int g = 0; g < 2; g++)
-#pragma GCC unroll 7
-      for (int i = 0; i < Rows; i++)
-#pragma GCC unroll 2
-        for (int j = 0; j < NV; j++) acc[g][i][j] = Vec<A>{};
-  }
   const std::int64_t three = 3 * stride, four = 4 * stride, five = 5 * stride;
+  if (!kFetchByRuns && out.fetch) fetch_rows<A, Rows, NV>(rows, 0, out);
   for (std::int64_t r = 0; r < run_count; r++) {
-    if (out.fetch && r < Rows) {
-#pragma GCC unroll 2
-      for (int g = 0; g < 2; g++)
-#pragma GCC unroll 2
-        for (int j = 0; j < NV; j++) {
-          const A* to = out.rows[g] + r * out.stride + j * lanes;
-          __builtin_prefetch(to, 1);
-          if (out.finish && out.finish->add) __builtin_prefetch(out.finish->add + (to - out.origin));
-        }
-    }
+    if (kFetchByRuns && out.fetch && r < Rows) fetch_rows<A, 1, NV>(rows, r, out);
     const A* p = group[0] + runs[r].source;
     const A* q = group[1] + runs[r].source;
     const A* b = panel + runs[r].weight * width;
@@ -118,7 +111,7 @@ __attribute__((noinline)) void tile_direct(const A* const* group, std::int64_t s
       b += width;
     }
   }
-  if (out.bias) {
+  if (out.bias)
 #pragma GCC unroll 2
     for (int j = 0; j < NV; j++) {
       const Vec<A> bias = load(out.bias + j * lanes);
@@ -127,31 +120,127 @@ __attribute__((noinline)) void tile_direct(const A* const* group, std::int64_t s
 #pragma GCC unroll 7
         for (int i = 0; i < Rows; i++) acc[g][i][j] += bias;
     }
+}
+
+// A tile whose groups, or whose columns, may end early.
+template <class A, int Rows, int NV>
+__attribute__((noinline)) void tile_direct(const A* const (&group)[2], const int (&valid)[2], std::int64_t stride,
+                                           const Run* runs, std::int64_t run_count, const A* panel, TilePlaces<A> rows,
+                                           const TileOutput<A>& out) {
+  constexpr int lanes = kLanes<A>;
+  const auto at = [&](int g, int i, int j) { return rows[g] + i * out.stride + j * lanes; };
+  const auto kept = [&](int g, int i, int j) { return i < valid[g] && out.columns > j * lanes; };
+  Sums<A, Rows, NV> acc;
+  each_register<Rows, NV>([&](int g, int i, int j) __attribute__((always_inline)) {
+    acc[g][i][j] = out.accumulate && kept(g, i, j) ? load_up_to(at(g, i, j), out.columns - j * lanes) : Vec<A>{};
+  });
+  add_products<A, Rows, NV>(acc, group, stride, runs, run_count, panel, rows, out);
+  each_register<Rows, NV>([&](int g, int i, int j) __attribute__((always_inline)) {
+    if (!kept(g, i, j)) return;
+    A* to = at(g, i, j);
+    const std::int64_t n = out.columns - j * lanes;
+    store_up_to(to, out.finish ? (*out.finish)(acc[g][i][j], to - out.origin, n) : acc[g][i][j], n);
+  });
+}
+
+// A group of pixels of a block: where it reads, its place among the block's pixels, and where it writes.
+struct Group {
+  std::int64_t source, pixel, out;
+  int valid;
+};
+
+// The tiles of a panel, each of two groups.
+template <class A> struct TileColumn {
+  const Group* groups;   // null: `pixels` rows one behind the other
+  std::int64_t count, pixels;
+  const A* source;       // what the groups' places are counted from
+  std::int64_t stride;   // between rows of the source
+  const Run* runs;
+  std::int64_t run_count;
+  const A* panel;
+  A* result;             // what the groups' pixels, or their places in the output, are counted from,
+  std::int64_t unit;     // in units of so many elements
+  bool in_output;
+  std::int64_t ahead;    // elements of each row of the next tile's source to fetch, 0 for none
+
+  template <int Rows> FC_INLINE int valid(std::int64_t g) const {
+    return groups ? groups[g].valid : int(min_of(Rows, pixels - g * Rows));
   }
-  if (out.finish) {
-    const Finish<A> finish = *out.finish;
-#pragma GCC unroll 2
-    for (int g = 0; g < 2; g++)
-#pragma GCC unroll 7
-      for (int i = 0; i < Rows; i++)
-#pragma GCC unroll 2
-        for (int j = 0; j < NV; j++)
-          if (i < out.valid[g] && out.columns > j * lanes)
-            acc[g][i][j] = finish(acc[g][i][j], out.rows[g] + i * out.stride + j * lanes - out.origin,
-                                  out.columns - j * lanes);
+  template <int Rows> FC_INLINE const A* source_of(std::int64_t g) const {
+    return source + (groups ? groups[g].source : g * Rows * stride);
   }
-#pragma GCC unroll 2
-  for (int g = 0; g < 2; g++)
-#pragma GCC unroll 7
-    for (int i = 0; i < Rows; i++)
-      if (i < out.valid[g]) {
-        A* row = out.rows[g] + i * out.stride;
-#pragma GCC unroll 2
-        for (int j = 0; j < NV; j++) {
-          if (out.columns >= (j + 1) * lanes) store(row + j * lanes, acc[g][i][j]);
-          else if (out.columns > j * lanes) store_partial(row + j * lanes, acc[g][i][j], out.columns - j * lanes);
-        }
+  template <int Rows> FC_INLINE A* result_of(std::int64_t g) const {
+    return result + (groups ? in_output ? groups[g].out : groups[g].pixel : g * Rows) * unit;
+  }
+};
+
+// The whole tiles from group g on, up to one that is not whole, which is returned: no question stands between the sums of
+// one and those of the next, which the processor begins in the meantime. Against calls of tile_direct 64 -> 256 channels
+// at 56x56, with a sum, 1.3 times as fast, 12 layers of ResNet-50 1.07 (Zen 3, 2 threads).
+template <class A, int Rows, int NV>
+__attribute__((noinline)) std::int64_t whole_tiles(const TileColumn<A>& column, const TileOutput<A>& out, std::int64_t g) {
+  constexpr int lanes = kLanes<A>;
+  const TileColumn<A> t = column;
+  const std::int64_t step = out.stride;
+  const Finish<A>* const finish = out.finish;
+  const A* const add = finish ? finish->add : nullptr;
+  for (; g + 1 < t.count && t.template valid<Rows>(g) == Rows && t.template valid<Rows>(g + 1) == Rows; g += 2) {
+    if (t.ahead && g + 3 < t.count)
+      for (int i = 0; i < 2 * Rows; i++) {
+        const A* row = t.template source_of<Rows>(g + 2 + i / Rows) + i % Rows * t.stride;
+        for (std::int64_t c = 0; c < t.ahead; c += 64 / int(sizeof(A))) __builtin_prefetch(row + c);
       }
+    const A* const group[2] = {t.template source_of<Rows>(g), t.template source_of<Rows>(g + 1)};
+    A* const rows[2] = {t.template result_of<Rows>(g), t.template result_of<Rows>(g + 1)};
+    const auto at = [&](int h, int i, int j) { return rows[h] + i * step + j * lanes; };
+    Sums<A, Rows, NV> acc;
+    each_register<Rows, NV>([&](int h, int i, int j) __attribute__((always_inline)) { acc[h][i][j] = Vec<A>{}; });
+    if (out.accumulate)
+      each_register<Rows, NV>([&](int h, int i, int j) __attribute__((always_inline)) { acc[h][i][j] = load(at(h, i, j)); });
+    add_products<A, Rows, NV>(acc, group, t.stride, t.runs, t.run_count, t.panel, rows, out);
+    if (finish) {
+      if (add)
+        each_register<Rows, NV>([&](int h, int i, int j) __attribute__((always_inline)) {
+          acc[h][i][j] += load(add + (at(h, i, j) - out.origin));
+        });
+      each_register<Rows, NV>([&](int h, int i, int j) __attribute__((always_inline)) {
+        acc[h][i][j] = finish->at_least(acc[h][i][j]);
+      });
+      if (finish->bounded_above())
+        each_register<Rows, NV>([&](int h, int i, int j) __attribute__((always_inline)) {
+          acc[h][i][j] = finish->at_most(acc[h][i][j]);
+        });
+    }
+    each_register<Rows, NV>([&](int h, int i, int j) __attribute__((always_inline)) { store(at(h, i, j), acc[h][i][j]); });
+  }
+  return g;
+}
+
+template <class A, int Rows, int NV> void column_of_tiles(const TileColumn<A>& t, const TileOutput<A>& out) {
+  for (std::int64_t g = 0; g < t.count; g += 2) {
+    if (out.columns == NV * kLanes<A>) g = whole_tiles<A, Rows, NV>(t, out, g);
+    if (g >= t.count) return;
+    const std::int64_t other = g + 1 < t.count ? g + 1 : g;
+    const A* const group[2] = {t.template source_of<Rows>(g), t.template source_of<Rows>(other)};
+    A* const rows[2] = {t.template result_of<Rows>(g), t.template result_of<Rows>(other)};
+    const int valid[2] = {t.template valid<Rows>(g), other == g ? 0 : t.template valid<Rows>(other)};
+    tile_direct<A, Rows, NV>(group, valid, t.stride, t.runs, t.run_count, t.panel, rows, out);
+  }
+}
+
+template <class A, int NV>
+void tile_column(std::int64_t group_rows, const TileColumn<A>& column, const TileOutput<A>& out) {
+  switch (group_rows) {
+    case 1: return column_of_tiles<A, 1, NV>(column, out);
+    case 2: return column_of_tiles<A, 2, NV>(column, out);
+    case 3: return column_of_tiles<A, 3, NV>(column, out);
+#if defined(__AVX512F__)
+    case 4: return column_of_tiles<A, 4, NV>(column, out);
+    case 5: return column_of_tiles<A, 5, NV>(column, out);
+    case 6: return column_of_tiles<A, 6, NV>(column, out);
+    default: return column_of_tiles<A, 7, NV>(column, out);
+#endif
+  }
 }
 
 // Packed tile: a is [step][Rows], b is [step][NV registers]; both advance by their own stride per reduction step.

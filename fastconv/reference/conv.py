@@ -157,7 +157,7 @@ def conv_forward(
     y = _correlate(checks.wide(x if batched else x[None]), checks.wide(w), window, groups)
     if b is not None:
         y += checks.wide(b).reshape(-1, *(1,) * nd)
-    low, high = checks.real("low", low), checks.real("high", high)
+    low, high = checks.real("low", low) + 0.0, checks.real("high", high)  # -0 is 0
     if low > high:
         raise ValueError(f"low must not be above high, got low={low} and high={high}")
     if add is not None:
