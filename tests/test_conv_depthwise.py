@@ -99,7 +99,16 @@ def test_weight_gradient_of_many_planes(kernel_backend, batch, channels, size, s
     assert (np.abs(results[0] - expected) <= 160 * 2.0**-24 * magnitude).all()
 
 
-SCALED = [(2, 3, 9, 11), (1, 2, 1, 1), (3, 9, 6, 7), (2, 16, 5, 5), (1, 31, 4, 9), (2, 33, 7, 3), (1, 8, 130, 300)]
+SCALED = [
+    (2, 3, 9, 11),
+    (1, 2, 1, 1),
+    (3, 9, 6, 7),
+    (2, 16, 5, 5),
+    (1, 31, 4, 9),
+    (2, 33, 7, 3),
+    (1, 8, 130, 300),
+    (2, 301, 5, 4),
+]
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=dtype_name)

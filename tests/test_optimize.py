@@ -11,6 +11,7 @@ import fastconv.nn as nn
 import fastconv.nn.functional as F
 from fastconv import models
 from fastconv.models.residual import Add
+from fastconv.optimization import ChannelScale
 
 EPS = 2.0**-24
 
@@ -95,10 +96,8 @@ def test_results_are_the_networks(name):
     error, own = np.abs(y - exact).max() / largest, np.abs(net(x) - exact).max() / largest
     assert error <= 4 * own + 8 * EPS
     assert y.dtype == np.float32 and y.flags.c_contiguous
-    norms = [
-        n for n, m in fast.model.named_modules() if isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d)
-    ]
-    assert norms == kept
+    kinds = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d | ChannelScale
+    assert [n for n, m in fast.model.named_modules() if isinstance(m, kinds)] == kept
     assert len(fast.folded) + len(kept) == sum(key.endswith("running_mean") for key in before)
     # Neither the network nor the input has changed.
     np.testing.assert_array_equal(x, original)
@@ -120,6 +119,40 @@ def test_layers_of_a_block():
     )
     assert fast.inplace == () and isinstance(fast.model.relu, nn.Identity)
     assert isinstance(fast.model.bn1, nn.Identity) and fast.model.conv1.bias is not None
+
+
+def test_a_normalisation_that_stays_takes_along_what_follows_it():
+    net = settled(models.DenseNet(4, (2,), 8, 10))
+    fast = fc.optimize(net, (1, 3, 32, 32))
+    first = fast.model.features.denseblock1.denselayer1
+    assert isinstance(first.norm1, ChannelScale) and isinstance(first.relu1, nn.Identity)
+    assert ("features.denseblock1.denselayer1.norm1", "features.denseblock1.denselayer1.relu1") in fast.fused
+    assert fast.chained == () and fast.inplace == ()
+    state = fc.get_rng_state()
+    again = fc.optimize(net, (1, 3, 32, 32))
+    assert fc.get_rng_state() == state  # nothing is drawn for it
+    x = image(2, 3, 32, 32)
+    np.testing.assert_array_equal(again(x), fast(x))
+
+
+class PreActivation(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.norm, self.add, self.other = nn.BatchNorm2d(3), Add(), nn.BatchNorm2d(3)
+
+    def forward(self, x):
+        return self.other(self.add(self.norm(x), x))
+
+
+def test_a_sum_behind_a_normalisation_is_taken_along_and_nothing_else_changes():
+    net = settled(PreActivation())
+    fast = fc.optimize(net, (1, 3, 6, 5))
+    assert fast.fused == (("norm", "add"),)
+    assert isinstance(fast.model.norm, ChannelScale) and isinstance(fast.model.other, nn.BatchNorm2d)
+    x = image(2, 3, 6, 5)
+    np.testing.assert_allclose(fast(x), net(x), rtol=1e-5, atol=1e-6)
+    half = fc.optimize(copy.deepcopy(net).to(np.float16), (1, 3, 6, 5))
+    assert isinstance(half.model.norm, nn.BatchNorm2d)
 
 
 def test_memory_layout_follows_the_input():

@@ -1,4 +1,4 @@
-// The two micro-kernels that every matrix-like op runs on.
+// The micro-kernel of the direct engine and of Winograd's products; conv_pointwise.h has its like for packed pixels.
 //
 // Both keep a tile of MR rows x NV registers in registers, add one rank-1 update per reduction index (broadcast of a
 // row's value times NV loaded registers) and are bound by the FMA units: MR = 14, NV = 2 fills the 32 registers of
@@ -241,37 +241,6 @@ void tile_column(std::int64_t group_rows, const TileColumn<A>& column, const Til
     default: return column_of_tiles<A, 7, NV>(column, out);
 #endif
   }
-}
-
-// Packed tile: a is [step][Rows], b is [step][NV registers]; both advance by their own stride per reduction step.
-// c[i * stride + column] is overwritten, or added to where accumulate; c must have room for the whole tile.
-template <class A, int Rows, int NV>
-__attribute__((noinline)) void tile_packed(const A* a, std::int64_t a_stride, const A* b, std::int64_t b_stride,
-                                           std::int64_t steps, A* c, std::int64_t stride, bool accumulate) {
-  constexpr int lanes = kLanes<A>;
-  Vec<A> acc[Rows][NV];
-#pragma GCC unroll 16
-  for (int i = 0; i < Rows; i++)
-#pragma GCC unroll 4
-    for (int j = 0; j < NV; j++) acc[i][j] = accumulate ? load(c + i * stride + j * lanes) : Vec<A>{};
-#pragma GCC unroll 1
-  for (std::int64_t k = 0; k < steps; k++) {
-    Vec<A> w[NV];
-#pragma GCC unroll 4
-    for (int j = 0; j < NV; j++) w[j] = load(b + j * lanes);
-#pragma GCC unroll 16
-    for (int i = 0; i < Rows; i++) {
-      const Vec<A> v = broadcast(a[i]);
-#pragma GCC unroll 4
-      for (int j = 0; j < NV; j++) acc[i][j] = multiply_add(v, w[j], acc[i][j]);
-    }
-    a += a_stride;
-    b += b_stride;
-  }
-#pragma GCC unroll 16
-  for (int i = 0; i < Rows; i++)
-#pragma GCC unroll 4
-    for (int j = 0; j < NV; j++) store(c + i * stride + j * lanes, acc[i][j]);
 }
 
 }  // namespace
