@@ -369,3 +369,16 @@ def test_overhead_of_a_plain_call(monkeypatch):
     x = np.zeros((1, 1, 8, 8), np.float32)
     for call in (lambda: F.conv2d(x, x, padding=1), lambda: F.max_pool2d(x, 2)):
         assert min(timeit.repeat(call, number=2000, repeat=20)) / 2000 < 3e-6
+
+
+def test_shares_of_a_mean_over_many_halves_are_not_rounded_twice():
+    x = np.full(100_000, 10, np.float16)
+    (dx,) = F.mse_loss.vjp(x, np.zeros_like(x), wrt=("input",))[1](np.float16(1))
+    np.testing.assert_array_equal(dx, np.float16(2e-4))
+
+
+@pytest.mark.parametrize("loss", [F.cross_entropy, F.nll_loss])
+def test_where_all_targets_are_ignored_the_mean_is_nan_and_its_gradient_is_zero(loss):
+    y, pullback = loss.vjp(np.ones((2, 3), np.float32), np.array([1, 1]), ignore_index=1)
+    assert np.isnan(y)
+    np.testing.assert_array_equal(pullback(np.float32(1))[0], np.zeros((2, 3), np.float32))

@@ -37,7 +37,8 @@ def reduce(loss: ndarray, reduction: str, count: Any, dtype: np.dtype) -> tuple[
     def spread(dy: ndarray) -> ndarray:
         # A mean of nothing is NaN, but what was left out of it (an ignored class) has the gradient 0.
         with np.errstate(invalid="ignore", divide="ignore"):
-            return np.where(divisor == 0, 0, dy / divisor).astype(loss.dtype)
+            share = dy.astype(loss.dtype) / divisor
+        return np.where(divisor == 0, 0, share).astype(loss.dtype)
 
     return y, spread
 
