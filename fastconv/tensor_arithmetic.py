@@ -54,6 +54,11 @@ def fit(gradient: Array, shape: tuple[int, ...], dtype: np.dtype) -> Array:
     return gradient.astype(dtype, copy=False)
 
 
+def masked(chosen: Array, gradient: Array) -> Array:
+    """`gradient` where `chosen` is true, else 0, in its type."""
+    return np.where(chosen, gradient, gradient.dtype.type(0))
+
+
 def power_slope(a: Any, n: Any) -> Any:
     """Derivative of a**n by a; 0 for n = 0, also at a = 0, where the formula has 0 * inf."""
     if not hasattr(n, "shape"):
@@ -224,9 +229,9 @@ class Arithmetic:
         # Where min is above max, max wins.
         return self._op(
             y,
-            (self, lambda dy: np.where(below | above, dy.dtype.type(0), dy)),
-            (min, lambda dy: np.where(below & ~above, dy, dy.dtype.type(0))),
-            (max, lambda dy: np.where(above, dy, dy.dtype.type(0))),
+            (self, lambda dy: masked(~(below | above), dy)),
+            (min, lambda dy: masked(below & ~above, dy)),
+            (max, lambda dy: masked(above, dy)),
         )
 
     clip = clamp

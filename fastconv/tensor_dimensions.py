@@ -125,8 +125,7 @@ class Dimensions(Arithmetic):
 
     def _extremum(self, reduce: Any, locate: Any, dim: int | None, axis: Any, keep: bool) -> Any:
         if not self.ndim and dim is not None:
-            both = self.reshape(1)._extremum(reduce, locate, dim, axis, False)
-            return Extremum(both.values, both.indices)
+            return self.reshape(1)._extremum(reduce, locate, dim, axis, False)
         x, axes = self.data, named_axes(dim, axis, self.ndim)
         if dim is not None:
             indices = locate(x, axis=axes[0], keepdims=True)

@@ -9,13 +9,9 @@ from typing import Any
 import numpy as np
 
 from .devices import array_module, as_array
-from .tensor_arithmetic import Array, beside, operand, wide
+from .tensor_arithmetic import Array, beside, masked, operand, wide
 from .tensor_dimensions import Extremum, as_sizes, dimension, named_axes
-from .tensor_methods import Methods, _indices
-
-
-def _masked(chosen: Array, dy: Array) -> Array:
-    return np.where(chosen, dy, dy.dtype.type(0))
+from .tensor_methods import Methods, _indices, places
 
 
 class Casts(Methods):
@@ -133,7 +129,7 @@ class Functions(Casts):
         """With numbers in place of NaN and infinities, by default 0 and the type's largest and smallest."""
         finite = np.isfinite(self.data)
         y = np.nan_to_num(self.data, nan=nan, posinf=posinf, neginf=neginf)
-        return self._op(y, (self, lambda dy: _masked(finite, dy)))
+        return self._op(y, (self, lambda dy: masked(finite, dy)))
 
     def isnan(self) -> Array:
         """Where elements are NaN, as an array."""
@@ -293,12 +289,12 @@ class Functions(Casts):
     def tril(self, diagonal: int = 0) -> Any:
         """The lower triangle of matrices, with 0 above the diagonal."""
         kept = array_module(self.data).tri(*self.shape[-2:], diagonal, bool)
-        return self._op(np.tril(self.data, diagonal), (self, lambda dy: _masked(kept, dy)))
+        return self._op(np.tril(self.data, diagonal), (self, lambda dy: masked(kept, dy)))
 
     def triu(self, diagonal: int = 0) -> Any:
         """The upper triangle of matrices, with 0 below the diagonal."""
         kept = ~array_module(self.data).tri(*self.shape[-2:], diagonal - 1, bool)
-        return self._op(np.triu(self.data, diagonal), (self, lambda dy: _masked(kept, dy)))
+        return self._op(np.triu(self.data, diagonal), (self, lambda dy: masked(kept, dy)))
 
     def masked_select(self, mask: Any) -> Any:
         """The elements where `mask` is true, as a vector."""
@@ -332,22 +328,23 @@ class Functions(Casts):
 
     def scatter(self, dim: int, index: Any, src: Any) -> Any:
         """A copy with `src`, an array or number, written to `index` along `dim`, the reverse of `gather`."""
-        axis, index, places, values = self._scattered(dim, index, src)
+        axis, index, values = self._scattered(dim, index, src)
         y = self.data.copy()
-        y[places] = values
+        to = places(y, axis, index)
+        y[to] = values
         written = array_module(y).zeros(y.shape, np.bool_)
-        written[places] = True
-        return self._op(y, (self, lambda dy: _masked(~written, dy)), (src, self._gathered(src, index, axis)))
+        written[to] = True
+        return self._op(y, (self, lambda dy: masked(~written, dy)), (src, self._gathered(src, index, axis)))
 
     def scatter_add(self, dim: int, index: Any, src: Any) -> Any:
         """A copy with the elements of `src` added at `index` along `dim`."""
-        axis, index, places, values = self._scattered(dim, index, src)
+        axis, index, values = self._scattered(dim, index, src)
         y = self.data.copy()
-        array_module(y).add.at(y, places, values)
+        array_module(y).add.at(y, places(y, axis, index), values)
         return self._op(y, (self, lambda dy: dy), (src, self._gathered(src, index, axis)))
 
-    def _scattered(self, dim: int, index: Any, src: Any) -> tuple[int, Array, tuple[Array, ...], Any]:
-        """The dimension, the indices in it and in all, and the part of `src` that they take, where it is an array."""
+    def _scattered(self, dim: int, index: Any, src: Any) -> tuple[int, Array, Any]:
+        """The dimension, the indices, and the part of `src` that they take, where it is an array."""
         axis, index, values = dimension(dim, self.ndim), _indices(index), beside(self.data, src)
         if not self.ndim:
             raise ValueError("needs a Tensor with dimensions, got a number")
@@ -359,9 +356,7 @@ class Functions(Casts):
             if values.ndim != index.ndim or any(n > m for n, m in zip(index.shape, values.shape)):
                 raise ValueError(f"src must be at least as large as index, {index.shape}, got {values.shape}")
             values = values[tuple(slice(n) for n in index.shape)]
-        library = array_module(self.data)
-        grids = [library.arange(n).reshape(-1, *(1,) * (self.ndim - 1 - i)) for i, n in enumerate(index.shape)]
-        return axis, index, tuple(index if i == axis else grid for i, grid in enumerate(grids)), values
+        return axis, index, values
 
     @staticmethod
     def _gathered(src: Any, index: Array, axis: int) -> Any:

@@ -8,7 +8,7 @@ import numpy as np
 
 from .devices import array_module, as_array
 from .tape import mode
-from .tensor_arithmetic import Array, beside, is_floating, operand, wide
+from .tensor_arithmetic import Array, beside, is_floating, masked, operand, wide
 from .tensor_dimensions import Dimensions, as_sizes, dimension, named_axes
 
 
@@ -28,6 +28,13 @@ def _indices(index: Any) -> Any:
     if index.dtype.kind not in "iu":
         raise TypeError(f"index must hold integers, got dtype {index.dtype}")
     return index
+
+
+def places(data: Array, axis: int, index: Array) -> tuple[Array, ...]:
+    """The indices in all dimensions of `data` of what `index` names along `axis`: its own in the others."""
+    library = array_module(data)
+    grids = [library.arange(n).reshape(-1, *(1,) * (index.ndim - 1 - i)) for i, n in enumerate(index.shape)]
+    return tuple(index if i == axis else grid for i, grid in enumerate(grids))
 
 
 class Methods(Dimensions):
@@ -301,9 +308,7 @@ class Methods(Dimensions):
             raise ValueError(f"index must have {self.ndim} dimensions, got shape {index.shape}")
         if not self.ndim:
             return self.reshape(1)[index]
-        library = array_module(self.data)
-        grids = [library.arange(n).reshape(-1, *(1,) * (self.ndim - 1 - i)) for i, n in enumerate(index.shape)]
-        return self[tuple(index if i == axis else grid for i, grid in enumerate(grids))]
+        return self[places(self.data, axis, index)]
 
     def index_select(self, dim: int, index: Any) -> Any:
         """The slices at `index`, a vector, along `dim`."""
@@ -323,8 +328,8 @@ class Methods(Dimensions):
         y = np.where(mask, self._as_number(value), self.data)
         return self._op(
             y.astype(self.dtype, copy=False),
-            (self, lambda dy: np.where(mask, dy.dtype.type(0), dy)),
-            (given, lambda dy: np.where(mask, dy, dy.dtype.type(0))),
+            (self, lambda dy: masked(~mask, dy)),
+            (given, lambda dy: masked(mask, dy)),
         )
 
     def where(self, condition: Any, other: Any) -> Any:
@@ -333,7 +338,7 @@ class Methods(Dimensions):
         y = np.where(condition, self.data, self._as_number(b))
         return self._op(
             y,
-            (self, lambda dy: np.where(condition, dy, dy.dtype.type(0))),
+            (self, lambda dy: masked(condition, dy)),
             (other, lambda dy: np.where(condition, dy.dtype.type(0), dy)),
         )
 

@@ -94,9 +94,8 @@ def assert_same(ours, theirs, pairs, values=True, gradients=True):
     for a, b in zip(ours, theirs):
         assert_close(a, b, values)
     wanted = [(a, b) for a, b in pairs if a.requires_grad]
-    gradients = gradients and len({id(a) for a, _ in wanted}) == len(
-        wanted
-    )  # torch sums those of one tensor given twice
+    # torch sums the gradients of a tensor that is given twice.
+    gradients = gradients and len({id(a) for a, _ in wanted}) == len(wanted)
     if not (wanted and gradients and values and isinstance(theirs[0], torch.Tensor) and theirs[0].requires_grad):
         return
     dy = torch.randn_like(theirs[0])

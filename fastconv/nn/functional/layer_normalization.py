@@ -132,9 +132,8 @@ def _normalize_rule(wanted, x, p, dim, eps):
     library = array_module(x)
     shape, vectors = x.shape, x if x.ndim else x.reshape(1)
     axis = check_dim(dim, vectors.ndim)
-    last = library.ascontiguousarray(
-        np.moveaxis(vectors.astype(compute_dtype(x), copy=False), axis, -1)
-    )  # one order of sums
+    # Contiguous: one order of sums.
+    last = library.ascontiguousarray(np.moveaxis(vectors.astype(compute_dtype(x), copy=False), axis, -1))
     norm, slope = distance(last, library.zeros((), last.dtype), p, 0.0)
     divisor = np.maximum(norm, eps)
 

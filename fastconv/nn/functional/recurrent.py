@@ -17,11 +17,11 @@ from .parameters import check_floating, check_same_dtype, compute_dtype
 
 
 def _checked(
-    gates: int, x: ndarray, states: dict[str, ndarray], weights: dict[str, ndarray | None], sizes: dict | None = None
+    gates: int, x: ndarray, states: dict[str, ndarray], weights: dict[str, ndarray | None], hidden: int | None = None
 ) -> list:
     """All arrays in the type to compute in; `gates` is how often the hidden size goes into the weights' rows.
 
-    `sizes` are shapes other than those that follow from h0.
+    `hidden` is that size where h0, the output, is a projection of it.
     """
     check_floating(x, "input")
     if x.ndim != 3:
@@ -32,15 +32,17 @@ def _checked(
     h0 = states["h0"]
     if h0.ndim != 2 or h0.shape[0] != batch:
         raise ValueError(f"h0 must have shape ({batch}, H) for an input of shape {x.shape}, got {h0.shape}")
-    hidden = h0.shape[1]
+    output = h0.shape[1]
+    hidden = output if hidden is None else hidden
     rows = gates * hidden
     expected = {
-        **dict.fromkeys(states, (batch, hidden)),
+        "h0": (batch, output),
+        "c0": (batch, hidden),
         "weight_ih": (rows, features),
-        "weight_hh": (rows, hidden),
+        "weight_hh": (rows, output),
+        "weight_hr": (output, hidden),
         "bias_ih": (rows,),
         "bias_hh": (rows,),
-        **(sizes or {}),
     }
     for name, array in {**states, **weights}.items():
         if array is None:
@@ -64,27 +66,10 @@ def _parameter_gradients(wanted, dx_gates, dh_gates, x, previous, dtype):
     return tuple(compute().astype(dtype, copy=False) if is_wanted else None for is_wanted, compute in pairs)
 
 
-def _projected_sizes(h0: ndarray, c0: ndarray, x: ndarray) -> dict[str, tuple[int, ...]]:
-    """Shapes of an LSTM's arrays where the output is a projection of H features to P."""
-    if c0.ndim != 2:
-        raise ValueError(f"c0 must have shape (N, H), got {c0.shape}")
-    projected, hidden = h0.shape[-1], c0.shape[1]
-    rows = 4 * hidden
-    return {
-        "c0": (x.shape[1], hidden),
-        "weight_ih": (rows, x.shape[2]),
-        "weight_hh": (rows, projected),
-        "bias_ih": (rows,),
-        "bias_hh": (rows,),
-        "weight_hr": (projected, hidden),
-    }
-
-
 def _lstm_rule(wanted, x, h0, c0, weight_ih, weight_hh, bias_ih, bias_hh, weight_hr):
     weights = {"weight_ih": weight_ih, "weight_hh": weight_hh, "bias_ih": bias_ih, "bias_hh": bias_hh}
-    projects = weight_hr is not None and x.ndim == 3 and h0.ndim == 2
-    sizes = _projected_sizes(h0, c0, x) if projects else None
-    arrays = _checked(4, x, {"h0": h0, "c0": c0}, {**weights, "weight_hr": weight_hr}, sizes)
+    hidden = c0.shape[1] if weight_hr is not None and c0.ndim == 2 else None
+    arrays = _checked(4, x, {"h0": h0, "c0": c0}, {**weights, "weight_hr": weight_hr}, hidden)
     a, h, c, w_ih, w_hh, b_ih, b_hh, w_hr = arrays
     ops, library = backend.ops, array_module(x)
     steps, (batch, hidden) = len(a), c.shape
@@ -104,7 +89,8 @@ def _lstm_rule(wanted, x, h0, c0, weight_ih, weight_hh, bias_ih, bias_hh, weight
 
     def pullback(dy):
         to_output, to_cell = (dy[0], dy[1]) if w_hr is None else (dy[..., : h.shape[1]], dy[..., h.shape[1] :])
-        dz, dprojected = np.empty_like(gates), np.empty_like(outputs[1:])
+        dz = np.empty_like(gates)
+        dprojected = None if w_hr is None else np.empty_like(outputs[1:])
         dh, dc = np.zeros_like(h), np.zeros_like(c)
         for t in reversed(range(steps)):
             i, f, g, o = np.moveaxis(gates[t], 1, 0)
