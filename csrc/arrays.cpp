@@ -524,6 +524,7 @@ Padding take_padding(py::handle object, int nd) {
         p.before[i] = take_int("padding", pair[0]);
         p.after[i] = take_int("padding", pair[1]);
       }
+      p.kind = Padding::pairs;
       return p;
     }
   }

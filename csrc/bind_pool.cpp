@@ -17,7 +17,8 @@ void require_dimensions(int nd) {
 }
 
 struct Window {
-  int64_t kernel[3], stride[3], padding[3] = {0, 0, 0}, dilation[3] = {1, 1, 1};
+  int64_t kernel[3], stride[3], dilation[3] = {1, 1, 1};
+  Padding padding;
   Window(handle kernel_size, handle stride_or_none, int nd) {
     take_ints("kernel_size", kernel_size, nd, kernel);
     if (stride_or_none.is_none())
@@ -102,7 +103,7 @@ py::object max_pool_forward(handle x, handle kernel, handle stride, handle paddi
   require_dimensions(nd);
   const Array in = take_image("input", x, nd);
   Window window(kernel, stride, nd);
-  take_ints("padding", padding, nd, window.padding);
+  window.padding = take_padding(padding, nd);
   take_ints("dilation", dilation, nd, window.dilation);
   const PoolShape s = window.shape(nd, in.shape, ceil_mode, in.dtype, in.layout);
   const Indices kind = saved_as(take_kind(indices), s);
@@ -122,7 +123,7 @@ py::object max_pool_backward(handle dy, handle saved, handle x_shape, handle ker
   const Array gradient = take_image("dy", dy, nd);
   const InputShape in(x_shape, nd);
   Window window(kernel, stride, nd);
-  take_ints("padding", padding, nd, window.padding);
+  window.padding = take_padding(padding, nd);
   take_ints("dilation", dilation, nd, window.dilation);
   const PoolShape s = window.shape(nd, in.size, ceil_mode, gradient.dtype, gradient.layout);
   require_output_shape("dy", gradient, s, nd, in.unbatched);
@@ -198,7 +199,7 @@ py::object avg_pool_forward(handle x, handle kernel, handle stride, handle paddi
   require_dimensions(nd);
   const Array in = take_image("input", x, nd);
   Window window(kernel, stride, nd);
-  take_ints("padding", padding, nd, window.padding);
+  window.padding = take_padding(padding, nd);
   PoolShape s = window.shape(nd, in.shape, ceil_mode, in.dtype, in.layout);
   take_divisor(s, count_include_pad, divisor_override);
   Array y = new_output(s, nd, in.unbatched);
@@ -212,7 +213,7 @@ py::object avg_pool_backward(handle dy, handle x_shape, handle kernel, handle st
   const Array gradient = take_image("dy", dy, nd);
   const InputShape in(x_shape, nd);
   Window window(kernel, stride, nd);
-  take_ints("padding", padding, nd, window.padding);
+  window.padding = take_padding(padding, nd);
   PoolShape s = window.shape(nd, in.size, ceil_mode, gradient.dtype, gradient.layout);
   take_divisor(s, count_include_pad, divisor_override);
   require_output_shape("dy", gradient, s, nd, in.unbatched);

@@ -78,6 +78,25 @@ void require_padded(int64_t padded) {
     fail("padding must leave a padded size of at most 2^44 in each dimension, got " + std::to_string(padded));
 }
 
+struct Pads {
+  int64_t before, after;
+};
+
+// Of dimension d of three, of which the last nd count.
+Pads pads_of(const Padding& padding, int nd, int d, int64_t in, int64_t window, int64_t stride) {
+  if (padding.kind == Padding::valid) return {0, 0};
+  if (padding.kind == Padding::same) {
+    // ONNX SAME_UPPER, which is torch's "same" for stride 1: ceil(in / stride) outputs, the odd one out at the end.
+    const int64_t outputs = (in - 1) / stride + 1;
+    const int64_t needed = add(multiply(outputs - 1, stride, "stride"), window, "padding") - in;
+    return needed > 0 ? Pads{needed / 2, needed - needed / 2} : Pads{0, 0};
+  }
+  const Pads pads = {padding.before[d - (3 - nd)], padding.after[d - (3 - nd)]};
+  if (pads.before < 0 || pads.after < 0)
+    fail("padding must be non-negative, got " + std::to_string(pads.before < 0 ? pads.before : pads.after));
+  return pads;
+}
+
 ConvShape with_settings() {
   ConvShape s{};
   s.precision = float32_precision();
@@ -137,19 +156,7 @@ ConvShape ConvShape::make(int nd, const int64_t* x_shape, const int64_t* w_shape
   spread(s.dilation, dilation, nd, 1);
   for (int d = 3 - nd; d < 3; d++) {
     const int64_t window = extent(s.kernel[d], s.dilation[d], "dilation");
-    int64_t before = 0, after = 0;
-    if (padding.kind == Padding::same) {
-      // ONNX SAME_UPPER, which is torch's "same" for stride 1: ceil(in / stride) outputs, the odd one out at the end.
-      const int64_t outputs = (s.in[d] - 1) / s.stride[d] + 1;
-      const int64_t needed = add(multiply(outputs - 1, s.stride[d], "stride"), window, "padding") - s.in[d];
-      before = needed > 0 ? needed / 2 : 0;
-      after = needed > 0 ? needed - before : 0;
-    } else if (padding.kind == Padding::explicit_pairs) {
-      before = padding.before[d - (3 - nd)];
-      after = padding.after[d - (3 - nd)];
-      if (before < 0 || after < 0)
-        fail("padding must be non-negative, got " + std::to_string(before < 0 ? before : after));
-    }
+    const auto [before, after] = pads_of(padding, nd, d, s.in[d], window, s.stride[d]);
     const int64_t padded = add(add(s.in[d], before, "padding"), after, "padding");
     if (padded < window)
       fail("kernel of extent " + std::to_string(window) + " (weight shape " + text(w_shape, nd + 2) + ", dilation " +
@@ -171,7 +178,7 @@ ConvShape ConvShape::make_transposed(int nd, const int64_t* x_shape, const int64
   require_at_least("dilation", dilation, nd, 1);
   require_at_least("output_padding", output_padding, nd, 0);
   if (groups < 1) fail("groups must be at least 1, got " + std::to_string(groups));
-  if (padding.kind != Padding::explicit_pairs)
+  if (padding.kind == Padding::same || padding.kind == Padding::valid)
     fail("padding of a transposed convolution must be given in numbers, got \"same\" or \"valid\"");
   require_kernel(w_shape, nd);
   checked_elements("input", x_shape, nd + 2);
@@ -235,11 +242,10 @@ ConvShape ConvShape::make_linear(int64_t rows, int64_t in_features, int64_t out_
 }
 
 PoolShape PoolShape::make(int nd, const int64_t* x_shape, const int64_t* kernel, const int64_t* stride,
-                          const int64_t* padding, const int64_t* dilation, bool ceil_mode, DType dtype,
+                          const Padding& padding, const int64_t* dilation, bool ceil_mode, DType dtype,
                           Layout layout) {
   require_at_least("kernel_size", kernel, nd, 1);
   require_at_least("stride", stride, nd, 1);
-  require_at_least("padding", padding, nd, 0);
   require_at_least("dilation", dilation, nd, 1);
   checked_elements("input", x_shape, nd + 2);
   checked_elements("kernel_size", kernel, nd);
@@ -254,26 +260,32 @@ PoolShape PoolShape::make(int nd, const int64_t* x_shape, const int64_t* kernel,
   spread(s.in, x_shape + 2, nd, 1);
   spread(s.kernel, kernel, nd, 1);
   spread(s.stride, stride, nd, 1);
-  spread(s.pad, padding, nd, 0);
   spread(s.dilation, dilation, nd, 1);
   for (int d = 0; d < 3 - nd; d++) s.out[d] = 1;
   for (int d = 3 - nd; d < 3; d++) {
     const int64_t window = extent(s.kernel[d], s.dilation[d], "dilation");
-    if (s.pad[d] > s.kernel[d] / 2)
-      fail("padding must be at most half of kernel_size, got padding " + std::to_string(s.pad[d]) +
-           " with kernel_size " + std::to_string(s.kernel[d]));
-    const int64_t padded = add(s.in[d], multiply(2, s.pad[d], "padding"), "padding");
+    const auto [before, after] = pads_of(padding, nd, d, s.in[d], window, s.stride[d]);
+    const int64_t larger = std::max(before, after);
+    if (padding.kind == Padding::numbers && larger > s.kernel[d] / 2)
+      fail("padding must be at most half of kernel_size, got padding " + std::to_string(larger) + " with kernel_size " +
+           std::to_string(s.kernel[d]));
+    if (larger >= window)
+      fail("padding must be smaller than the window, dilation * (kernel_size - 1) + 1 = " + std::to_string(window) +
+           ", got " + std::to_string(larger));
+    const int64_t padded = add(add(s.in[d], before, "padding"), after, "padding");
     const int64_t room = add(padded, -window, "kernel_size");
     int64_t out = room < 0 ? 0 : room / s.stride[d] + 1;
     if (ceil_mode) {
       // One more window where the stride does not divide, unless it would start in the padding behind the input.
       const int64_t up =
           room < 0 ? (room + s.stride[d] > 0 ? 1 : 0) : room / s.stride[d] + (room % s.stride[d] != 0) + 1;
-      out = up > 0 && (up - 1) * s.stride[d] >= s.in[d] + s.pad[d] ? up - 1 : up;
+      out = up > 0 && (up - 1) * s.stride[d] >= s.in[d] + before ? up - 1 : up;
     }
     if (out < 1)
       fail("kernel_size of extent " + std::to_string(window) + " does not fit the padded input of size " +
            std::to_string(padded) + " (input shape " + text(x_shape, nd + 2) + ")");
+    s.pad[d] = before;
+    s.pad_after[d] = after;
     s.out[d] = out;
     s.stride[d] = useful_stride(s.stride[d], out, s.in[d]);
   }

@@ -31,7 +31,7 @@ inline std::size_t item_size(DType t) { return t == DType::f64 ? 8 : t == DType:
 
 // What the caller asked of padding, before the sizes are known.
 struct Padding {
-  enum Kind : std::uint8_t { explicit_pairs, same, valid } kind = explicit_pairs;
+  enum Kind : std::uint8_t { numbers, pairs, same, valid } kind = numbers;  // numbers: the same before and after
   std::int64_t before[3] = {0, 0, 0};
   std::int64_t after[3] = {0, 0, 0};
 };
@@ -74,7 +74,8 @@ struct ConvShape {
 struct PoolShape {
   std::int64_t N, C;
   std::int64_t in[3], kernel[3], out[3];        // adaptive pooling leaves kernel, stride, pad, dilation at 1, 1, 0, 1
-  std::int64_t stride[3], pad[3], dilation[3];
+  std::int64_t stride[3], pad[3], dilation[3];  // pad: before the input
+  std::int64_t pad_after[3];
   bool ceil_mode, count_include_pad;
   std::int64_t divisor_override;                // 0: none
   double norm_type;                             // Lp pooling
@@ -84,9 +85,10 @@ struct PoolShape {
   std::int64_t in_space() const { return in[0] * in[1] * in[2]; }
   std::int64_t out_space() const { return out[0] * out[1] * out[2]; }
 
-  // torch's rule: the last window must start inside the input or the padding before it; padding <= kernel / 2.
+  // torch's rule: the last window must start inside the input or the padding before it. Padding by numbers is at most
+  // kernel / 2, as in torch; by pairs it is smaller than the window, so that every window reaches the input.
   static PoolShape make(int nd, const std::int64_t* x_shape, const std::int64_t* kernel, const std::int64_t* stride,
-                        const std::int64_t* padding, const std::int64_t* dilation, bool ceil_mode, DType dtype,
+                        const Padding& padding, const std::int64_t* dilation, bool ceil_mode, DType dtype,
                         Layout layout);
   // Window of output i along one dimension: floor(i * in / out) up to ceil((i + 1) * in / out).
   static PoolShape make_adaptive(int nd, const std::int64_t* x_shape, const std::int64_t* output_size, DType dtype,

@@ -11,6 +11,7 @@ import pytest
 
 import fastconv as fc
 import fastconv.cuda
+import fastconv.nn as nn
 import fastconv.nn.functional as F
 from checks import integers, layouts
 from fastconv.tensor import Parameter
@@ -43,6 +44,22 @@ def test_same_and_pairs(backend, function, size, stride):
         np.testing.assert_array_equal(function(x, w, None, stride, padding), expected)
         for gradient, exact in zip(pullback(dy), (dx, dw)):
             np.testing.assert_array_equal(gradient, exact)
+
+
+@pytest.mark.parametrize("stride", [1, 2, 3])
+def test_pools_take_same_and_pairs(backend, stride):
+    x = integers(RNG, (2, 2, 8, 5), np.float32)
+    totals = [max((-(-n // stride) - 1) * stride + 3 - n, 0) for n in x.shape[2:]]
+    pads = [(t // 2, t - t // 2) for t in totals]
+    lowest = np.pad(x, [(0, 0), (0, 0), *pads], constant_values=-100)
+    for padding in ("same", pads):
+        np.testing.assert_array_equal(F.max_pool2d(x, 3, stride, padding), F.max_pool2d(lowest, 3, stride))
+        np.testing.assert_array_equal(
+            F.avg_pool2d(x, 3, stride, padding), F.avg_pool2d(zeros_around(x, pads), 3, stride)
+        )
+        layers = nn.MaxPool2d(3, stride, padding), nn.AvgPool2d(3, stride, padding)
+        for layer, function in zip(layers, (F.max_pool2d, F.avg_pool2d)):
+            np.testing.assert_array_equal(layer(x), function(x, 3, stride, padding))
 
 
 def test_absent_bias_is_not_in_the_tuple(backend):

@@ -27,7 +27,16 @@ CASES = {
     "more taps than vectors take": (1, (1, 2, 5000), 4100, 300, 0, True, True, None),
     "gaps": (2, (1, 3, 10, 20), 1, 3, 0, False, True, None),
     "3-D": (3, (1, 18, 5, 6, 21), (2, 3, 3), (1, 2, 2), (1, 1, 0), True, False, None),
+    "pairs": (2, (2, 5, 15, 70), 3, 2, ((0, 1), (2, 0)), False, True, None),
+    "pairs without padding in the count": (2, (1, 17, 9, 33), 3, 1, ((2, 0), (0, 2)), False, False, None),
+    "pairs over half the window": (2, (1, 4, 5, 40), (5, 4), 1, ((4, 3), (3, 3)), True, False, None),
+    "pairs, ceil": (2, (1, 4, 14, 15), 3, 2, ((0, 1), (1, 0)), True, True, None),
+    "2x2 with a pair": (2, (1, 3, 8, 34), 2, 2, ((0, 0), (0, 1)), False, True, None),
+    "same": (2, (1, 18, 14, 21), 3, 2, "same", False, False, None),
+    "same, 3-D": (3, (1, 3, 5, 6, 21), (2, 3, 4), (1, 2, 3), "same", False, True, None),
+    "valid": (2, (1, 3, 9, 20), 3, 2, "valid", False, True, None),
 }
+OF_TORCH = [c for c, (*_, padding, _, _, _) in CASES.items() if isinstance(padding, int) or isinstance(padding[0], int)]
 
 
 def options(case):
@@ -57,7 +66,7 @@ def test_forward_and_backward_are_within_the_bound(backend, case, dtype):
         checks.assert_bound(backend.avg_pool_backward(gradient, shape, *args), dx64, dx_magnitude, terms, dtype)
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", OF_TORCH)
 def test_values_are_those_of_torch(backend, torch, case):
     nd, shape, (kernel, stride, padding, ceil_mode, include, divisor, _) = options(case)
     x = checks.normal(np.random.default_rng(2), shape, np.float64)
@@ -292,6 +301,9 @@ X = np.zeros((1, 2, 6, 6), np.float32)
         ({"stride": (1, False)}, TypeError, "stride"),
         ({"padding": 2}, ValueError, "padding"),
         ({"padding": -1}, ValueError, "padding"),
+        ({"padding": ((0, 2), (0, 0))}, ValueError, "padding.*window"),
+        ({"padding": ((0, 1), (0, 1), (0, 0))}, ValueError, "padding"),
+        ({"padding": "full"}, ValueError, "padding"),
         ({"divisor": 0}, ValueError, "divisor_override"),
         ({"divisor": 2.0}, TypeError, "divisor_override"),
         ({"x": X.astype(np.int64)}, TypeError, "int64"),
@@ -357,6 +369,8 @@ def test_random_shapes(kernel_backend, data):
     )
     kernel, stride = data.draw(each, "kernel"), data.draw(each, "stride")
     padding = tuple(data.draw(st.integers(0, k // 2), "padding") for k in kernel)
+    if data.draw(st.booleans(), "in pairs"):
+        padding = tuple(data.draw(st.tuples(*[st.integers(0, k - 1)] * 2), "pair") for k in kernel)
     args = (kernel, stride, padding, data.draw(st.booleans(), "ceil"), data.draw(st.booleans(), "include"), None, nd)
     rng = np.random.default_rng(10)
     x = checks.normal(rng, shape, np.float32)

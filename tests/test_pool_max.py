@@ -34,7 +34,16 @@ CASES = {
     "plane over the cache": (2, (1, 2, 129, 130), 3, 2, 1, 1, True),
     "short rows dilated by 4": (2, (2, 7, 19, 13), (2, 3), (3, 4), 1, 4, True),
     "windows in the padding": (2, (1, 2, 1, 20), 2, 1, 1, (2, 1), False),
+    "pairs": (2, (2, 5, 15, 70), 3, 2, ((0, 1), (2, 0)), 1, False),
+    "pairs, 3x3/1": (2, (1, 17, 9, 33), 3, 1, ((2, 0), (0, 2)), 1, False),
+    "pairs over half the window": (2, (1, 4, 5, 40), (5, 4), 1, ((4, 3), (3, 3)), 1, True),
+    "pairs, dilated": (2, (1, 3, 17, 41), 3, 2, ((4, 1), (0, 6)), (2, 3), True),
+    "2x2 with a pair": (2, (1, 3, 8, 34), 2, 2, ((0, 0), (0, 1)), 1, False),
+    "same": (2, (1, 18, 14, 21), 3, 2, "same", 1, False),
+    "same, 3-D": (3, (1, 3, 5, 6, 21), (2, 3, 4), (1, 2, 3), "same", 1, False),
+    "valid": (2, (1, 3, 9, 20), 3, 2, "valid", 1, False),
 }
+OF_TORCH = [c for c, (*_, padding, _, _) in CASES.items() if isinstance(padding, int) or isinstance(padding[0], int)]
 
 
 def integers(shape, dtype, seed=1):
@@ -64,7 +73,7 @@ def test_values_indices_and_gradient_are_those_of_the_reference(backend, case, d
         checks.assert_exact(backend.max_pool_backward(dy, saved, shape, *args), dx64, dtype)
 
 
-@pytest.mark.parametrize("case", [c for c in CASES if c != "windows in the padding"])
+@pytest.mark.parametrize("case", [c for c in OF_TORCH if c != "windows in the padding"])
 def test_values_and_indices_are_those_of_torch(backend, torch, case):
     nd, shape, (kernel, stride, padding, dilation, ceil_mode, _) = options(case)
     x = integers(shape, np.float32)
@@ -322,6 +331,13 @@ def forward(backend, x=X, kernel=2, stride=None, padding=0, dilation=1, ceil_mod
         ({"kernel": 10**20}, ValueError, "kernel_size"),
         ({"padding": 2}, ValueError, "padding"),
         ({"padding": -1}, ValueError, "padding"),
+        ({"padding": ((0, -1), (0, 0))}, ValueError, "padding"),
+        ({"padding": ((0, 2), (0, 0))}, ValueError, "padding.*window"),
+        ({"padding": ((5, 0), (0, 0)), "dilation": 4}, ValueError, "padding.*window"),
+        ({"padding": ((0, 1),)}, ValueError, "padding"),
+        ({"padding": ((0, 1), (0, 1, 1))}, ValueError, "padding"),
+        ({"padding": ((0, 1), (0, 0.5))}, TypeError, "padding"),
+        ({"padding": "full"}, ValueError, "padding"),
         ({"dilation": 0}, ValueError, "dilation"),
         ({"dilation": 2**62}, ValueError, "dilation|kernel|large"),
         ({"indices": "all"}, ValueError, "indices"),
@@ -376,6 +392,9 @@ def test_random_shapes(kernel_backend, data):
     )
     kernel, stride, dilation = (data.draw(each, n) for n in ("kernel", "stride", "dilation"))
     padding = tuple(data.draw(st.integers(0, k // 2), "padding") for k in kernel)
+    if data.draw(st.booleans(), "in pairs"):
+        reach = [(k - 1) * d for k, d in zip(kernel, dilation)]
+        padding = tuple(data.draw(st.tuples(*[st.integers(0, r)] * 2), "pair") for r in reach)
     args = (kernel, stride, padding, dilation, data.draw(st.booleans(), "ceil_mode"), nd)
     x = integers(shape, np.float32)
     if data.draw(st.booleans(), "channels last"):

@@ -286,7 +286,7 @@ TYPE_ERRORS = {
     "ceil_mode 1": ("ceil_mode", lambda: max_pool(X, 2, ceil_mode=1)),
     "count_include_pad None": ("count_include_pad", lambda: avg_pool(X, 2, count_include_pad=None)),
     "float divisor": ("divisor_override", lambda: avg_pool(X, 2, divisor=2.0)),
-    "pool padding pairs": ("padding", lambda: avg_pool(X, 2, padding=[(0, 1), 0])),
+    "float pool padding": ("padding", lambda: avg_pool(X, 2, padding=[(0, 0.5), 0])),
     "int32 indices": ("indices", lambda: max_pool_dx(z(1, 2, 2, 2), z(1, 2, 2, 2, dtype=np.int32), (1, 2, 4, 4))),
     "float indices": ("indices", lambda: ref.max_unpool_forward(X, X, (9, 9), 2)),
     "float output_size": ("output_size", lambda: ref.adaptive_avg_pool_forward(X, 2.0, 2)),

@@ -273,6 +273,41 @@ def test_max_pools_of_nan_infinity_and_ties():
     np.testing.assert_array_equal(index, [[[0, 2, 4, 6]]])
 
 
+@pytest.mark.parametrize("nd", [1, 2, 3])
+@pytest.mark.parametrize("ceil_mode", [True, False])
+@pytest.mark.parametrize(
+    "kernel, stride, pair", [(3, 2, (0, 1)), (3, 1, (2, 0)), (4, 3, (1, 3)), (2, 2, (1, 0)), (3, 2, "same")]
+)
+def test_pools_padded_in_pairs_are_pools_of_a_padded_input(nd, ceil_mode, kernel, stride, pair):
+    x = image(nd, True, 3)
+    padding, pairs = (pair,) * nd, (pair,) * nd
+    if pair == "same":
+        padding = pair
+        totals = [max((-(-n // stride) - 1) * stride + kernel - n, 0) for n in x.shape[2:]]
+        pairs = [(total // 2, total - total // 2) for total in totals]
+    wide = [number for before_and_after in reversed(pairs) for number in before_and_after]
+
+    options = (kernel, stride, padding, 1, ceil_mode, nd)
+    y, index = ref.max_pool_forward(x, *options, "flat")
+    # Windows that would begin behind the input are dropped; torch knows only where the padded input ends.
+    kept = (..., *map(slice, y.shape[2:]))
+    tx = leaf(x)
+    ty = MAX_POOL[nd - 1](F.pad(tx, wide, value=-np.inf), kernel, stride, 0, 1, ceil_mode)[kept]
+    close(y, ty)
+    (dy,) = arrays(2, y.shape)
+    ty.backward(to_torch(dy))
+    close(ref.max_pool_backward(dy, index, x.shape, *options), tx.grad)
+
+    tx = leaf(x)
+    ty = AVG_POOL[nd - 1](F.pad(tx, wide), kernel, stride, 0, ceil_mode)[kept]
+    options = (kernel, stride, padding, ceil_mode, True, None, nd)
+    close(ref.avg_pool_forward(x, *options), ty)
+    ty.backward(to_torch(dy))
+    close(ref.avg_pool_backward(dy, x.shape, *options), tx.grad)
+    counted = AVG_POOL[nd - 1](F.pad(torch.ones_like(tx), wide), kernel, stride, 0, ceil_mode)[kept]
+    close(ref.avg_pool_forward(x, kernel, stride, padding, ceil_mode, False, None, nd), ty / counted)
+
+
 def test_a_window_in_the_padding_alone_is_minus_infinity():
     y, index = ref.max_pool_forward(np.ones((1, 1, 1)), 2, 1, 1, 2, False, 1, "flat")
     close(y, F.max_pool1d(torch.ones((1, 1, 1)).double(), 2, 1, 1, 2))

@@ -27,7 +27,7 @@ struct Divisor {
   double factor(int d, int64_t i) const {
     if (override_value) return d == 0 ? double(override_value) : 1.0;
     const Axis& a = axis[d];
-    if (include_pad) return double(min_of(a.kernel, a.in + a.pad - a.origin(i)));
+    if (include_pad) return double(min_of(a.kernel, a.in + a.pad_after - a.origin(i)));
     return double(a.inputs(i).size());
   }
 };

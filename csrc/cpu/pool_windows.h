@@ -13,7 +13,7 @@ struct Range {
 
 // One dimension of a pooling.
 struct Axis {
-  int64_t in, out, kernel, stride, pad, dilation;
+  int64_t in, out, kernel, stride, pad, pad_after, dilation;
 
   // x / stride for x >= 0: the common strides without a division, which would cost more than the work of a short row.
   int64_t over_stride(int64_t x) const { return stride == 1 ? x : stride == 2 ? x >> 1 : x / stride; }
@@ -39,7 +39,7 @@ struct Axis {
 };
 
 FC_INLINE Axis axis_of(const PoolShape& s, int d) {
-  return {s.in[d], s.out[d], s.kernel[d], s.stride[d], s.pad[d], s.dilation[d]};
+  return {s.in[d], s.out[d], s.kernel[d], s.stride[d], s.pad[d], s.pad_after[d], s.dilation[d]};
 }
 
 constexpr int64_t kMaxVectorKernel = 4096;             // beyond: one element at a time

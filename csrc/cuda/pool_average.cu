@@ -12,7 +12,7 @@ struct Divisor {
 
   template <class I> FC_DEVICE double factor(const Axis<I>& a, I i) const {
     if (!include_pad) return double(a.inputs(i).length());
-    const I rest = a.in + a.pad - a.origin(i);
+    const I rest = a.in + a.pad_after - a.origin(i);
     return double(a.kernel < rest ? a.kernel : rest);
   }
   template <class I> FC_DEVICE double operator()(const Pool<I, Axis>& p, I o, I q, I v) const {

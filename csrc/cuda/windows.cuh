@@ -59,12 +59,12 @@ template <class I> struct Range {
 template <class I> FC_DEVICE Range<I> range(I low, I high) { return {low, high > low ? high : low}; }
 
 template <class I> struct Axis {
-  I in, out, kernel, stride, pad, dilation;
+  I in, out, kernel, stride, pad, pad_after, dilation;
 
   Axis() = default;
   Axis(const PoolShape& s, int d)
       : in(I(s.in[d])), out(I(s.out[d])), kernel(I(s.kernel[d])), stride(I(s.stride[d])), pad(I(s.pad[d])),
-        dilation(I(s.dilation[d])) {}
+        pad_after(I(s.pad_after[d])), dilation(I(s.dilation[d])) {}
   FC_DEVICE I origin(I i) const { return i * stride - pad; }
   // The taps of window i that lie in the input.
   FC_DEVICE Range<I> taps(I i) const {
@@ -124,7 +124,7 @@ template <class T, class F, class... P> void with_packs(const PoolShape& s, cons
   constexpr int V = kVector<T>;
   int64_t reach = std::max(inputs(s), outputs(s)) + 16 * kThreads;
   for (int d = 0; d < 3; d++)
-    reach = std::max(reach, s.out[d] * s.stride[d] + s.kernel[d] * s.dilation[d] + s.in[d] + 2 * s.pad[d]);
+    reach = std::max(reach, s.out[d] * s.stride[d] + s.kernel[d] * s.dilation[d] + s.in[d] + s.pad[d] + s.pad_after[d]);
   using One = std::integral_constant<int, 1>;
   if (reach > INT32_MAX) f(int64_t(), One());
   else if (s.layout == Layout::channels_last && s.C % V == 0 && all_aligned(arrays...))

@@ -21,7 +21,7 @@ class Pool:
     shape: tuple[int, ...]
     kernel: tuple[int, ...]
     stride: int | tuple[int, ...] | None = None
-    padding: int | tuple[int, ...] = 0
+    padding: int | str | tuple[int, ...] | tuple[tuple[int, int], ...] = 0
     dilation: int = 1
     ceil_mode: bool = False
     channels_last: bool = False
@@ -171,6 +171,11 @@ _WINDOWS = (
     Pool((0, 3, 6, 6), (2, 2)),
     Pool((2, 5, 19), (4,), 3, 2),
     Pool((1, 3, 6, 5, 7), (2, 3, 2), 2, 1),
+    Pool((2, 5, 9, 10), (3, 3), 2, ((0, 1), (2, 0))),
+    Pool((1, 34, 8, 7), (3, 2), 1, ((2, 0), (0, 1)), ceil_mode=True, channels_last=True),
+    Pool((2, 3, 11, 8), (3, 3), 2, "same"),
+    Pool((1, 3, 6, 9, 5), (3, 2, 4), (1, 2, 3), "same", channels_last=True),
+    Pool((1, 4, 2, 3), (5, 4), 1, ((4, 4), (3, 0))),
     Pool((1, 64, 28, 28), (3, 3), 2, 1, group="layers"),
     Pool((1, 64, 28, 28), (2, 2), channels_last=True, group="layers"),
 )
@@ -185,7 +190,10 @@ def _random(rng: np.random.Generator) -> Pool:
         *(int(k + n) for k, n in zip(kernel, rng.integers(0, 14, nd))),
     )
     stride = tuple(int(s) for s in rng.integers(1, 4, nd))
-    padding = tuple(int(rng.integers(0, k // 2 + 1)) for k in kernel)
+    if rng.random() < 0.5:
+        padding: Any = tuple(int(rng.integers(0, k // 2 + 1)) for k in kernel)
+    else:
+        padding = tuple((int(rng.integers(0, k)), int(rng.integers(0, k))) for k in kernel)
     flags = rng.random(2) < 0.5
     return Pool(shape, kernel, stride, padding, 1, bool(flags[0]), bool(flags[1]), "random")
 
@@ -197,6 +205,7 @@ def cases(seed: int, random_cases: int) -> Iterator[Case]:
         yield from max_pool_cases(spec)
         yield from avg_pool_cases(spec, count_include_pad=number % 2 == 0)
     yield from max_pool_cases(Pool((1, 3, 12, 11), (3, 3), 2, 1, dilation=2))
+    yield from max_pool_cases(Pool((1, 3, 4, 11), (3, 3), (1, 2), ((3, 4), (0, 2)), dilation=2))
     yield from avg_pool_cases(Pool((1, 3, 9, 8), (3, 3), 2, 1), divisor=5)
     for spec in (
         Pool((2, 3, 8, 6), (2, 2)),

@@ -228,10 +228,11 @@ def _divisor(window: Window, include_pad: bool, override: int | None) -> np.ndar
         return np.full(window.out, float(override))
     if not include_pad:
         return _outer([[end - start for start, end in ranges] for ranges in _window_ranges(window)])
+    padded_size = [sum(sizes) for sizes in zip(window.before, window.size, window.after)]
     return _outer(
         [
-            [min(k, n + 2 * p - o * s) for o in range(out)]
-            for n, k, s, p, out in zip(window.size, window.kernel, window.stride, window.before, window.out)
+            [min(k, padded - o * s) for o in range(out)]
+            for padded, k, s, out in zip(padded_size, window.kernel, window.stride, window.out)
         ]
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,12 +16,13 @@ Index = tuple[Any, ...]
 
 @dataclass(frozen=True)
 class Window:
-    """One window operation: input and output size, and kernel, stride, leading padding and dilation a dimension."""
+    """One window operation: input and output size; kernel, stride, padding on both sides and dilation a dimension."""
 
     size: tuple[int, ...]
     kernel: tuple[int, ...]
     stride: tuple[int, ...]
     before: tuple[int, ...]
+    after: tuple[int, ...]
     dilation: tuple[int, ...]
     out: tuple[int, ...]
 
@@ -55,6 +56,10 @@ def _axis_taps(
             yield tap, slice(low, high), slice(start, start + (high - low - 1) * stride + 1, stride)
 
 
+def _transposed(pairs: Sequence[tuple[int, int]]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    return tuple(before for before, _ in pairs), tuple(after for _, after in pairs)
+
+
 def effective_kernel(kernel: tuple[int, ...], dilation: tuple[int, ...]) -> tuple[int, ...]:
     """Input positions from the first to the last tap."""
     extent = tuple(d * (k - 1) + 1 for k, d in zip(kernel, dilation))
@@ -82,6 +87,18 @@ def padding_pairs(padding: object, nd: int) -> tuple[tuple[int, int], ...]:
     return tuple(pairs)
 
 
+def _pairs_for(
+    padding: object, size: tuple[int, ...], steps: tuple[int, ...], extent: tuple[int, ...]
+) -> tuple[tuple[int, int], ...]:
+    """(before, after) a dimension; "same" is ONNX SAME_UPPER: ceil(size / stride) outputs, the odd pad behind."""
+    if not isinstance(padding, str):
+        return padding_pairs(padding, len(size))
+    if checks.choice("padding", padding, ("same", "valid")) == "valid":
+        return ((0, 0),) * len(size)
+    totals = [max((-(-n // s) - 1) * s + e - n, 0) for n, s, e in zip(size, steps, extent)]
+    return tuple((total // 2, total - total // 2) for total in totals)
+
+
 def convolution_window(
     size: tuple[int, ...],
     kernel: tuple[int, ...],
@@ -94,14 +111,7 @@ def convolution_window(
     steps = checks.integers("stride", stride, nd, 1)
     gaps = checks.integers("dilation", dilation, nd, 1)
     extent = effective_kernel(kernel, gaps)
-    if isinstance(padding, str):
-        checks.choice("padding", padding, ("same", "valid"))
-        pairs: tuple[tuple[int, int], ...] = ((0, 0),) * nd
-        if padding == "same":
-            totals = [max((-(-n // s) - 1) * s + e - n, 0) for n, s, e in zip(size, steps, extent)]
-            pairs = tuple((total // 2, total - total // 2) for total in totals)
-    else:
-        pairs = padding_pairs(padding, nd)
+    pairs = _pairs_for(padding, size, steps, extent)
     out = []
     for n, (before, after), e, s in zip(size, pairs, extent, steps):
         padded = n + before + after
@@ -113,7 +123,7 @@ def convolution_window(
                 f"more than the padded input (input {size}, padding {pairs})"
             )
         out.append((padded - e) // s + 1)
-    return Window(size, kernel, steps, tuple(before for before, _ in pairs), gaps, tuple(out))
+    return Window(size, kernel, steps, *_transposed(pairs), gaps, tuple(out))
 
 
 def transposed_window(
@@ -146,7 +156,7 @@ def transposed_window(
                 f"padding is {checks.describe(padding)}: the output size would be {length}, must be at least 1"
             )
         result.append(length)
-    return Window(tuple(result), kernel, steps, tuple(before for before, _ in pairs), gaps, size)
+    return Window(tuple(result), kernel, steps, *_transposed(pairs), gaps, size)
 
 
 def pooling_window(
@@ -157,25 +167,31 @@ def pooling_window(
     dilation: object,
     ceil_mode: object,
 ) -> Window:
-    """The window of a pooling operator, with torch's rules for padding and `ceil_mode`."""
+    """The window of a pooling operator, with torch's rule for `ceil_mode`.
+
+    Padding by numbers is at most half of the kernel, as in torch; by pairs it is smaller than the window.
+    """
     nd = len(size)
     kernel = checks.integers("kernel_size", kernel_size, nd, 1)
     steps = kernel if stride is None else checks.integers("stride", stride, nd, 1)
-    before = checks.integers("padding", padding, nd, 0)
     gaps = checks.integers("dilation", dilation, nd, 1)
     round_up = checks.flag("ceil_mode", ceil_mode)
     extent = effective_kernel(kernel, gaps)
+    pairs = _pairs_for(padding, size, steps, extent)
+    by_numbers = not isinstance(padding, str) and not (np.iterable(padding) and any(map(np.iterable, padding)))
     out = []
-    for n, k, s, p, e in zip(size, kernel, steps, before, extent):
-        if p > k // 2:
+    for n, k, s, (before, after), e in zip(size, kernel, steps, pairs, extent):
+        if by_numbers and before > k // 2:
             raise ValueError(f"padding is {checks.describe(padding)}: must be at most half of kernel_size {kernel}")
-        if n + 2 * p > checks.INT64_MAX:
+        if max(before, after) >= e:
+            raise ValueError(f"padding is {checks.describe(padding)}: must be smaller than the window {extent}")
+        if n + before + after > checks.INT64_MAX:
             raise ValueError(f"padding is {checks.describe(padding)}: the padded input overflows 64 bits")
-        steps_taken = -(-(n + 2 * p - e) // s) if round_up else (n + 2 * p - e) // s
+        steps_taken = -(-(n + before + after - e) // s) if round_up else (n + before + after - e) // s
         # A window that would start in the trailing padding is dropped, as in torch.
-        if round_up and steps_taken * s >= n + p:
+        if round_up and steps_taken * s >= n + before:
             steps_taken -= 1
         if steps_taken < 0:
             raise ValueError(f"kernel_size is {kernel}: the window {extent} exceeds the padded input {size}")
         out.append(steps_taken + 1)
-    return Window(size, kernel, steps, before, gaps, tuple(out))
+    return Window(size, kernel, steps, *_transposed(pairs), gaps, tuple(out))

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from numpy import ndarray
 
 from ... import backend
 from ...differentiable import A, apply, differentiable
-
-Sizes = int | Sequence[int]
+from .parameters import Padding, Sizes
 
 
 def _avg_pool_rule(nd: int) -> Callable[..., Any]:
@@ -45,7 +44,7 @@ def avg_pool1d(
     input: A,
     kernel_size: Sizes,
     stride: Sizes | None = None,
-    padding: Sizes = 0,
+    padding: Padding = 0,
     ceil_mode: bool = False,
     count_include_pad: bool = True,
 ) -> A:
@@ -85,7 +84,7 @@ def avg_pool2d(
     input: A,
     kernel_size: Sizes,
     stride: Sizes | None = None,
-    padding: Sizes = 0,
+    padding: Padding = 0,
     ceil_mode: bool = False,
     count_include_pad: bool = True,
     divisor_override: int | None = None,
@@ -100,8 +99,9 @@ def avg_pool2d(
         Window, at least 1.
     stride : int or one int a dimension, optional
         Steps between the windows; None: `kernel_size`.
-    padding : int or one int a dimension
-        Zeros on each side, at most half of the window.
+    padding : int, one int a dimension, one (before, after) pair a dimension, "same" or "valid"
+        Zeros on each side, at most half of the window; in pairs, which may differ, smaller than the window. "same"
+        gives ceil(size / stride) outputs (ONNX SAME_UPPER), "valid" is 0.
     ceil_mode : bool
         Round the output's size up instead of down.
     count_include_pad : bool
@@ -139,7 +139,7 @@ def avg_pool3d(
     input: A,
     kernel_size: Sizes,
     stride: Sizes | None = None,
-    padding: Sizes = 0,
+    padding: Padding = 0,
     ceil_mode: bool = False,
     count_include_pad: bool = True,
     divisor_override: int | None = None,

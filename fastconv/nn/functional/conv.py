@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from numpy import ndarray
 
 from ... import backend
 from ...differentiable import A, Array, apply, differentiable
-
-Sizes = int | Sequence[int]
-Padding = int | Sequence[int] | Sequence[tuple[int, int]] | str
+from .parameters import Padding, Sizes
 
 
 def _conv_rule(nd: int) -> Callable[..., Any]:

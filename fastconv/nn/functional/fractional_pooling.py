@@ -12,9 +12,7 @@ from numpy import ndarray
 from ...devices import array_module, to_host
 from ...differentiable import A, Array, apply, differentiable
 from ...random import generator
-from .parameters import check_floating, compute_dtype, integers
-
-Sizes = int | Sequence[int]
+from .parameters import Sizes, check_floating, compute_dtype, integers
 
 
 def _output_size(space: tuple[int, ...], size: Any, ratio: Any, nd: int) -> tuple[int, ...]:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from numpy import ndarray
 
 from ... import backend
 from ...differentiable import A, apply, differentiable
-
-Sizes = int | Sequence[int]
+from .parameters import Padding, Sizes
 
 
 def _max_pool_rule(nd: int, always_indices: bool = False) -> Callable[..., Any]:
@@ -36,7 +35,7 @@ def max_pool1d(
     input: A,
     kernel_size: Sizes,
     stride: Sizes | None = None,
-    padding: Sizes = 0,
+    padding: Padding = 0,
     dilation: Sizes = 1,
     ceil_mode: bool = False,
     return_indices: bool = False,
@@ -83,7 +82,7 @@ def max_pool2d(
     input: A,
     kernel_size: Sizes,
     stride: Sizes | None = None,
-    padding: Sizes = 0,
+    padding: Padding = 0,
     dilation: Sizes = 1,
     ceil_mode: bool = False,
     return_indices: bool = False,
@@ -98,8 +97,9 @@ def max_pool2d(
         Window, at least 1.
     stride : int or one int a dimension, optional
         Steps between the windows; None: `kernel_size`.
-    padding : int or one int a dimension
-        Rows of minus infinity on each side, at most half of the window.
+    padding : int, one int a dimension, one (before, after) pair a dimension, "same" or "valid"
+        Rows of minus infinity on each side, at most half of the window; in pairs, which may differ, smaller than the
+        window. "same" gives ceil(size / stride) outputs (ONNX SAME_UPPER), "valid" is 0.
     dilation : int or one int a dimension
         Steps between the elements of a window.
     ceil_mode : bool
@@ -145,7 +145,7 @@ def max_pool3d(
     input: A,
     kernel_size: Sizes,
     stride: Sizes | None = None,
-    padding: Sizes = 0,
+    padding: Padding = 0,
     dilation: Sizes = 1,
     ceil_mode: bool = False,
     return_indices: bool = False,
@@ -192,7 +192,7 @@ def max_pool1d_with_indices(
     input: A,
     kernel_size: Sizes,
     stride: Sizes | None = None,
-    padding: Sizes = 0,
+    padding: Padding = 0,
     dilation: Sizes = 1,
     ceil_mode: bool = False,
     return_indices: bool = False,
@@ -232,7 +232,7 @@ def max_pool2d_with_indices(
     input: A,
     kernel_size: Sizes,
     stride: Sizes | None = None,
-    padding: Sizes = 0,
+    padding: Padding = 0,
     dilation: Sizes = 1,
     ceil_mode: bool = False,
     return_indices: bool = False,
@@ -272,7 +272,7 @@ def max_pool3d_with_indices(
     input: A,
     kernel_size: Sizes,
     stride: Sizes | None = None,
-    padding: Sizes = 0,
+    padding: Padding = 0,
     dilation: Sizes = 1,
     ceil_mode: bool = False,
     return_indices: bool = False,

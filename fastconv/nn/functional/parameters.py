@@ -11,6 +11,9 @@ import numpy as np
 from ...devices import array_module
 from ...layouts import channels_last
 
+Sizes = int | Sequence[int]
+Padding = int | Sequence[int] | Sequence[tuple[int, int]] | str
+
 _SUPPORTED = "float32, float64, float16 or bfloat16"
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,9 +9,7 @@ from numpy import ndarray
 
 from ...devices import array_module
 from ...differentiable import A, apply, differentiable
-from .parameters import check_floating, compute_dtype, integers
-
-Sizes = int | Sequence[int]
+from .parameters import Sizes, check_floating, compute_dtype, integers
 
 
 class _Windows(NamedTuple):

@@ -7,9 +7,7 @@ from typing import Any
 
 from ... import backend
 from ...differentiable import A, Array, apply, differentiable
-from .parameters import integers
-
-Sizes = int | Sequence[int]
+from .parameters import Sizes, integers
 
 
 def _max_unpool_rule(nd: int) -> Callable[..., Any]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from fastconv.tensor import Tensor
 
-__all__ = ["choice", "floating_dtype", "is_floating", "number", "operands", "output_sizes", "size", "sizes"]
+__all__ = ["choice", "floating_dtype", "is_floating", "number", "operands", "output_sizes", "paddings", "size", "sizes"]
 
 
 def size(name: str, value: Any, minimum: int) -> int:
@@ -32,6 +32,17 @@ def sizes(name: str, value: Any, nd: int, minimum: int) -> tuple[int, ...]:
     if len(entries) != nd:
         raise ValueError(f"{name} must be one integer or {nd} of them, got {value!r}")
     return tuple(size(name, entry, minimum) for entry in entries)
+
+
+def paddings(value: Any, nd: int) -> Any:
+    """A constructor's padding as a word, one int a dimension, or one (before, after) pair a dimension."""
+    if isinstance(value, str):
+        return choice("padding", value, ("same", "valid"))
+    if isinstance(value, (list, tuple)) and any(isinstance(entry, (list, tuple)) for entry in value):
+        if len(value) != nd:
+            raise ValueError(f"padding must have {nd} entries, got {value!r}")
+        return tuple(sizes("padding", entry, 2, 0) for entry in value)
+    return sizes("padding", value, nd, 0)
 
 
 def output_sizes(name: str, value: Any, nd: int) -> None:

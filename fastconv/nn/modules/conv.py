@@ -10,24 +10,13 @@ import numpy as np
 import fastconv.nn.functional as F
 from fastconv import backend
 from fastconv.nn import init
-from fastconv.nn.modules.arguments import choice, floating_dtype, operands, size, sizes
+from fastconv.nn.modules.arguments import choice, floating_dtype, operands, paddings, size, sizes
 from fastconv.nn.modules.module import Module
 from fastconv.tensor import Parameter
 
 __all__ = ["Conv1d", "Conv2d", "Conv3d", "ConvTranspose1d", "ConvTranspose2d", "ConvTranspose3d"]
 
 _PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
-
-
-def _padding(value: Any, nd: int) -> Any:
-    """The constructor's padding as a word, one int a dimension, or one (before, after) pair a dimension."""
-    if isinstance(value, str):
-        return choice("padding", value, ("same", "valid"))
-    if isinstance(value, (list, tuple)) and any(isinstance(entry, (list, tuple)) for entry in value):
-        if len(value) != nd:
-            raise ValueError(f"padding must have {nd} entries, got {value!r}")
-        return tuple(sizes("padding", entry, 2, 0) for entry in value)
-    return sizes("padding", value, nd, 0)
 
 
 class _ConvBase(Module):
@@ -147,7 +136,7 @@ class _Conv(_ConvBase):
             out_channels,
             kernel_size,
             stride,
-            _padding(padding, self._nd),
+            paddings(padding, self._nd),
             0,
             dilation,
             groups,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import fastconv.nn.functional as F
-from fastconv.nn.modules.arguments import number, size, sizes
+from fastconv.nn.modules.arguments import number, paddings, size, sizes
 from fastconv.nn.modules.module import Module
 
 __all__ = [
@@ -31,14 +31,14 @@ class _MaxPool(Module):
         self,
         kernel_size: int | tuple[int, ...],
         stride: int | tuple[int, ...] | None = None,
-        padding: int | tuple[int, ...] = 0,
+        padding: str | int | tuple[Any, ...] = 0,
         dilation: int | tuple[int, ...] = 1,
         return_indices: bool = False,
         ceil_mode: bool = False,
     ) -> None:
         super().__init__()
         sizes("kernel_size", kernel_size, self._nd, 1)
-        sizes("padding", padding, self._nd, 0)
+        paddings(padding, self._nd)
         sizes("dilation", dilation, self._nd, 1)
         self.kernel_size = kernel_size
         self.stride = _stride(stride, kernel_size, self._nd)
@@ -75,8 +75,8 @@ class MaxPool1d(_MaxPool):
         Window, at least 1.
     stride : int or tuple of 1 int, optional
         At least 1; `kernel_size` by default.
-    padding : int or tuple of 1 int
-        Elements of minus infinity on both sides, at most half the kernel.
+    padding : int, tuple of 1 int, tuple of 1 (before, after) pair, "same" or "valid"
+        Elements of minus infinity on both sides, at most half the kernel; in a pair, smaller than the window.
     dilation : int or tuple of 1 int
         Step between the elements of a window.
     return_indices : bool
@@ -245,8 +245,8 @@ class AvgPool1d(Module):
         Window, at least 1.
     stride : int or tuple of 1 int, optional
         At least 1; `kernel_size` by default.
-    padding : int or tuple of 1 int
-        Zeros on both sides, at most half the kernel.
+    padding : int, tuple of 1 int, tuple of 1 (before, after) pair, "same" or "valid"
+        Zeros on both sides, at most half the kernel; in a pair, smaller than the window.
     ceil_mode : bool
         Whether the output size is rounded up.
     count_include_pad : bool
@@ -272,14 +272,14 @@ class AvgPool1d(Module):
         self,
         kernel_size: int | tuple[int],
         stride: int | tuple[int] | None = None,
-        padding: int | tuple[int] = 0,
+        padding: str | int | tuple[Any, ...] = 0,
         ceil_mode: bool = False,
         count_include_pad: bool = True,
     ) -> None:
         super().__init__()
         self.kernel_size = sizes("kernel_size", kernel_size, 1, 1)
         self.stride = self.kernel_size if stride is None else sizes("stride", stride, 1, 1)
-        self.padding = sizes("padding", padding, 1, 0)
+        self.padding = paddings(padding, 1)
         self.ceil_mode = ceil_mode
         self.count_include_pad = count_include_pad
 
@@ -298,14 +298,14 @@ class _AvgPool(Module):
         self,
         kernel_size: int | tuple[int, ...],
         stride: int | tuple[int, ...] | None = None,
-        padding: int | tuple[int, ...] = 0,
+        padding: str | int | tuple[Any, ...] = 0,
         ceil_mode: bool = False,
         count_include_pad: bool = True,
         divisor_override: int | None = None,
     ) -> None:
         super().__init__()
         sizes("kernel_size", kernel_size, self._nd, 1)
-        sizes("padding", padding, self._nd, 0)
+        paddings(padding, self._nd)
         if divisor_override is not None and size("divisor_override", divisor_override, -(2**63)) == 0:
             raise ValueError("divisor_override must not be 0")
         self.kernel_size = kernel_size
