@@ -41,7 +41,8 @@ class OnnxRuntime:
         options = self.module.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
         session = self.module.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-        return lambda: session.run(None, {"x": x})[0]
+        name = session.get_inputs()[0].name
+        return lambda: session.run(None, {name: x})[0]
 
 
 class OpenVino:

@@ -34,7 +34,7 @@ from .tape import enable_grad, is_grad_enabled, no_grad
 from .tensor import Parameter, Tensor, tensor
 
 if TYPE_CHECKING:
-    from . import data, distributed, filters, images, models, nn, optim, training, transfer, visualize
+    from . import data, distributed, filters, images, models, nn, onnx, optim, training, transfer, visualize
     from .explanation import explain
     from .images import convolve2d, correlate2d
     from .layouts import channels_first, channels_last
@@ -68,6 +68,7 @@ _LAZY_MODULES = (
     "images",
     "models",
     "nn",
+    "onnx",
     "optim",
     "training",
     "transfer",
@@ -103,6 +104,7 @@ __all__ = [
     "nn",
     "no_grad",
     "num_threads",
+    "onnx",
     "optim",
     "optimize",
     "relu",

@@ -41,6 +41,8 @@ def cat(tensors: Sequence[Any], dim: int = 0) -> Any:
     y = concatenate(arrays, dim)
     if not any(isinstance(t, Tensor) for t in tensors):
         return y
+    if not any(isinstance(t, Tensor) and t.requires_grad for t in tensors):
+        return Tensor(y)
     axis = dim % y.ndim
     ends = np.cumsum([a.shape[dim] for a in arrays]).tolist()
 

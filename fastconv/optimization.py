@@ -35,6 +35,9 @@ __all__ = ["Optimized", "optimize"]
 Call = tuple[Module, Tensor, Tensor]
 """A call of a layer in a recorded pass: the layer, its first input, its output."""
 
+Affine = tuple[np.ndarray, np.ndarray]
+"""A factor and a shift for each channel."""
+
 Values = dict[int, Tensor]
 """What a recorded pass computed, by the id of the Nodes."""
 
@@ -248,27 +251,27 @@ def _rewrite(model: Module, shapes: Sequence[Sequence[int]]) -> Found:
     times = Counter(id(module) for module, _, _ in calls)
     made_by = {id(output): (module, entry) for module, entry, output in calls}
 
-    folded = []
-    for module, entry, _ in calls:
-        source = made_by.get(id(entry))
-        if source is None or not isinstance(module, BatchNorm) or not _can_fold(source[0], module, entry):
-            continue
-        if times[id(module)] == times[id(source[0])] == readers[id(entry)] == 1:
-            folded.append((source[0], module))
-    layer_of: dict[int, Any] = {id(norm): layer for layer, norm in folded}
-    # Those that stay may take along what follows them.
-    scales = {}
-    for module, entry, _ in calls:
-        if isinstance(module, BatchNorm) and id(module) not in layer_of and (scale := _as_scale(module, entry)):
-            scales[module] = layer_of[id(module)] = scale
-            names[scale] = names[module]
+    layer_of: dict[int, Any] = {}
 
     def maker(value: Tensor) -> Any:
-        """The layer that made `value` for one reader alone, in its only call; its norm may stand between them."""
+        """The layer that made `value` for one reader alone, in its only call; what it takes in may stand between."""
         layer = made_by.get(id(value), (None, None))[0]
         if times[id(layer)] != 1 or readers[id(value)] != 1:
             return None
         return layer_of.get(id(layer), layer)
+
+    folded, scales = [], {}
+    for module, entry, _ in calls:
+        affine = _affine(module, entry)
+        if affine is None or times[id(module)] != 1:
+            continue
+        if _can_fold(layer := maker(entry), entry):
+            folded.append((layer, module, affine))
+            layer_of[id(module)] = layer
+        elif isinstance(module, BatchNorm) and (scale := _as_scale(module, entry, affine)):
+            # A norm that stays may take along what follows it.
+            scales[module] = layer_of[id(module)] = scale
+            names[scale] = names[module]
 
     joined, limited = [], []  # convolutions with their sums; convolutions or sums with their activations
     for module, entry, output in calls:
@@ -279,7 +282,8 @@ def _rewrite(model: Module, shapes: Sequence[Sequence[int]]) -> Found:
         makers = [maker(entry) for other, entry, _ in calls if other is module]
         if all(isinstance(layer, (_Conv, Add)) for layer in makers):
             limited += [(layer, module) for layer in makers]
-    scales = {norm: scale for norm, scale in scales.items() if any(scale is layer for layer, _ in joined + limited)}
+    takers = [layer for layer, *_ in (*joined, *limited, *folded)]
+    scales = {norm: scale for norm, scale in scales.items() if any(scale is layer for layer in takers)}
     limited_by = {id(module): layer for layer, module in limited if times[id(module)] == 1}
     steps: list[tuple[Any, Any, int]] = []  # neighbours in a chain, and the elements between them
     for module, entry, _ in calls:
@@ -299,8 +303,8 @@ def _rewrite(model: Module, shapes: Sequence[Sequence[int]]) -> Found:
 
     undo: list[Callable[[], None]] = []
     try:
-        for layer, norm in folded:
-            undo += [_fold(layer, norm), _replace(model, norm, Identity())]
+        for layer, module, affine in folded:
+            undo += [_fold(layer, *affine), _replace(model, module, Identity())]
         undo += [_replace(model, norm, scale) for norm, scale in scales.items()]
         for layer in {
             id(layer): layer for layer in (*(a for a, _ in joined), *(a for c in chains for a in c[:-1]))
@@ -320,7 +324,7 @@ def _rewrite(model: Module, shapes: Sequence[Sequence[int]]) -> Found:
         for step in reversed(undo):
             step()
         raise
-    pairs = [tuple((names[a], names[b]) for a, b in found) for found in (folded, joined + limited)]
+    pairs = [tuple((names[a], names[b]) for a, b, *_ in found) for found in (folded, joined + limited)]
     chained = tuple(tuple(names[layer] for layer in chain) for chain in chains)
     return pairs[0], pairs[1], chained, tuple(names[module] for module in inplace)
 
@@ -444,36 +448,43 @@ class ChannelScale(Conv2d):
         self.bias.data.fill(0)
 
 
-def _as_scale(norm: BatchNorm, entry: Tensor) -> ChannelScale | None:
+def _as_scale(norm: BatchNorm, entry: Tensor, affine: Affine) -> ChannelScale | None:
     # float16 and bfloat16 would round factor and shift before they meet.
-    if entry.ndim != 4 or norm.running_mean is None or norm.training or entry.dtype.itemsize < 4:
+    if entry.ndim != 4 or entry.dtype.itemsize < 4:
         return None
     scale = ChannelScale(norm.num_features, dtype=entry.dtype)
-    _fold(scale, norm)
+    _fold(scale, *affine)
     scale.weight.requires_grad = scale.bias.requires_grad = False
     return scale
 
 
-def _can_fold(layer: Module, norm: BatchNorm, entry: Tensor) -> bool:
-    if norm.running_mean is None or norm.training:
-        return False
+def _affine(module: Module, entry: Tensor) -> Affine | None:
+    """What `module` multiplies each channel of its input by and then adds, in float64; None if it does other things."""
+    if not isinstance(module, BatchNorm):
+        channelwise = getattr(module, "channel_affine", None)
+        return None if channelwise is None else channelwise(entry.shape)
+    if module.running_mean is None or module.training:
+        return None
+    scale = 1 / np.sqrt(module.running_var.astype(np.float64) + module.eps)
+    if module.weight is not None:
+        scale = scale * module.weight.data.astype(np.float64)
+    shift = -module.running_mean.astype(np.float64) * scale
+    return scale, shift if module.bias is None else shift + module.bias.data.astype(np.float64)
+
+
+def _can_fold(layer: Any, entry: Tensor) -> bool:
     if isinstance(layer, Linear):
         return entry.ndim == 2
     return isinstance(layer, _ConvBase) and entry.ndim == layer._nd + 2
 
 
-def _fold(layer: Any, norm: BatchNorm) -> Callable[[], None]:
-    """Give `layer` the weight and bias with which it computes what `norm` makes of its output; returns the undoing."""
+def _fold(layer: Any, scale: np.ndarray, shift: np.ndarray) -> Callable[[], None]:
+    """Give `layer` the weight and bias with which it computes ``output * scale + shift``; returns the undoing."""
     before = layer.weight, layer.bias
     weight = layer.weight.data
     dtype = weight.dtype
-    scale = 1 / np.sqrt(norm.running_var.astype(np.float64) + norm.eps)
-    if norm.weight is not None:
-        scale = scale * norm.weight.data.astype(np.float64)
-    bias = 0 if layer.bias is None else layer.bias.data.astype(np.float64)
-    shift = (bias - norm.running_mean.astype(np.float64)) * scale
-    if norm.bias is not None:
-        shift = shift + norm.bias.data.astype(np.float64)
+    if layer.bias is not None:
+        shift = layer.bias.data.astype(np.float64) * scale + shift
     if getattr(layer, "_transposed", False):
         # (C, K / groups, ...): the outputs of a group stand in the second dimension of that group's inputs.
         groups = layer.groups

@@ -127,6 +127,8 @@ class Arithmetic:
         a, b = operand(left), operand(right)
         beside(a, b)
         y = a @ b
+        if a.dtype == b.dtype:
+            y = y.astype(a.dtype, copy=False)  # NumPy gives float32 for bfloat16
         rows = a.reshape(1, -1) if a.ndim == 1 else a
         columns = b.reshape(-1, 1) if b.ndim == 1 else b
         full = y.shape  # becomes the shape that the result has where both operands are matrices

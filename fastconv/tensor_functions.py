@@ -88,6 +88,25 @@ class Functions(Casts):
         """Hyperbolic cosine."""
         return self._op(np.cosh(self.data), (self, lambda dy: dy * np.sinh(self.data)))
 
+    def asinh(self) -> Any:
+        """Inverse hyperbolic sine."""
+        return self._op(np.arcsinh(self.data), (self, lambda dy: dy / np.hypot(self.data, 1)))
+
+    def acosh(self) -> Any:
+        """Inverse hyperbolic cosine."""
+        return self._op(np.arccosh(self.data), (self, lambda dy: dy / np.sqrt(self.data * self.data - 1)))
+
+    def atanh(self) -> Any:
+        """Inverse hyperbolic tangent."""
+        return self._op(np.arctanh(self.data), (self, lambda dy: dy / (1 - self.data * self.data)))
+
+    def erf(self) -> Any:
+        """The error function, 2 / sqrt(pi) times the integral of exp(-t * t) from 0 to each element."""
+        from .nn.functional.smooth_activation import erf  # not before it is needed: it comes with all of nn
+
+        slope = self.dtype.type(2 / np.sqrt(np.pi))
+        return self._op(erf(self.data), (self, lambda dy: dy * slope * np.exp(-self.data * self.data)))
+
     def logaddexp(self, other: Any) -> Any:
         """log(exp(self) + exp(other)), without overflow."""
         a, b = self.data, beside(self.data, other)

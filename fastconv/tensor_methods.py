@@ -178,9 +178,11 @@ class Methods(Dimensions):
     def _larger(self, other: Any, choose: Any, sign: int) -> Any:
         a, b = self.data, beside(self.data, other)
         b = self._as_number(b)
-        y = choose(a, b)
-        mine = ((1 + np.sign(a - b) * sign) / 2).astype(y.dtype)
-        return self._op(y, (self, lambda dy: dy * mine), (other, lambda dy: dy * (1 - mine)))
+
+        def share(dy: Array) -> Array:
+            return dy * ((1 + np.sign(a - b) * sign) / 2).astype(dy.dtype)
+
+        return self._op(choose(a, b), (self, share), (other, lambda dy: dy - share(dy)))
 
     # Reductions.
 

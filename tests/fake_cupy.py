@@ -59,6 +59,8 @@ SIGNATURES = {
     "tensordot": "a b axes",
     "tile": "A reps",
     "transpose": "a axes",
+    "tril": "m k",
+    "triu": "m k",
     "where": "condition x y",
     "zeros_like": "a dtype order subok shape",
 }
@@ -66,8 +68,10 @@ SIGNATURES = {
 CREATION = {
     "arange": "start stop step dtype",
     "empty": "shape dtype order",
+    "eye": "N M k dtype order",
     "full": "shape fill_value dtype order",
     "ones": "shape dtype order",
+    "tri": "N M k dtype",
     "zeros": "shape dtype order",
 }
 UFUNCS = {
@@ -75,7 +79,8 @@ UFUNCS = {
     *("greater_equal", "invert", "isfinite", "isnan", "less", "less_equal", "log", "log1p", "logaddexp", "maximum"),
     *("minimum", "multiply", "negative", "not_equal", "power", "remainder", "sign", "sqrt", "square", "subtract"),
     *("copysign", "cos", "cosh", "expm1", "floor", "isinf", "logical_and", "logical_not", "logical_or", "positive"),
-    *("reciprocal", "rint", "sin", "sinh", "tanh", "ceil", "trunc", "log2", "log10"),
+    *("reciprocal", "rint", "sin", "sinh", "tanh", "ceil", "trunc", "log2", "log10", "tan", "fmod", "logical_xor"),
+    *("arccos", "arccosh", "arcsin", "arcsinh", "arctan", "arctanh", "hypot"),
 }
 
 

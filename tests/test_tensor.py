@@ -7,6 +7,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+import checks
 import fastconv as fc
 import fastconv.nn.functional as F
 from checks import from_torch, to_torch
@@ -518,3 +519,20 @@ def test_bad_arguments_of_methods():
     ):
         with pytest.raises(TypeError, match=message):
             call()
+
+
+@pytest.mark.parametrize("dtype", checks.DTYPES, ids=checks.dtype_name)
+def test_products_keep_the_type(dtype):
+    rng = np.random.default_rng(3)
+    a, b = (fc.tensor(checks.integers(rng, shape, dtype), requires_grad=True) for shape in ((2, 3, 4), (2, 4, 5)))
+    y = a @ b
+    assert y.dtype == dtype
+    np.testing.assert_array_equal(y.data.astype(np.float64), a.data.astype(np.float64) @ b.data.astype(np.float64))
+    y.sum().backward()
+    assert a.grad.dtype == b.grad.dtype == dtype
+
+
+def test_smaller_and_larger_of_unsigned_numbers():
+    a, b = fc.tensor(np.array([1, 5], np.uint8)), np.array([3, 2], np.uint8)
+    np.testing.assert_array_equal(a.minimum(b).data, [1, 2])
+    np.testing.assert_array_equal(a.maximum(b).data, [3, 5])

@@ -56,6 +56,7 @@ _REFERENCE = (
     "fastconv.distributed",
     "fastconv.transfer",
     "fastconv.models",
+    "fastconv.onnx",
     "fastconv.visualize",
     "fastconv",
 )

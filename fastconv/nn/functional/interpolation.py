@@ -27,14 +27,14 @@ _RANKS = {
 _CUBIC, _CUBIC_SMOOTH = -0.75, -0.5  # Keys' parameter: torch's for interpolation, and with antialiasing
 
 
-class _Taps(NamedTuple):
+class Taps(NamedTuple):
     """For each output along one dimension the inputs that it is a sum of, and their weights: both (outputs, taps)."""
 
     sources: ndarray
     weights: ndarray
 
 
-def _cubic(distance: ndarray, a: float) -> ndarray:
+def cubic_kernel(distance: ndarray, a: float) -> ndarray:
     """Keys' kernel, 0 from distance 2 on."""
     d = np.abs(distance)
     near = ((a + 2) * d - (a + 3)) * d * d + 1
@@ -42,9 +42,7 @@ def _cubic(distance: ndarray, a: float) -> ndarray:
     return np.where(d <= 1, near, np.where(d < 2, far, 0))
 
 
-def _taps(
-    n: int, m: int, scale: float | None, mode: str, align_corners: bool, antialias: bool, kind: np.dtype
-) -> _Taps:
+def _taps(n: int, m: int, scale: float | None, mode: str, align_corners: bool, antialias: bool, kind: np.dtype) -> Taps:
     """How `m` outputs follow from `n` inputs.
 
     `scale` is the factor that the user gave, or None; `kind` the type of the input, in which torch rounds positions
@@ -55,7 +53,7 @@ def _taps(
         positions = o.astype(kind) + kind.type(0.5 if mode == "nearest-exact" else 0)
         spacing = kind.type(n) / kind.type(m) if scale is None else kind.type(1 / scale)
         sources = np.minimum(np.floor(positions * spacing).astype(np.int64), n - 1)
-        return _Taps(sources[:, None], np.ones((m, 1)))
+        return Taps(sources[:, None], np.ones((m, 1)))
     cubic = mode == "bicubic"
     step = n / m if scale is None else 1 / scale
     if align_corners:
@@ -69,20 +67,20 @@ def _taps(
         last = np.minimum(np.floor(centers + support + 1).astype(np.int64), n)
         sources = first[:, None] + np.arange(max(int((last - first).max(initial=1)), 1))
         distance = (sources - centers[:, None]) / stretch
-        weights = _cubic(distance, _CUBIC_SMOOTH) if cubic else np.maximum(1 - np.abs(distance), 0)
+        weights = cubic_kernel(distance, _CUBIC_SMOOTH) if cubic else np.maximum(1 - np.abs(distance), 0)
         weights = np.where(sources < last[:, None], weights, 0)
-        return _Taps(np.minimum(sources, n - 1), weights / weights.sum(axis=1, keepdims=True))
+        return Taps(np.minimum(sources, n - 1), weights / weights.sum(axis=1, keepdims=True))
     if not cubic:
         centers = np.maximum(centers, 0)
     below = np.floor(centers).astype(np.int64)
     offsets = np.arange(-1, 3) if cubic else np.arange(2)
     sources = below[:, None] + offsets
     distance = centers[:, None] - sources
-    weights = _cubic(distance, _CUBIC) if cubic else 1 - np.abs(distance)
-    return _Taps(np.clip(sources, 0, n - 1), weights)
+    weights = cubic_kernel(distance, _CUBIC) if cubic else 1 - np.abs(distance)
+    return Taps(np.clip(sources, 0, n - 1), weights)
 
 
-def _transposed(taps: _Taps, n: int) -> _Taps:
+def transposed_taps(taps: Taps, n: int) -> Taps:
     """For each of the `n` inputs the outputs that it went into; where they are fewer than elsewhere, weights 0."""
     m, width = taps.sources.shape
     order = np.argsort(taps.sources, axis=None, kind="stable")
@@ -91,10 +89,10 @@ def _transposed(taps: _Taps, n: int) -> _Taps:
     places = np.minimum(np.arange(max(counts.max(initial=1), 1)), np.maximum(counts - 1, 0)[:, None])
     entries = order[np.minimum(starts[:, None] + places, m * width - 1)]
     used = np.arange(places.shape[1]) < counts[:, None]
-    return _Taps(entries // width, np.where(used, taps.weights.ravel()[entries], 0))
+    return Taps(entries // width, np.where(used, taps.weights.ravel()[entries], 0))
 
 
-def _along(x: ndarray, axis: int, taps: _Taps) -> ndarray:
+def along(x: ndarray, axis: int, taps: Taps) -> ndarray:
     """The weighted sums along `axis`, tap by tap."""
     shape = [1] * x.ndim
     shape[axis] = len(taps.sources)
@@ -157,12 +155,12 @@ def _interpolate_rule(wanted, x, size, scale_factor, mode, align_corners, recomp
     ]
     y = x.astype(compute_dtype(x), copy=False)
     for axis, _, taps in steps:
-        y = _along(y, axis, taps)
+        y = along(y, axis, taps)
 
     def pullback(dy):
         dx = dy.astype(compute_dtype(dy), copy=False)
         for axis, n, taps in reversed(steps):
-            dx = _along(dx, axis, _transposed(taps, n))
+            dx = along(dx, axis, transposed_taps(taps, n))
         return (in_layout(dx.astype(x.dtype, copy=False), x),)
 
     return in_layout(y.astype(x.dtype, copy=False), x), pullback
