@@ -324,7 +324,9 @@ def _cliffs(argv: Sequence[str]) -> int:
 
 def _networks(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="bench networks", description=networks.__doc__, formatter_class=_Raw)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(networks.NETWORKS)} (default: all)")
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help=f"of {', '.join(networks.NETWORKS)} (default: all), or a file.onnx"
+    )
     parser.add_argument("--mode", choices=(*networks.MODES, "all"), default="all", help="default: all")
     parser.add_argument("--batch", type=_numbers, default=[1, BATCH], metavar="N,...", help=f"default: 1,{BATCH}")
     parser.add_argument("--threads", type=_numbers, metavar="N,...", help="default: 1 and the library's")
@@ -336,13 +338,14 @@ def _networks(argv: Sequence[str]) -> int:
     parser.add_argument("--memory", action="store_true", help="also the peak memory of training steps (Linux)")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="write a bar chart (PNG, needs matplotlib)")
     options = parser.parse_args(argv)
-    unknown = [name for name in options.names if name not in networks.NETWORKS]
+    unknown = [name for name in options.names if name not in networks.NETWORKS and not name.endswith(".onnx")]
     if unknown:
-        parser.error(f"NAME must be one of {', '.join(networks.NETWORKS)}; got {unknown[0]!r}")
+        parser.error(f"NAME must be one of {', '.join(networks.NETWORKS)}, or a file.onnx; got {unknown[0]!r}")
     for path in (options.json, options.plot):
         _destination(path)
     torch = None if options.against == "none" else peers.load()
-    others = onnx_peers.load() if options.against == "all" and torch is not None else {}
+    readable = torch is not None or any(name.endswith(".onnx") for name in options.names)  # others need a file
+    others = onnx_peers.load() if options.against == "all" and readable else {}
     threads = options.threads or sorted({1, fc.get_num_threads()})
     effort = _QUICK if options.quick else Effort(row_seconds=10)
     chosen = networks.MODES if options.mode == "all" else (options.mode,)

@@ -7,6 +7,8 @@ Training    forward, cross entropy, backward, SGD with momentum; both libraries 
 Denormal    inference with the weights and statistics that a new MobileNetV2 starts with, which make activations ever
             smaller, and images so dark that these are denormal numbers; beside it the images as they are
 
+A NAME that ends in .onnx is a file with one input: inference of it, in all libraries but torch.
+
 All libraries have the same weights, otherwise with the statistics that one batch gives. Outputs are compared before
 anything is timed. The last column is the time of the others' best way over that of fastconv's best at full precision;
 for denormal activations fastconv's time with normal ones over that with denormal ones.
@@ -18,6 +20,7 @@ import copy
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -130,6 +133,9 @@ def run(names: Sequence[str], plan: Plan, torch: Any = None, others: Mapping[str
         The outputs of two libraries differ by more than rounding.
     """
     for name in names:
+        if name.endswith(".onnx"):
+            yield from _file_rows(name, plan, others)
+            continue
         shape = models.model_info(name).input_shape
         images = np.random.default_rng(0).standard_normal((max(plan.batches), *shape), np.float32)
         module = None if torch is None else torch.module
@@ -152,19 +158,41 @@ def run(names: Sequence[str], plan: Plan, torch: Any = None, others: Mapping[str
                     calls = _denormal(ours, untrained, theirs, x, module)
                 if mode == "inference":
                     _agree(name, {way: call for way, call in calls.items() if way in ("fastconv", *others)})
-                timings = interleaved(calls, plan.effort)
-                yield NetworkRow(
-                    name,
-                    mode,
-                    batch,
-                    threads,
-                    {way: timing.seconds for way, timing in timings.items()},
-                    {way: timing.spread for way, timing in timings.items()},
-                    difference,
-                    {way: memory.peak(way, name, batch, threads) for way in calls}
-                    if mode == "training" and plan.memory
-                    else {},
-                )
+                peaks = mode == "training" and plan.memory
+                sizes = {way: memory.peak(way, name, batch, threads) for way in calls} if peaks else {}
+                yield _timed(calls, plan.effort, name, mode, batch, threads, difference, sizes)
+
+
+def _timed(
+    calls: Mapping[str, Callable[[], Any]],
+    effort: Effort,
+    name: str,
+    mode: str,
+    batch: int,
+    threads: int,
+    difference: float | None = None,
+    sizes: Mapping[str, int] = {},
+) -> NetworkRow:
+    timings = interleaved(calls, effort)
+    seconds = {way: timing.seconds for way, timing in timings.items()}
+    spread = {way: timing.spread for way, timing in timings.items()}
+    return NetworkRow(name, mode, batch, threads, seconds, spread, difference, dict(sizes))
+
+
+def _file_rows(path: str, plan: Plan, others: Mapping[str, Any]) -> Iterator[NetworkRow]:
+    """Inference of the network in an ONNX file, with the batch that the file fixes where it does."""
+    net = fc.onnx.load(path)
+    if len(net.input_shapes) != 1 or not all(isinstance(size, int) for size in net.input_shapes[0][1:]):
+        raise ValueError(f"{path} must have one input whose sizes but the batch are fixed, got {net.input_shapes}")
+    free, *rest = net.input_shapes[0]
+    name, model = Path(path).stem, Path(path).read_bytes()
+    for threads, batch in itertools.product(plan.threads, [free] if isinstance(free, int) else plan.batches):
+        set_threads(threads, None)
+        x = np.random.default_rng(0).standard_normal((batch, *rest), np.float32)
+        calls = _inference(net, None, x, None)
+        calls |= {each: peer.call(model, x, threads) for each, peer in others.items()}
+        _agree(name, {way: call for way, call in calls.items() if way in ("fastconv", *others)})
+        yield _timed(calls, plan.effort, name, "inference", batch, threads)
 
 
 def _twins(name: str, x: np.ndarray, torch: Any) -> tuple[Any, Any, dict[str, np.ndarray]]:

@@ -59,13 +59,38 @@ def peer(monkeypatch):
     return found
 
 
+def test_a_file(peer, tmp_path):
+    onnx = pytest.importorskip("onnx")
+    helper = onnx.helper
+    sides = [
+        helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["n", channels, 6, 6])
+        for name, channels in (("image", 2), ("y", 3))
+    ]
+    weight = onnx.numpy_helper.from_array(np.ones((3, 2, 1, 1), np.float32), "w")
+    node = helper.make_node("Conv", ["image", "w"], ["y"])
+    path = tmp_path / "small.onnx"
+    onnx.save(helper.make_model(helper.make_graph([node], "small", sides[:1], sides[1:], [weight])), path)
+    peer.call = lambda model, x, threads: lambda: np.repeat(x.sum(1, keepdims=True), 3, 1)
+    plan = networks.Plan([1, 2], [1], ["inference"], measure.Effort(rounds=2, block_seconds=1e-4))
+    for row, batch in zip(networks.run([str(path)], plan, None, {"onnxruntime": peer}), (1, 2), strict=True):
+        assert (row.network, row.mode, row.batch) == ("small", "inference", batch)
+        assert list(row.seconds) == [*OURS, "onnxruntime"] and row.ratio > 0
+    sides[0].type.tensor_type.shape.dim[3].dim_param = "width"
+    onnx.save(helper.make_model(helper.make_graph([node], "small", sides[:1], sides[1:], [weight])), path)
+    with pytest.raises(ValueError, match=r"small\.onnx must have one input"):
+        next(networks.run([str(path)], plan))
+
+
+OURS = ["fastconv", "fastconv nhwc", "fastconv optimized", "fastconv high"]
+
+
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_all_modes_against_all(torch, peer, tmp_path, monkeypatch):
     monkeypatch.setattr(networks, "DENORMAL", "resnet18")
     file = tmp_path / "networks.json"
     assert cli.main(["networks", "--batch", "1,2", "--threads", "1", "--quick", "--json", str(file)]) == 0
     *inference, denormal, training = json.loads(file.read_text())["rows"]
-    ours = ["fastconv", "fastconv nhwc", "fastconv optimized", "fastconv high"]
+    ours = OURS
     theirs = ["torch nchw", "torch nhwc", "torch optimized", "onnxruntime"]
     for row, batch in zip(inference, (1, 2), strict=True):
         seconds = row["seconds"]
