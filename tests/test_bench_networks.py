@@ -193,4 +193,4 @@ def test_another_network_is_no_twin(torch, monkeypatch):
 def test_unknown_names(capsys):
     with pytest.raises(SystemExit):
         cli.main(["networks", "resnet19"])
-    assert "NAME must be one of resnet18; got 'resnet19'" in capsys.readouterr().err
+    assert "NAME must be one of resnet18, or a file.onnx; got 'resnet19'" in capsys.readouterr().err
