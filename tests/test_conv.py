@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import itertools
+import mmap
 
 import numpy as np
 import pytest
@@ -303,6 +305,45 @@ def test_non_finite_values_reach_what_they_meet(backend, case, dtype):
             assert not finite.all()
             np.testing.assert_array_equal(actual[~finite].astype(float64), right[~finite])
             assert_same_bits(actual[finite], clean[finite])
+
+
+@pytest.fixture
+def before_a_hole():
+    """A function that copies an array to memory whose last byte is followed by a page that may not be read."""
+    libc, page, taken = ctypes.CDLL(None, use_errno=True), mmap.PAGESIZE, []
+
+    def place(values):
+        size = -(-values.nbytes // page) * page
+        memory = mmap.mmap(-1, size + page)
+        whole = np.frombuffer(memory, np.uint8)
+        taken.append((whole.ctypes.data + size, memory))
+        assert libc.mprotect(ctypes.c_void_p(taken[-1][0]), ctypes.c_size_t(page), 0) == 0
+        array = whole[size - values.nbytes : size].view(values.dtype).reshape(values.shape)
+        array[...] = values
+        return array
+
+    yield place
+    for address, _ in taken:
+        libc.mprotect(ctypes.c_void_p(address), ctypes.c_size_t(page), mmap.PROT_READ | mmap.PROT_WRITE)
+
+
+@pytest.mark.parametrize("pixels", [*range(48, 54), *range(112, 121), 1001])
+@pytest.mark.parametrize(("groups", "channels", "columns"), [(1, 21, 37), (1, 40, 9), (2, 8, 20)])
+def test_nothing_is_read_behind_the_last_pixel(kernel_backend, before_a_hole, pixels, groups, channels, columns):
+    """Where 1x1 convolutions read the pixels in place, and the last tile is no whole one."""
+    rng = np.random.default_rng(pixels)
+    x = before_a_hole(integers(rng, (1, 1, pixels, groups * channels), np.float32)).transpose(0, 3, 1, 2)
+    w = integers(rng, (groups * columns, channels, 1, 1), np.float32)
+    add = before_a_hole(integers(rng, (1, 1, pixels, groups * columns), np.float32)).transpose(0, 3, 1, 2)
+    parts = x.reshape(groups, channels, pixels)
+    expected = np.matmul(w.reshape(groups, columns, channels), parts).reshape(add.shape)
+    options = (1, 0, 1, groups, 2)
+    np.testing.assert_array_equal(kernel_backend.conv_forward(x, w, None, *options), expected)
+    summed = kernel_backend.conv_forward(x, w, None, *options, add, 0.0, np.inf)
+    np.testing.assert_array_equal(summed, np.maximum(expected + add, 0))
+    dx = kernel_backend.conv_backward_input(add, w, x.shape, *options)
+    back = np.matmul(w.reshape(groups, columns, channels).swapaxes(1, 2), add.reshape(groups, columns, pixels))
+    np.testing.assert_array_equal(dx, back.reshape(x.shape))
 
 
 def test_weights_that_are_not_finite(backend):

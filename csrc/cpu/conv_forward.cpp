@@ -120,6 +120,7 @@ void solve(ConvAlgorithm algorithm, TapProblem p, const T* x, const T* weights, 
   if (algorithm == ConvAlgorithm::narrow) return solve_narrow<T>(p, x, weights, bias, finish, y, threads, ctx);
   flatten_pointwise(p);
   const TapAxis &depth = p.axis[0], &high = p.axis[1], &wide = p.axis[2];
+  p.adds = finish.add;
   Blocking b = choose_blocking<A>(p, threads);
   const bool last = p.layout == Layout::channels_last;
   const bool direct_store = p.same_type && last;
@@ -231,7 +232,7 @@ void solve(ConvAlgorithm algorithm, TapProblem p, const T* x, const T* weights, 
       // times as fast, 256 -> 64 at 56x56 1.08; what comes from a cache would be up to 7 % slower.
       const int64_t ahead = far && u == first_panel ? p.channels : 0;
       const TileColumn<A> column{groups, group_count, 0, base, b.wide_unit * b.pitch, runs, count, panel, store_base,
-                                 direct_store ? out_channels : b.panel_columns, direct_store, ahead};
+                                 direct_store ? out_channels : b.panel_columns, direct_store, ahead, b.in_place};
       if (panel_width(columns) == kTileColumns<A>) tile_column<A, 2>(b.group_rows, column, out);
       else tile_column<A, 1>(b.group_rows, column, out);
     };

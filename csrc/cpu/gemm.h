@@ -162,6 +162,7 @@ template <class A> struct TileColumn {
   std::int64_t unit;     // in units of so many elements
   bool in_output;
   std::int64_t ahead;    // elements of each row of the next tile's source to fetch, 0 for none
+  bool exact = false;    // no row may be read behind the last one of a group that ends early
 
   template <int Rows> FC_INLINE int valid(std::int64_t g) const {
     return groups ? groups[g].valid : int(min_of(Rows, pixels - g * Rows));
@@ -216,11 +217,30 @@ __attribute__((noinline)) std::int64_t whole_tiles(const TileColumn<A>& column, 
   return g;
 }
 
+// A group that ends early, two rows at a time.
+template <class A, int Rows, int NV>
+__attribute__((noinline)) void last_rows(const TileColumn<A>& t, const TileOutput<A>& out, std::int64_t g) {
+  for (std::int64_t i = 0, end = t.template valid<Rows>(g); i < end; i += 2) {
+    const std::int64_t other = min_of(i + 1, end - 1);
+    const A* const source = t.template source_of<Rows>(g);
+    A* const result = t.template result_of<Rows>(g);
+    const A* const group[2] = {source + i * t.stride, source + other * t.stride};
+    A* const rows[2] = {result + i * out.stride, result + other * out.stride};
+    const int valid[2] = {1, other > i};
+    tile_direct<A, 1, NV>(group, valid, t.stride, t.runs, t.run_count, t.panel, rows, out);
+  }
+}
+
 template <class A, int Rows, int NV> void column_of_tiles(const TileColumn<A>& t, const TileOutput<A>& out) {
   for (std::int64_t g = 0; g < t.count; g += 2) {
     if (out.columns == NV * kLanes<A>) g = whole_tiles<A, Rows, NV>(t, out, g);
     if (g >= t.count) return;
-    const std::int64_t other = g + 1 < t.count ? g + 1 : g;
+    std::int64_t other = g + 1 < t.count ? g + 1 : g;
+    if (t.exact && t.template valid<Rows>(other) < Rows) {
+      last_rows<A, Rows, NV>(t, out, other);
+      if (other == g) return;
+      other = g;
+    }
     const A* const group[2] = {t.template source_of<Rows>(g), t.template source_of<Rows>(other)};
     A* const rows[2] = {t.template result_of<Rows>(g), t.template result_of<Rows>(other)};
     const int valid[2] = {t.template valid<Rows>(g), other == g ? 0 : t.template valid<Rows>(other)};
