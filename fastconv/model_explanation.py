@@ -225,7 +225,7 @@ def _watched(layers: dict[Module, str], note: Callable[..., None]) -> Iterator[N
                 layers = (*waited.layers, module)
                 modules = layers if isinstance(module, _Conv) else waited.layers
                 inputs = (waited.x, *inputs[1:])
-            note(_Call(modules, " + ".join(type(each).__name__ for each in layers), inputs, output), seconds)
+            note(_Call(modules, " + ".join(each._get_name() for each in layers), inputs, output), seconds)
             return output
 
         return call

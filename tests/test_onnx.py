@@ -231,7 +231,7 @@ def test_nodes_become_layers_and_weights_become_parameters():
         *("stem_conv_1.weight", "stem_conv_1.bias", "stem_norm.weight", "stem_norm.bias"),
         *("conv.weight", "gain.input1", "head.weight", "head.bias"),
     }
-    assert "Operation(Reshape)" in repr(net)
+    assert "(gain): Mul()" in repr(net)
 
 
 def test_any_batch_and_the_reference_evaluator_agree():
@@ -464,6 +464,9 @@ ones = functools.partial(np.ones, dtype=np.float32)
         ("MaxPool", {"kernel_shape": [2], "auto_pad": "SAME_LOWER"}, None, (1, 2, 5, 5), "3 dimensions"),
         ("Reshape", {}, np.array([7, 7]), (2, 5), "reshape"),
         ("Squeeze", {}, np.array([0]), (2, 5), "not of size 1"),
+        ("Squeeze", {}, np.array([7]), (2, 5), r"node 'y' cannot be computed from inputs of shape \(2, 5\)"),
+        ("Gather", {"axis": 1}, np.array([9]), (2, 5), "node 'y' cannot be computed"),
+        ("Concat", {"axis": 4}, ones((2, 5)), (2, 5), "axis 4"),
         ("Upsample", {}, ones(2) / 9, (2, 5), "at least 1"),
         ("Pad", {"mode": "reflect"}, np.array([0, 9] * 2), (2, 0), "empty"),
     ],
@@ -473,8 +476,9 @@ def test_inputs_that_do_not_fit(operator, attributes, second, shape, text):
     node = helper.make_node(operator, ["x", *weights], ["y"], **attributes)
     opset = 9 if operator == "Upsample" else 17
     net = fc.onnx.load(model_of([node], {"x": shape}, {"y": ["free"]}, weights, opset))
-    with pytest.raises(ValueError, match=text):
+    with pytest.raises(ValueError, match=text) as caught:
         net(np.ones(shape, np.float32))
+    assert "'y'" in str(caught.value) + "".join(getattr(caught.value, "__notes__", ()))
 
 
 def test_without_the_package(monkeypatch):

@@ -79,12 +79,24 @@ class OnnxNetwork(Module):
         values: dict[str, Any] = dict(zip(self.input_names, inputs))
         values.update(self._constants)
         for (name, entries, results), finished in zip(self._calls, self._last_use):
-            output = self._modules[name](*(values[entry] for entry in entries))
+            output = _call(self._modules[name], name, [values[entry] for entry in entries])
             values.update(_named(results, output))
             for entry in finished:
                 del values[entry]  # its memory serves the next layers
         outputs = tuple(values[name] for name in self.output_names)
         return outputs[0] if len(outputs) == 1 else outputs
+
+
+def _call(module: Module, name: str, inputs: Sequence[Any]) -> Any:
+    """What a node makes of `inputs`; errors say where they arose."""
+    try:
+        return module(*inputs)
+    except Exception as error:
+        shapes = ", ".join(str(tuple(getattr(x, "shape", ()))) for x in inputs)
+        if isinstance(error, (IndexError, ZeroDivisionError)) and not isinstance(error, ValueError):
+            raise ValueError(f"node {name!r} cannot be computed from inputs of shape {shapes}: {error}") from error
+        error.add_note(f"in node {name!r}, with inputs of shape {shapes}")
+        raise
 
 
 def _named(results: Sequence[str], output: Any) -> Iterator[tuple[str, Any]]:
@@ -229,7 +241,7 @@ def _network(graph: Any, opset: int) -> OnnxNetwork:
             node = Node(proto.op_type, opset, name, _attributes(proto), len(results))
             given = [value_of(entry) for entry in entries]
             if not any(value is True for value in given):
-                constants.update(_named(results, Operation(node, given, set())()))
+                constants.update(_named(results, _call(Operation(node, given, set()), name, ())))
                 if not weights.isdisjoint(entries):
                     weights.update(results)  # a weight in another form is one
                 continue

@@ -87,7 +87,7 @@ class Operation(Module):
             return (-ones, values) if kind == "Sub" else None
         return (ones, -values) if kind == "Sub" else (1 / values, zeros)
 
-    def extra_repr(self) -> str:
+    def _get_name(self) -> str:
         return self.node.op_type
 
 

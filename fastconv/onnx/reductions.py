@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from fastconv.devices import array_module
 from fastconv.tensor import Tensor
 
 from .node import Node, operator
@@ -41,7 +42,7 @@ def _extreme(x: Any, axes: tuple[int, ...], keep: bool, reduce: Any, sign: int) 
     else:
         value = sign * np.inf
     shape = [1 if i in axes else n for i, n in enumerate(x.shape) if keep or i not in axes]
-    return np.full(shape, value, x.dtype)
+    return Tensor(array_module(x.data).full(shape, value, x.dtype))
 
 
 _REDUCTIONS: dict[str, Reduce] = {
@@ -67,11 +68,7 @@ def _enter(name: str, reduce: Reduce) -> None:
         every = tuple(axis % x.ndim for axis in chosen) if chosen else tuple(range(x.ndim))
         if not every:
             return x
-        return _of_type(reduce(x, every, bool(node.get("keepdims", 1))), x.dtype)
-
-
-def _of_type(y: Any, dtype: Any) -> Any:
-    return y.astype(dtype, copy=False) if isinstance(y, (np.ndarray, np.generic)) else y.to(dtype=dtype)
+        return reduce(x, every, bool(node.get("keepdims", 1))).to(dtype=x.dtype)
 
 
 for _name, _reduce in _REDUCTIONS.items():

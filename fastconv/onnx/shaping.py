@@ -12,6 +12,7 @@ import fastconv.nn as nn
 import fastconv.nn.functional as F
 from fastconv.devices import array_module
 from fastconv.joining import cat
+from fastconv.nn.modules.arguments import is_floating
 from fastconv.nn.modules.calling import plain
 
 from .node import Inputs, Node, layer, operator
@@ -73,7 +74,7 @@ def _one_hot(node: Node, indices: Any, depth: Any, values: Any) -> Any:
     places = indices.data[..., None] % classes == library.arange(classes)
     places &= ((indices.data >= -classes) & (indices.data < classes))[..., None]
     off, on = values.tolist()
-    return np.moveaxis(np.where(places, on, off).astype(values.dtype), -1, node.get("axis", -1))
+    return library.moveaxis(library.where(places, on, off).astype(values.dtype), -1, node.get("axis", -1))
 
 
 # ---- shapes ------------------------------------------------------------------------------------------------------
@@ -267,10 +268,10 @@ def _copied(n: int, before: int, after: int, mode: str) -> np.ndarray:
 
 def _with_border(x: Any, pairs: Sequence[tuple[int, int]], value: Any) -> Any:
     wide = [n for pair in reversed(pairs) for n in pair]
-    if x.dtype.kind == "f":
+    if is_floating(x.dtype):
         return F.pad(x, wide, value=value)
     inner = x.data[tuple(slice(max(-b, 0), n - max(-a, 0)) for n, (b, a) in zip(x.shape, pairs))]
-    return np.pad(inner, [(max(b, 0), max(a, 0)) for b, a in pairs], constant_values=value)
+    return array_module(inner).pad(inner, [(max(b, 0), max(a, 0)) for b, a in pairs], constant_values=value)
 
 
 @operator("CenterCropPad", numbers=(1,))

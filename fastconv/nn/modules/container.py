@@ -179,7 +179,7 @@ class ModuleList(_Numbered):
             f"({first}): {indent(text)}" if first == last else f"({first}-{last}): {last - first + 1} x {indent(text)}"
             for first, last, text in runs
         ]
-        return format_module(type(self).__name__, "", lines)
+        return format_module(self._get_name(), "", lines)
 
 
 class ModuleDict(Module):

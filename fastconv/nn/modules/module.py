@@ -533,10 +533,14 @@ class Module(Hooked):
         """What stands between the parentheses of ``repr``; layers show their arguments here."""
         return ""
 
+    def _get_name(self) -> str:
+        """What the layer is called where it is printed, by torch's name."""
+        return type(self).__name__
+
     def __repr__(self) -> str:
         extra = self.extra_repr()
         lines = [f"({name}): {indent(repr(module))}" for name, module in self._modules.items()]
-        return format_module(type(self).__name__, extra, lines)
+        return format_module(self._get_name(), extra, lines)
 
 
 def _join(prefix: str, name: str) -> str:

@@ -108,7 +108,7 @@ def summarize(module: Module, input_shape: tuple[int, ...], dtype: Any) -> Summa
         first = output[0] if isinstance(output, tuple) else output
         name, count = layers[layer]
         parameters = 0 if layer in called else count
-        rows.append(SummaryRow(name, type(layer).__name__, tuple(first.shape), parameters, _macs(layer, inputs, first)))
+        rows.append(SummaryRow(name, layer._get_name(), tuple(first.shape), parameters, _macs(layer, inputs, first)))
         called.add(layer)
 
     handles = [layer.register_forward_hook(note) for layer in layers]
@@ -122,7 +122,7 @@ def summarize(module: Module, input_shape: tuple[int, ...], dtype: Any) -> Summa
         for handle in handles:
             handle.remove()
     rows += [
-        SummaryRow(name, type(layer).__name__, None, count)
+        SummaryRow(name, layer._get_name(), None, count)
         for layer, (name, count) in layers.items()
         if layer not in called
     ]
