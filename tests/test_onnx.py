@@ -159,6 +159,9 @@ def test_global_power_mean():
     np.testing.assert_allclose(y, [[[9 ** (1 / 3)], [91 ** (1 / 3)]]], rtol=1e-6)
 
 
+ones = functools.partial(np.ones, dtype=np.float32)
+
+
 # ---- a small network ------------------------------------------------------------------------------------------------
 
 
@@ -303,6 +306,24 @@ def test_scales_of_channels_go_into_the_layer_before():
 
 
 CHANNELS = {"w": (3, 2, 1, 1), "a": (3, 1, 1), "b": (1, 3, 1, 1), "one": (1,), "row": (5,)}
+
+
+@pytest.mark.parametrize(
+    ("kind", "inputs", "constant"),
+    [
+        ("Div", ["x", "k"], ones((3, 1, 1)) * np.float32([[[1]], [[0]], [[2]]])),
+        ("Div", ["k", "x"], ones((3, 1, 1))),
+        ("Mul", ["x", "k"], ones((3, 5, 1))),
+        ("Mul", ["x", "k"], ones(5)),
+        ("Add", ["x", "k"], ones((2, 3, 1, 1))),
+        ("Pow", ["x", "k"], ones((3, 1, 1))),
+    ],
+)
+def test_what_is_no_scale_of_channels(kind, inputs, constant):
+    net = fc.onnx.load(
+        model_of([helper.make_node(kind, inputs, ["y"])], {"x": [1, 3, 5, 5]}, {"y": ["n"]}, {"k": constant})
+    )
+    assert net.y.channel_affine((1, 3, 5, 5)) is None
 
 
 def test_a_norm_that_stays_takes_scales_along():
@@ -450,9 +471,6 @@ def test_unknown_operators_are_all_named():
     old = model_of([helper.make_node("Concat", ["x", "x"], ["y"])], {"x": [2]}, {"y": [4]}, opset=3)
     with pytest.raises(NotImplementedError, match="Concat of opset 3 is not read: opset 4 and later are"):
         fc.onnx.load(old)
-
-
-ones = functools.partial(np.ones, dtype=np.float32)
 
 
 @pytest.mark.parametrize(

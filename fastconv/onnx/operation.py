@@ -83,9 +83,10 @@ class Operation(Module):
             return ones, values
         if kind == "Mul":
             return values, zeros
-        if self.inputs[0] is not True:  # the constant comes first
-            return (-ones, values) if kind == "Sub" else None
-        return (ones, -values) if kind == "Sub" else (1 / values, zeros)
+        first = self.inputs[0] is True
+        if kind == "Sub":
+            return (ones, -values) if first else (-ones, values)
+        return (1 / values, zeros) if first and values.all() else None
 
     def _get_name(self) -> str:
         return self.node.op_type
