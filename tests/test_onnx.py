@@ -151,6 +151,16 @@ def test_the_networks_of_onnx_as_they_are_and_optimized(name):
     agree((fast(x),), [expected], name)
 
 
+@pytest.mark.parametrize(
+    ("kind", "expected"), [("L1", [2, 3]), ("L2", [2, 3]), ("LogSum", [np.nan, np.log(3)]), ("Max", [-2, 3])]
+)
+@np.errstate(invalid="ignore")
+def test_reductions_over_no_axes_see_each_element_alone(kind, expected):
+    node = helper.make_node(f"Reduce{kind}", ["x", "axes"], ["y"], noop_with_empty_axes=1)
+    net = fc.onnx.load(model_of([node], {"x": [2]}, {"y": [2]}, {"axes": np.zeros(0, np.int64)}, opset=18))
+    np.testing.assert_allclose(net(np.float32([-2, 3])), expected, rtol=1e-6)
+
+
 def test_global_power_mean():
     net = fc.onnx.load(
         model_of([helper.make_node("GlobalLpPool", ["x"], ["y"], p=3)], {"x": [1, 2, 2]}, {"y": [1, 2, 1]})

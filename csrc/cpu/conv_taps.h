@@ -122,7 +122,7 @@ template <class A> Blocking choose_blocking(const TapProblem& p, int threads) {
   const bool last = p.layout == Layout::channels_last;
   const bool spread = wide.unit * p.groups * p.channels * int64_t(sizeof(A)) % 4096 != 0;
   // Where rows of pixels are one line, its end alone may be no whole group (TileColumn::exact): against copies of their
-  // pixels 28 such layers with 16 to 832 channels are 1.08 times as fast with one image and 2 threads, 1.04 with one
+  // pixels 26 such layers with 16 to 960 channels are 1.09 times as fast with one image and 2 threads, 1.05 with one
   // thread, 960 -> 160 at 7x7 1.26; with 8 images 1.0. But more output channels with a sum are 0.87 to 1.0 (Zen 3), and
   // of few pixels the end is much.
   const bool line = p.flattened && wide.count >= 16 * b.group_rows && !(p.adds && p.columns >= 2 * p.channels);

@@ -7,14 +7,10 @@ from typing import Any
 import numpy as np
 
 import fastconv.nn as nn
-import fastconv.nn.functional as F
-from fastconv.nn.modules.arguments import is_floating
+from fastconv.nn.modules.conv import _CONV, _CONV_TRANSPOSE
 
-from .node import Inputs, Node, constant, layer, only_data, operator, owned
-from .windows import by_dimension, extents, numbers_or_pairs, pads_of, same_pads
-
-_CONV = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
-_CONV_TRANSPOSE = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
+from .node import Inputs, Node, constant, floating_weight, layer, operator, owned
+from .windows import by_dimension, extents, halves, numbers_or_pairs, pads_of, same_pads
 
 
 def _dimensions(node: Node, weight: Any) -> int:
@@ -43,8 +39,8 @@ def _given(layer: Any, weight: np.ndarray, bias: np.ndarray | None) -> Any:
 
 @layer("Conv")
 def _conv_layer(node: Node, inputs: Inputs) -> Any:
-    weight, bias = constant(inputs, 1), constant(inputs, 2)
-    if not only_data(inputs) or weight is None or weight.ndim - 2 not in _CONV or not is_floating(weight.dtype):
+    weight, bias = floating_weight(inputs), constant(inputs, 2)
+    if weight is None or weight.ndim - 2 not in _CONV:
         return None
     nd, groups = weight.ndim - 2, node.get("group", 1)
     pads = pads_of(node, nd)
@@ -81,9 +77,7 @@ def _conv_transpose(node: Node, x: Any, weight: Any, bias: Any = None) -> Any:
             for n, s, more, e in zip(x.shape[2:], stride, extra, extents(weight.shape[2:], dilation))
         ]
         cuts = [max(whole - wanted, 0) for whole, wanted in zip(full, sizes[-nd:])]
-        pads = tuple((cut // 2, cut - cut // 2) for cut in cuts)
-        if auto != "SAME_UPPER":
-            pads = tuple(pair[::-1] for pair in pads)
+        pads = halves(cuts, auto != "SAME_UPPER")
         # What is larger than the windows reach has zeros at the end.
         extra = tuple(more + max(wanted - whole, 0) for more, wanted, whole in zip(extra, sizes[-nd:], full))
     return _CONV_TRANSPOSE[nd](x, weight, bias, stride, pads, extra, node.get("group", 1), dilation)
@@ -91,8 +85,8 @@ def _conv_transpose(node: Node, x: Any, weight: Any, bias: Any = None) -> Any:
 
 @layer("ConvTranspose")
 def _conv_transpose_layer(node: Node, inputs: Inputs) -> Any:
-    weight, bias = constant(inputs, 1), constant(inputs, 2)
-    if not only_data(inputs) or weight is None or weight.ndim - 2 not in _CONV or not is_floating(weight.dtype):
+    weight, bias = floating_weight(inputs), constant(inputs, 2)
+    if weight is None or weight.ndim - 2 not in _CONV:
         return None
     nd, groups = weight.ndim - 2, node.get("group", 1)
     pads = numbers_or_pairs(pads_of(node, nd))
@@ -130,9 +124,9 @@ def _gemm(node: Node, a: Any, b: Any, c: Any = None) -> Any:
 
 @layer("Gemm")
 def _gemm_layer(node: Node, inputs: Inputs) -> Any:
-    weight, bias = constant(inputs, 1), constant(inputs, 2)
+    weight, bias = floating_weight(inputs), constant(inputs, 2)
     scaled = node.get("alpha", 1.0) != 1 or node.get("beta", 1.0) != 1 or node.get("transA")
-    if not only_data(inputs) or weight is None or weight.ndim != 2 or scaled or not is_floating(weight.dtype):
+    if weight is None or weight.ndim != 2 or scaled:
         return None
     weight = weight if node.get("transB") else weight.T
     if bias is not None and (bias.ndim > 2 or bias.size != weight.shape[0] or bias.shape[-1:] != (bias.size,)):
@@ -152,7 +146,5 @@ def _matmul(node: Node, a: Any, b: Any) -> Any:
 
 @layer("MatMul")
 def _matmul_layer(node: Node, inputs: Inputs) -> Any:
-    weight = constant(inputs, 1)
-    if not only_data(inputs) or weight is None or weight.ndim != 2 or not is_floating(weight.dtype):
-        return None
-    return _linear(weight.T, None)
+    weight = floating_weight(inputs)
+    return None if weight is None or weight.ndim != 2 else _linear(weight.T, None)

@@ -207,8 +207,9 @@ def _require_known(nodes: Sequence[Any], opset: int) -> None:
             raise NotImplementedError(f"{node.op_type} of opset {opset} is not read: opset {since} and later are")
     unknown: dict[str, str] = {}
     for node in nodes:
-        if node.domain not in ("", "ai.onnx") or node.op_type not in OPERATORS:
-            kind = f"{node.domain}.{node.op_type}" if node.domain not in ("", "ai.onnx") else node.op_type
+        foreign = node.domain not in ("", "ai.onnx")
+        if foreign or node.op_type not in OPERATORS:
+            kind = f"{node.domain}.{node.op_type}" if foreign else node.op_type
             unknown.setdefault(kind, node.name or (node.output[0] if node.output else ""))
     if unknown:
         listed = ", ".join(f"{kind} (first at {name!r})" for kind, name in sorted(unknown.items()))

@@ -7,9 +7,21 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from fastconv.nn.modules.arguments import is_floating
 from fastconv.nn.modules.module import Module
 
-__all__ = ["LAYERS", "OPERATORS", "Inputs", "Node", "constant", "layer", "only_data", "operator", "owned"]
+__all__ = [
+    "LAYERS",
+    "OPERATORS",
+    "Inputs",
+    "Node",
+    "constant",
+    "floating_weight",
+    "layer",
+    "only_data",
+    "operator",
+    "owned",
+]
 
 
 class Node(NamedTuple):
@@ -20,11 +32,15 @@ class Node(NamedTuple):
     name: str
     attributes: dict[str, Any]
     outputs: int
-    """How many outputs are used: those behind the last one with a name are left out."""
+    """How many outputs there are up to the last one that is used."""
 
     def get(self, attribute: str, default: Any = None) -> Any:
         """An attribute's value; numbers, strings, lists of them, arrays."""
         return self.attributes.get(attribute, default)
+
+    def numbers(self, attribute: str, given: np.ndarray | None) -> list[Any] | None:
+        """Those that an input gives, or in the opsets before it was one the attribute; None without either."""
+        return self.get(attribute) if given is None else given.reshape(-1).tolist()
 
     def __str__(self) -> str:
         return f"{self.op_type} {self.name!r}"
@@ -84,6 +100,12 @@ def only_data(inputs: Inputs) -> bool:
 def owned(array: np.ndarray) -> np.ndarray:
     """`array` as a parameter may have it: contiguous, and not memory of the file."""
     return array if array.flags.c_contiguous and array.flags.writeable else np.array(array, order="C")
+
+
+def floating_weight(inputs: Inputs) -> np.ndarray | None:
+    """The second input where it is a constant with floating numbers and the first input is all that is computed."""
+    weight = constant(inputs, 1)
+    return weight if only_data(inputs) and weight is not None and is_floating(weight.dtype) else None
 
 
 def constant(inputs: Inputs, i: int) -> np.ndarray | None:

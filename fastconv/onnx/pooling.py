@@ -9,17 +9,16 @@ from typing import Any
 import fastconv.nn as nn
 import fastconv.nn.functional as F
 from fastconv.devices import array_module
+from fastconv.nn.modules.adaptive import _ADAPTIVE_AVG_POOL, _ADAPTIVE_MAX_POOL
 from fastconv.nn.modules.calling import plain
+from fastconv.nn.modules.conv import _CONV
+from fastconv.nn.modules.pooling import _MAX_POOL
 from fastconv.tensor import Tensor
 
 from .node import Inputs, Node, layer, operator
 from .windows import Pairs, by_dimension, extents, numbers_or_pairs, pads_of, same_pads
 
-_MAX = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}
 _AVERAGE: dict[int, Any] = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
-_CONV = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
-_GLOBAL_MAX = {1: F.adaptive_max_pool1d, 2: F.adaptive_max_pool2d, 3: F.adaptive_max_pool3d}
-_GLOBAL_AVERAGE: dict[int, Any] = {1: F.adaptive_avg_pool1d, 2: F.adaptive_avg_pool2d, 3: F.adaptive_avg_pool3d}
 
 Window = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], Pairs, bool]
 """Kernel, stride, dilation, padding and whether the output's size is rounded up."""
@@ -28,7 +27,7 @@ Window = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], Pairs, bool]
 def _window(node: Node, x: Any) -> Window:
     kernel = tuple(node.get("kernel_shape"))
     nd = len(kernel)
-    if nd not in _MAX or x.ndim != nd + 2:
+    if nd not in _MAX_POOL or x.ndim != nd + 2:
         raise ValueError(f"{node}: needs an input of {nd + 2} dimensions, 3 to 5, got shape {tuple(x.shape)}")
     stride, dilation = by_dimension(node, "strides", nd), by_dimension(node, "dilations", nd)
     pads = pads_of(node, nd)
@@ -47,7 +46,7 @@ def _of_layer(pads: Pairs | str, kernel: Sequence[int]) -> Any:
 @operator("MaxPool")
 def _max_pool(node: Node, x: Any) -> Any:
     kernel, stride, dilation, pads, ceil_mode = _window(node, x)
-    pool = _MAX[len(kernel)]
+    pool = _MAX_POOL[len(kernel)]
     if node.outputs == 1:
         return pool(x, kernel, stride, pads, dilation, ceil_mode)
     y, index = pool(x, kernel, stride, pads, dilation, ceil_mode, return_indices=True)
@@ -72,7 +71,7 @@ def _max_pool_layer(node: Node, inputs: Inputs) -> Any:
     kernel = tuple(node.get("kernel_shape"))
     nd = len(kernel)
     pads = pads_of(node, nd)
-    if node.outputs > 1 or pads is None or nd not in _MAX:
+    if node.outputs > 1 or pads is None or nd not in _MAX_POOL:
         return None
     kind = (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d)[nd - 1]
     return kind(
@@ -142,12 +141,12 @@ def _power_pool(node: Node, x: Any) -> Any:
 
 @operator("GlobalMaxPool")
 def _global_max_pool(node: Node, x: Any) -> Any:
-    return _GLOBAL_MAX[x.ndim - 2](x, 1)
+    return _ADAPTIVE_MAX_POOL[x.ndim - 2](x, 1)
 
 
 @operator("GlobalAveragePool")
 def _global_average_pool(node: Node, x: Any) -> Any:
-    return _GLOBAL_AVERAGE[x.ndim - 2](x, 1)
+    return _ADAPTIVE_AVG_POOL[x.ndim - 2](x, 1)
 
 
 @operator("GlobalLpPool")

@@ -62,13 +62,11 @@ _REDUCTIONS: dict[str, Reduce] = {
 def _enter(name: str, reduce: Reduce) -> None:
     @operator(name, numbers=(1,))
     def apply(node: Node, x: Any, axes: Any = None) -> Any:
-        chosen = node.get("axes") if axes is None else axes.tolist()
-        if not chosen and node.get("noop_with_empty_axes", 0):
-            return reduce(x, (), True) if name in ("ReduceL1", "ReduceSumSquare") else x
-        every = tuple(axis % x.ndim for axis in chosen) if chosen else tuple(range(x.ndim))
-        if not every:
-            return x
-        return reduce(x, every, bool(node.get("keepdims", 1))).to(dtype=x.dtype)
+        chosen = node.numbers("axes", axes) or (() if node.get("noop_with_empty_axes", 0) else range(x.ndim))
+        over, keep = tuple(axis % x.ndim for axis in chosen), bool(node.get("keepdims", 1))
+        if not over:  # each element alone
+            x, over, keep = x.unsqueeze(0), (0,), False
+        return reduce(x, over, keep).to(dtype=x.dtype)
 
 
 for _name, _reduce in _REDUCTIONS.items():

@@ -105,13 +105,9 @@ def _flatten(node: Node, x: Any) -> Any:
     return x.reshape(math.prod(x.shape[:axis]), math.prod(x.shape[axis:]))
 
 
-def _axes(node: Node, axes: Any) -> list[int] | None:
-    return node.get("axes") if axes is None else axes.reshape(-1).tolist()
-
-
 @operator("Squeeze", numbers=(1,))
 def _squeeze(node: Node, x: Any, axes: Any = None) -> Any:
-    chosen = _axes(node, axes)
+    chosen = node.numbers("axes", axes)
     wrong = [axis for axis in chosen or () if x.shape[axis] != 1]
     if wrong:
         raise ValueError(f"{node}: axes {wrong} of shape {tuple(x.shape)} are not of size 1")
@@ -120,7 +116,7 @@ def _squeeze(node: Node, x: Any, axes: Any = None) -> Any:
 
 @operator("Unsqueeze", numbers=(1,))
 def _unsqueeze(node: Node, x: Any, axes: Any = None) -> Any:
-    chosen = _axes(node, axes) or []
+    chosen = node.numbers("axes", axes) or []
     rank = x.ndim + len(chosen)
     new = {axis % rank for axis in chosen}
     sizes = iter(x.shape)
@@ -173,7 +169,7 @@ def _concat(node: Node, *inputs: Any) -> Any:
 @operator("Split", numbers=(1,))
 def _split(node: Node, x: Any, split: Any = None) -> Any:
     axis = node.get("axis", 0) % x.ndim
-    sizes = node.get("split") if split is None else split.tolist()
+    sizes = node.numbers("split", split)
     if sizes is None:
         count = node.get("num_outputs", node.outputs)
         each = -(-x.shape[axis] // count)
@@ -183,9 +179,8 @@ def _split(node: Node, x: Any, split: Any = None) -> Any:
 
 @operator("Slice", numbers=(1, 2, 3, 4))
 def _slice(node: Node, x: Any, starts: Any = None, ends: Any = None, axes: Any = None, steps: Any = None) -> Any:
-    first = node.get("starts") if starts is None else starts.tolist()
-    last = node.get("ends") if ends is None else ends.tolist()
-    chosen = node.get("axes") if axes is None else axes.tolist()
+    first, last = node.numbers("starts", starts) or [], node.numbers("ends", ends) or []
+    chosen = node.numbers("axes", axes)
     strides = [1] * len(first) if steps is None else steps.tolist()
     index = [slice(None)] * x.ndim
     for axis, start, end, step in zip(range(len(first)) if chosen is None else chosen, first, last, strides):
@@ -243,7 +238,7 @@ def _triangle(node: Node, x: Any, k: Any = None) -> Any:
 
 @operator("Pad", numbers=(1, 2, 3))
 def _pad(node: Node, x: Any, pads: Any = None, value: Any = None, axes: Any = None) -> Any:
-    given = node.get("pads") if pads is None else pads.tolist()
+    given = node.numbers("pads", pads) or []
     chosen = list(range(x.ndim)) if axes is None else [axis % x.ndim for axis in axes.tolist()]
     pairs = [(0, 0)] * x.ndim
     for axis, before, after in zip(chosen, given, given[len(chosen) :]):

@@ -7,7 +7,7 @@ from typing import Any
 
 from .node import Node
 
-__all__ = ["Pairs", "by_dimension", "extents", "numbers_or_pairs", "pads_of", "same_pads"]
+__all__ = ["Pairs", "by_dimension", "extents", "halves", "numbers_or_pairs", "pads_of", "same_pads"]
 
 Pairs = tuple[tuple[int, int], ...]
 
@@ -38,6 +38,11 @@ def same_pads(
 ) -> Pairs:
     """(before, after) a dimension for ceil(size / stride) outputs; an odd one out goes before where `lower`."""
     totals = [max((-(-n // s) - 1) * s + e - n, 0) for n, s, e in zip(size, stride, extents(kernel, dilation))]
+    return halves(totals, lower)
+
+
+def halves(totals: Sequence[int], lower: bool) -> Pairs:
+    """(before, after) a dimension that make these totals; an odd one goes before where `lower`."""
     pairs = tuple((total // 2, total - total // 2) for total in totals)
     return tuple(pair[::-1] for pair in pairs) if lower else pairs
 
