@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from .report import Row, best
+from .report import Row, best, bfloat16_peak
 
 _MARKERS = {"conv": "o", "depthwise": "s", "pool": "^", "norm": "D", "relu": "v"}
 
@@ -31,10 +31,10 @@ def roofline(rows: Sequence[Row], ceilings: Mapping[str, float], title: str, pat
     ridge = peak / bandwidth
     axes.plot([left, ridge, right], [left * bandwidth, peak, peak], color="black", linewidth=1)
     axes.annotate(f"{peak:.0f} GFLOP/s", (right, peak), ha="right", va="bottom")
-    if "amx" in ceilings:
-        amx = ceilings["amx"] / 1e9
-        axes.plot([amx / bandwidth, right], [amx, amx], color="black", linewidth=1, linestyle="dashed")
-        axes.annotate(f"{amx:.0f} GFLOP/s on AMX", (right, amx), ha="right", va="bottom")
+    if found := bfloat16_peak(ceilings):
+        products = found[0] / 1e9
+        axes.plot([products / bandwidth, right], [products, products], color="black", linewidth=1, linestyle="dashed")
+        axes.annotate(f"{products:.0f} GFLOP/s on {found[1]}", (right, products), ha="right", va="bottom")
     axes.annotate(f"{bandwidth:.0f} GB/s", (left * 2, left * 2 * bandwidth), ha="left", va="top")
     for number, op in enumerate(dict.fromkeys(row["op"] for row in shown)):
         marker = _MARKERS.get(op.removesuffix("_backward"), "o")

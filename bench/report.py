@@ -43,18 +43,27 @@ def geometric_mean(values: Iterable[float | None]) -> float | None:
 
 
 def compute_peaks(ceilings: Mapping[str, float]) -> str:
-    """The FMA units' peak, and what AMX reaches with as many products as the dtype and precision take."""
-    amx = f", {ceilings['amx'] / 1e9:.0f} on AMX" if "amx" in ceilings else ""
-    return f"{ceilings['flops'] / 1e9:.0f} GFLOP/s{amx}"
+    """The FMA units' peak, and that of bfloat16 products, as many as the dtype and precision take."""
+    found = bfloat16_peak(ceilings)
+    return f"{ceilings['flops'] / 1e9:.0f} GFLOP/s{f', {found[0] / 1e9:.0f} on {found[1]}' if found else ''}"
+
+
+def bfloat16_peak(ceilings: Mapping[str, float]) -> tuple[float, str] | None:
+    """What bfloat16 products reach, and by which instructions; None for a processor without them."""
+    for key, name in (("amx", "AMX"), ("bf16", "BF16")):
+        if key in ceilings:
+            return ceilings[key], name
+    return None
 
 
 def bound_ms(row: Row, ceilings: Ceilings) -> tuple[float, str] | None:
-    """The time that the measured ceilings allow, and which one sets it: "FMA", "AMX" or "copy"."""
+    """The time that the measured ceilings allow, and which one sets it: "FMA", "AMX", "BF16" or "copy"."""
     if ceilings is None:
         return None
-    amx = ceilings.get("amx", 0.0) if row["op"] in ("conv", "conv_packed", "conv_backward") else 0.0
-    unit = "AMX" if amx > ceilings["flops"] else "FMA"
-    compute, memory = 1e3 * row["flops"] / max(amx, ceilings["flops"]), 1e3 * row["bytes"] / ceilings["bandwidth"]
+    peak, unit = ceilings["flops"], "FMA"
+    if row["op"] in ("conv", "conv_packed", "conv_backward"):
+        peak, unit = max((peak, unit), bfloat16_peak(ceilings) or (0.0, ""))
+    compute, memory = 1e3 * row["flops"] / peak, 1e3 * row["bytes"] / ceilings["bandwidth"]
     return (compute, unit) if compute > memory else (memory, "copy")
 
 

@@ -121,7 +121,8 @@ def row(task: Task, settings: Settings) -> Row:
 def ceilings(threads: int, dtype: np.dtype, torch: Torch | None, effort: Effort) -> dict[str, float] | None:
     """FMA peak (as matrix products reach it) and copy bandwidth with this number of threads, measured now.
 
-    On a processor with AMX also what its bfloat16 products, as many as dtype and precision take, come to: "amx".
+    Where convolutions take bfloat16 products also what these, as many as dtype and precision take, come to: "amx", or
+    "bf16" for those of vector registers.
 
     NumPy's are those of all cores. Both are lower limits of the hardware, so the higher measurement counts. None where
     neither NumPy nor torch measures with this number.
@@ -144,7 +145,11 @@ def ceilings(threads: int, dtype: np.dtype, torch: Torch | None, effort: Effort)
     products = 1 if dtype.name == "bfloat16" else {"highest": 6, "high": 3, "medium": 1}[config.get_float32_precision()]
     native = backend.native() if backend.get_backend() != "reference" else None
     tiles = native.tile_peak() if native is not None and dtype.name in ("float32", "bfloat16") else 0
-    return {**limits, "amx": tiles / products} if tiles else limits
+    if native is None or not tiles:
+        return limits
+    if native.isa() == "amx":
+        return {**limits, "amx": tiles / products}
+    return {**limits, "bf16": tiles} if products == 1 else limits
 
 
 def environment(torch: Torch | None) -> dict[str, Any]:

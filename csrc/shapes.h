@@ -21,10 +21,12 @@ constexpr const char* kPrecisionNames[] = {"highest", "high", "medium"};
 
 // How a convolution is computed; `automatic` leaves it to the rule in cpu/conv_select.cpp.
 enum class ConvAlgorithm : std::uint8_t {
-  automatic, direct, pointwise, narrow, depthwise, tap_products, winograd_2x2, winograd_4x4, amx
+  automatic, direct, pointwise, narrow, depthwise, tap_products, winograd_2x2, winograd_4x4, amx,
+  bfloat16_dots
 };
 constexpr const char* kConvAlgorithmNames[] = {
-    "", "direct", "pointwise", "narrow", "depthwise", "tap_products", "winograd_2x2", "winograd_4x4", "amx"};
+    "", "direct", "pointwise", "narrow", "depthwise", "tap_products", "winograd_2x2", "winograd_4x4", "amx",
+    "bfloat16_dots"};
 constexpr int kConvAlgorithms = int(sizeof(kConvAlgorithmNames) / sizeof(*kConvAlgorithmNames));
 
 inline std::size_t item_size(DType t) { return t == DType::f64 ? 8 : t == DType::f32 ? 4 : 2; }

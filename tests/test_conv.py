@@ -327,23 +327,24 @@ def before_a_hole():
         libc.mprotect(ctypes.c_void_p(address), ctypes.c_size_t(page), mmap.PROT_READ | mmap.PROT_WRITE)
 
 
+@pytest.mark.parametrize("dtype", [float32, bfloat16], ids=dtype_name)
 @pytest.mark.parametrize("pixels", [*range(48, 54), *range(112, 121), 1001])
-@pytest.mark.parametrize(("groups", "channels", "columns"), [(1, 21, 37), (1, 40, 9), (2, 8, 20)])
-def test_nothing_is_read_behind_the_last_pixel(kernel_backend, before_a_hole, pixels, groups, channels, columns):
+@pytest.mark.parametrize(("groups", "channels", "columns"), [(1, 21, 37), (1, 40, 9), (2, 8, 20), (1, 34, 64)])
+def test_nothing_is_read_behind_the_last_pixel(kernel_backend, before_a_hole, pixels, groups, channels, columns, dtype):
     """Where 1x1 convolutions read the pixels in place, and the last tile is no whole one."""
     rng = np.random.default_rng(pixels)
-    x = before_a_hole(integers(rng, (1, 1, pixels, groups * channels), np.float32)).transpose(0, 3, 1, 2)
-    w = integers(rng, (groups * columns, channels, 1, 1), np.float32)
-    add = before_a_hole(integers(rng, (1, 1, pixels, groups * columns), np.float32)).transpose(0, 3, 1, 2)
-    parts = x.reshape(groups, channels, pixels)
-    expected = np.matmul(w.reshape(groups, columns, channels), parts).reshape(add.shape)
+    x = before_a_hole(integers(rng, (1, 1, pixels, groups * channels), dtype)).transpose(0, 3, 1, 2)
+    w = before_a_hole(integers(rng, (groups * columns, channels, 1, 1), dtype))
+    add = before_a_hole(integers(rng, (1, 1, pixels, groups * columns), dtype)).transpose(0, 3, 1, 2)
+    filters = w.astype(float64).reshape(groups, columns, channels)
+    expected = np.matmul(filters, x.astype(float64).reshape(groups, channels, pixels)).reshape(add.shape)
     options = (1, 0, 1, groups, 2)
-    np.testing.assert_array_equal(kernel_backend.conv_forward(x, w, None, *options), expected)
+    np.testing.assert_array_equal(kernel_backend.conv_forward(x, w, None, *options), expected.astype(dtype))
     summed = kernel_backend.conv_forward(x, w, None, *options, add, 0.0, np.inf)
-    np.testing.assert_array_equal(summed, np.maximum(expected + add, 0))
+    np.testing.assert_array_equal(summed, np.maximum(expected + add.astype(float64), 0).astype(dtype))
     dx = kernel_backend.conv_backward_input(add, w, x.shape, *options)
-    back = np.matmul(w.reshape(groups, columns, channels).swapaxes(1, 2), add.reshape(groups, columns, pixels))
-    np.testing.assert_array_equal(dx, back.reshape(x.shape))
+    back = np.matmul(filters.swapaxes(1, 2), add.astype(float64).reshape(groups, columns, pixels))
+    np.testing.assert_array_equal(dx, back.reshape(x.shape).astype(dtype))
 
 
 def test_weights_that_are_not_finite(backend):

@@ -19,7 +19,7 @@ from checks import DTYPES, assert_same_bits, bfloat16, dtype_name, float32
 from direct import Conv
 from fastconv.backend import native
 
-ALGORITHMS = ("", "direct", "pointwise", "winograd_2x2", "winograd_4x4", "amx")
+ALGORITHMS = ("", "direct", "pointwise", "winograd_2x2", "winograd_4x4", "amx", "bfloat16_dots")
 # One panel, panels of half a register, several passes, groups, taps apart, one image of a few pixels, a batch of rows.
 ROWS = [
     Conv("rows_one", (1, 70, 1, 1), (50, 70, 1, 1), (1, 1), ((0, 0), (0, 0)), (1, 1)),

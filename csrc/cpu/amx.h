@@ -10,13 +10,10 @@
 // says.
 #pragma once
 #include "parallel.h"
+#include "tile_operands.h"
 
 namespace fastconv::cpu::FC_ISA {
 namespace {
-
-constexpr int kAmxRows = 16;        // rows of a tile
-constexpr int kAmxDepth = 32;       // reduction steps of one product: 16 pairs
-constexpr int kAmxValues = 512;     // bfloat16 values of a tile
 
 #if defined(FC_AMX_EMULATED)
 

@@ -5,23 +5,10 @@
 // short reduction then rounds about as often as a chain of fused multiply-adds does.
 #pragma once
 #include "amx.h"
-#include "amx_split.h"
+#include "tile_operands.h"
 
 namespace fastconv::cpu::FC_ISA {
 namespace {
-
-// Rows of A: row i of group g and block j starts at group[g] + offsets[j] + i * stride; parts are part_pitch apart.
-struct TileRows {
-  const uint16_t* group[2];
-  const int64_t* offsets;
-  int64_t stride_bytes, part_pitch;
-};
-// Columns of B: block j starts at panel + offsets[j], its part p at + p * part_pitch, its second tile at + second.
-struct TileColumns {
-  const uint16_t* panel;
-  const int64_t* offsets;
-  int64_t part_pitch, second, stride_bytes;
-};
 
 // The products with new rows of A, or new columns of B; the other operand is in its registers. Each load stands right
 // before the first product that needs it: so many loads from L2 at once would not hide behind the products before them.
@@ -59,8 +46,7 @@ FC_INLINE void next_both(const TileRows& a, int64_t offset, const TileColumns& b
 }
 
 // Adds `count` blocks to the sums; without Two only the first group's.
-template <int Parts, bool Two>
-__attribute__((noinline)) void accumulate_tiles(const TileRows& a, const TileColumns& b, int64_t count) {
+template <int Parts, bool Two> FC_INLINE void accumulate_tiles(const TileRows& a, const TileColumns& b, int64_t count) {
   for (int64_t j = 0; j < count; j++) {
     const int64_t offset = a.offsets[j];
     const uint16_t* block = b.panel + b.offsets[j];
@@ -78,12 +64,34 @@ __attribute__((noinline)) void accumulate_tiles(const TileRows& a, const TileCol
   }
 }
 
+// A tile of sums, all of whose rows begin as `start` does (null: with zeros).
+template <int Tile> FC_INLINE void begin_tile(const float* start) {
+  if (start) tile_load<Tile>(start, 0);
+  else tile_zero<Tile>();
+}
+
+// The sums of two groups, or of one where out[1] is null, of 32 columns each: rows of out[i], `stride` floats apart. They
+// begin as the 32 values of `start`, null for zeros.
+template <int Parts>
+__attribute__((noinline)) void wide_sums(const float* start, const TileRows& a, const TileColumns& b, int64_t count,
+                                         float* const (&out)[2], int64_t stride) {
+  const float* const second = start ? start + 16 : nullptr;
+  begin_tile<0>(start);
+  begin_tile<1>(second);
+  if (out[1]) {
+    begin_tile<2>(start);
+    begin_tile<3>(second);
+    accumulate_tiles<Parts, true>(a, b, count);
+    tile_store<2>(out[1], stride * 4);
+    tile_store<3>(out[1] + 16, stride * 4);
+  } else {
+    accumulate_tiles<Parts, false>(a, b, count);
+  }
+  tile_store<0>(out[0], stride * 4);
+  tile_store<1>(out[0] + 16, stride * 4);
+}
+
 // Four groups of rows by one tile of columns: with two groups a sum would wait for its last product.
-struct NarrowRows {
-  const uint16_t* group[4];
-  const int64_t* offsets;
-  int64_t stride_bytes, part_pitch;
-};
 template <int Part> FC_INLINE void narrow_products(const NarrowRows& a, int64_t offset) {
   const int64_t at = offset + Part * a.part_pitch;
   tile_load<4>(a.group[0] + at, a.stride_bytes);
@@ -95,8 +103,7 @@ template <int Part> FC_INLINE void narrow_products(const NarrowRows& a, int64_t 
   tile_load<5>(a.group[3] + at, a.stride_bytes);
   tile_product<3, 1, 0>();
 }
-template <int Parts>
-__attribute__((noinline)) void accumulate_narrow(const NarrowRows& a, const TileColumns& b, int64_t count) {
+template <int Parts> FC_INLINE void accumulate_narrow(const NarrowRows& a, const TileColumns& b, int64_t count) {
   for (int64_t j = 0; j < count; j++) {
     const int64_t offset = a.offsets[j];
     const uint16_t* block = b.panel + b.offsets[j];
@@ -117,6 +124,21 @@ __attribute__((noinline)) void accumulate_narrow(const NarrowRows& a, const Tile
       narrow_products<0>(a, offset);
     }
   }
+}
+
+// The sums of up to four groups of 16 columns each, to those of `out` that are not null; the others' rows are read too.
+template <int Parts>
+__attribute__((noinline)) void narrow_sums(const float* start, const NarrowRows& a, const TileColumns& b, int64_t count,
+                                           float* const (&out)[4], int64_t stride) {
+  begin_tile<0>(start);
+  begin_tile<1>(start);
+  begin_tile<2>(start);
+  begin_tile<3>(start);
+  accumulate_narrow<Parts>(a, b, count);
+  tile_store<0>(out[0], stride * 4);
+  if (out[1]) tile_store<1>(out[1], stride * 4);
+  if (out[2]) tile_store<2>(out[2], stride * 4);
+  if (out[3]) tile_store<3>(out[3], stride * 4);
 }
 
 }  // namespace

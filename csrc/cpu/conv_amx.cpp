@@ -39,11 +39,36 @@ __attribute__((noinline)) void sums_of_window(const float* window, int64_t block
   store(sums + 16, acc[1]);
 }
 
+// The panel of 32 output channels of a 1x1 filter whose bfloat16 pairs lie next to each other already.
+FC_INLINE bool pack_pairs(const bf16* w, int64_t column_stride, int64_t channels, uint16_t* panel) {
+  typedef uint16_t LooseHalves __attribute__((vector_size(FC_VECTOR_BYTES), aligned(2), may_alias));
+  Halves most{};
+  for (int64_t c = 0; c < channels; c += kAmxDepth)
+    for (int half = 0; half < 2; half++, panel += kAmxValues) {
+      Vec<float> r[16];
+#pragma GCC unroll 16
+      for (int i = 0; i < 16; i++) {
+        const bf16* const row = w + (half * 16 + i) * column_stride + c;
+        __builtin_prefetch(row + 4 * kAmxDepth);
+        const Halves v = *reinterpret_cast<const LooseHalves*>(row), magnitude = v & uint16_t(0x7fff);
+        most = magnitude > most ? magnitude : most;
+        r[i] = (Vec<float>)v;
+      }
+      transpose<float>(r);
+#pragma GCC unroll 16
+      for (int i = 0; i < 16; i++) store_words(panel + i * kAmxDepth, (Words)r[i]);
+    }
+  return !Extremes::any_lane((Words)(Halves)(most >= uint16_t(kOnePart.most >> 16)));
+}
+
 // Splits `columns` output channels from w on into a panel: [reduction block][part][two tiles]. False where a weight is
 // not plain. `rows` holds the weights of some channels of all taps as floats, [reduction step][output channel].
 template <class T, int Parts>
 bool split_panel(const TapProblem& p, const AmxBlocking& b, const T* w, const std::int32_t* slots, int64_t columns,
                  float* rows, uint16_t* panel) {
+  if constexpr (sizeof(T) == 2)
+    if (p.kernel_taps() == 1 && p.channel_stride == 1 && columns == kAmxColumns && p.channels % kAmxDepth == 0)
+      return pack_pairs(w, p.column_stride, p.channels, panel);
   const int64_t step = b.folded ? p.channels : kAmxDepth, run = run_length(p), run_blocks = ceil_div(run, kAmxDepth);
   const bool lane_pairs = sizeof(T) == 4 && !b.folded;
   Extremes met;
@@ -82,7 +107,7 @@ bool solve_amx(TapProblem p, const T* x, const T* weights, const T* bias, const 
   AmxBlocking b = amx_blocking(p, Parts, ctx.threads_for(flops, flops / 4));
   const int64_t all_panels = p.groups * b.panels_per_group, out_channels = p.groups * p.columns;
   bool packed;
-  uint16_t* kept = packed_panels<T, uint16_t>(ConvAlgorithm::amx, p, kAmxColumns, Parts, all_panels * b.panel_values,
+  uint16_t* kept = packed_panels<T, uint16_t>(kTileAlgorithm, p, kAmxColumns, Parts, all_panels * b.panel_values,
                                               &packed, ctx);
   const AmxWorkspace ws = amx_lay_out(p, b, Parts, kept);
   char* base = static_cast<char*>(ctx.workspace(std::size_t(ws.total)));
@@ -98,6 +123,9 @@ bool solve_amx(TapProblem p, const T* x, const T* weights, const T* bias, const 
   const bool last = p.layout == Layout::channels_last;
   constexpr bool same_type = sizeof(T) == 4;
 
+  const int64_t run_blocks = ceil_div(run_length(p), kAmxDepth);
+  const int64_t last_steps = run_length(p) - (run_blocks - 1) * kAmxDepth;
+  const int64_t last_pairs = same_type && !b.folded ? min_of(kAmxDepth / 2, last_steps) : ceil_div(last_steps, 2);
   tap_slots(p, slots);
   for (int64_t u = 0, at = 0; u < run_count(p); u++)
     for (int64_t k = 0; k < run_length(p); k += kAmxDepth) {
@@ -139,78 +167,73 @@ bool solve_amx(TapProblem p, const T* x, const T* weights, const T* bias, const 
         if (!finish.wanted) return store_rounded(from, pixels, y + at, step);
       unpack_last<T, float>(from, kAmxColumns, pixels, kAmxColumns, y + at, step, finish.behind(at));
     };
+    const int64_t tile_rows = kAnyTile ? min_of(b.tile_rows, cols) : b.tile_rows;
     int64_t group_count = 0;
     for (int64_t i = 0; i < images; i++) {
       const int64_t image = i * b.image_positions;
       if (b.flat)
-        for (int64_t f = 0; f < (rows - 1) * b.row_pixels + cols; f += kAmxRows)
+        for (int64_t f = 0; f < (rows - 1) * b.row_pixels + cols; f += tile_rows)
           groups[group_count++] = AmxGroup{i * b.image_pitch + f * b.pitch, image + f, 0};
       else
         for (int64_t r = 0; r < rows; r++)
-          for (int64_t at = 0; at < cols; at += kAmxRows) {
+          for (int64_t at = 0; at < cols; at += tile_rows) {
             // The last tile of a row begins early rather than end behind the row.
-            const int64_t c = max_of(0, min_of(at, cols - kAmxRows));
+            const int64_t c = max_of(0, min_of(at, cols - tile_rows));
             groups[group_count++] =
                 AmxGroup{i * b.image_pitch + r * b.high_unit * b.row_pitch + c * b.wide_unit * b.pitch,
                          image + r * b.row_positions + c, out_of(i, r, c)};
           }
     }
-    const bool whole_tiles = !b.flat && cols >= kAmxRows;
+    const bool whole_tiles = !b.flat && cols >= tile_rows;
+    // The block's first pixel, where it is.
+    const auto in_array = [&](int64_t group) {
+      const int64_t d = n0 * depth.source + g0 * depth.unit + depth.first, h = h0 * high.unit + high.first;
+      const int64_t pixel = (d * high.source + h) * wide.source + w0 * wide.unit + wide.first;
+      return reinterpret_cast<const uint16_t*>(x + pixel * b.pitch + group * p.channels);
+    };
 
     int64_t loaded = -1;
     const int64_t first = u0 + (u1 - u0) * share / b.shares, end = u0 + (u1 - u0) * (share + 1) / b.shares;
     for (int64_t u = first; u < end; u++) {
       const int64_t group = u / b.panels_per_group, k0 = u % b.panels_per_group * kAmxColumns;
       const int64_t columns = min_of(kAmxColumns, p.columns - k0);
-      if (group != loaded) source.fill(group, n0, images, g0, h0, rows, w0, cols);
+      if (group != loaded && !b.in_place) source.fill(group, n0, images, g0, h0, rows, w0, cols);
       loaded = group;
       const uint16_t* panel = panels + (u - u0) * b.panel_values;
       const float* bias_row = shift + u * kAmxColumns;
       // Whole tiles go to y as they are, or tile by tile, from L1, where something is left to do with them.
       const bool whole = last && columns == kAmxColumns && !source.flagged, by_tile = whole && whole_tiles;
-      const bool direct = by_tile && same_type && !finish.wanted, staged = by_tile && !direct;
-      float* to = direct ? reinterpret_cast<float*>(y) + group * p.columns + k0 : sums;
-      const int64_t unit = direct ? out_channels : kAmxColumns;
-      const int64_t stride = direct ? wide.out_step * out_channels * 4 : kAmxColumns * 4;
-      TileRows a{{}, offsets, b.wide_unit * b.pitch * 2, b.part_pitch};
+      const bool direct = by_tile && (same_type || kAnyTile) && !finish.wanted, staged = by_tile && !direct;
+      const uint16_t* const pixels = b.in_place ? in_array(group) : source.scratch;
+      TileRows a{{}, offsets, b.wide_unit * b.pitch * 2, b.part_pitch, tile_rows, run_blocks, last_pairs};
       const TileColumns columns_of{panel, weight_offsets, 2 * kAmxValues, kAmxValues, 64};
       for (int64_t g = 0; columns <= kAmxRows && g < group_count; g += 4) {
-        NarrowRows four{{}, offsets, a.stride_bytes, a.part_pitch};
-        const auto out_of_group = [&](int64_t i) { return sums + groups[min_of(g + i, group_count - 1)].position * unit; };
-        for (int i = 0; i < 4; i++) four.group[i] = source.scratch + groups[min_of(g + i, group_count - 1)].source;
-        tile_load<0>(bias_row, 0);
-        tile_load<1>(bias_row, 0);
-        tile_load<2>(bias_row, 0);
-        tile_load<3>(bias_row, 0);
-        accumulate_narrow<Parts>(four, columns_of, b.blocks);
-        tile_store<0>(out_of_group(0), stride);
-        tile_store<1>(out_of_group(1), stride);
-        tile_store<2>(out_of_group(2), stride);
-        tile_store<3>(out_of_group(3), stride);
-      }
-      for (int64_t g = 0; columns > kAmxRows && g < group_count; g += 2) {
-        const bool two = g + 1 < group_count;
-        tile_load<0>(bias_row, 0);
-        tile_load<1>(bias_row + 16, 0);
-        a.group[0] = source.scratch + groups[g].source;
-        float* out = to + (direct ? groups[g].out : staged ? 0 : groups[g].position) * unit;
-        if (two) {
-          tile_load<2>(bias_row, 0);
-          tile_load<3>(bias_row + 16, 0);
-          a.group[1] = source.scratch + groups[g + 1].source;
-          accumulate_tiles<Parts, true>(a, columns_of, b.blocks);
-          float* out_two = to + (direct ? groups[g + 1].out : staged ? kAmxRows : groups[g + 1].position) * unit;
-          tile_store<2>(out_two, stride);
-          tile_store<3>(out_two + 16, stride);
-        } else {
-          accumulate_tiles<Parts, false>(a, columns_of, b.blocks);
+        NarrowRows four{{}, offsets, a.stride_bytes, a.part_pitch, tile_rows, run_blocks, last_pairs};
+        float* out[4];
+        for (int i = 0; i < 4; i++) {
+          const AmxGroup& it = groups[min_of(g + i, group_count - 1)];
+          four.group[i] = pixels + it.source;
+          out[i] = g + i < group_count ? sums + it.position * kAmxColumns : nullptr;
         }
-        tile_store<0>(out, stride);
-        tile_store<1>(out + 16, stride);
-        for (int64_t i = 0; staged && i < (two ? 2 : 1); i++)
-          store_pixels(sums + i * kAmxRows * kAmxColumns, kAmxRows,
-                       groups[g + i].out * out_channels + group * p.columns + k0);
+        narrow_sums<Parts>(bias_row, four, columns_of, b.blocks, out, kAmxColumns);
       }
+      const auto wide_tiles = [&](auto* to, int64_t unit, int64_t stride) {
+        for (int64_t g = 0; g < group_count; g += 2) {
+          const int64_t count = min_of(2, group_count - g);
+          decltype(to) out[2] = {};
+          for (int64_t i = 0; i < count; i++) {
+            a.group[i] = pixels + groups[g + i].source;
+            out[i] = to + (direct ? groups[g + i].out : staged ? i * tile_rows : groups[g + i].position) * unit;
+          }
+          wide_sums<Parts>(bias_row, a, columns_of, b.blocks, out, stride);
+          for (int64_t i = 0; staged && i < count; i++)
+            store_pixels(sums + i * tile_rows * kAmxColumns, tile_rows,
+                         groups[g + i].out * out_channels + group * p.columns + k0);
+        }
+      };
+      if (columns > kAmxRows && !direct) wide_tiles(sums, kAmxColumns, kAmxColumns);
+      if constexpr (same_type || kAnyTile)
+        if (direct) wide_tiles(y + group * p.columns + k0, out_channels, wide.out_step * out_channels);
       if (by_tile) continue;
       // An output below this may have lost digits to denormal parts and products; see amx_split.h.
       const float least = Parts > 1 ? float(p.depth()) * 0x1p-56f : 0.0f;
@@ -264,18 +287,8 @@ bool solve_amx(TapProblem p, const T* x, const T* weights, const T* bias, const 
   return true;
 }
 
-typedef bool Kernel(const ConvShape&, const void*, const void*, const void*, const Epilogue&, void*, Context&);
-
-// The kernel of a shape's dtype and precision.
-Kernel* amx_kernel(const ConvShape& s, Kernel* medium, Kernel* high, Kernel* highest, Kernel* half) {
-  if (s.dtype == DType::bf16) return half;
-  const int parts = amx_parts(s);
-  return parts == 1 ? medium : parts == 2 ? high : highest;
-}
-
 template <class T, int Parts>
-bool backward_amx(const ConvShape& s, const void* dy, const void* w, const void* bias, const Epilogue&, void* dx,
-                  Context& ctx) {
+bool backward_amx(const ConvShape& s, const void* dy, const void* w, const void* bias, void* dx, Context& ctx) {
   bool done = true;
   each_phase(s, static_cast<const T*>(bias), static_cast<T*>(dx), ctx, [&](const TapProblem& p) {
     done = done && solve_amx<T, Parts>(p, static_cast<const T*>(dy), static_cast<const T*>(w),
@@ -295,19 +308,21 @@ bool forward_amx(const ConvShape& s, const void* x, const void* w, const void* b
 
 void conv_forward(const ConvShape& s, const void* x, const void* w, const void* b, const Epilogue& epilogue, void* y,
                   Context& ctx) {
-  if (select_conv(s, ConvOp::forward).algorithm == ConvAlgorithm::amx) {
-    const auto compute = amx_kernel(s, forward_amx<float, 1>, forward_amx<float, 2>, forward_amx<float, 3>,
-                                    forward_amx<bf16, 1>);
-    if (compute(s, x, w, b, epilogue, y, ctx)) return;
+  if (select_conv(s, ConvOp::forward).algorithm == kTileAlgorithm) {
+    const bool done = with_parts(s, [&](auto type, auto parts) {
+      return forward_amx<decltype(type), decltype(parts)::value>(s, x, w, b, epilogue, y, ctx);
+    });
+    if (done) return;
   }
   avx512::conv_forward(s, x, w, b, epilogue, y, ctx);
 }
 
 void conv_backward_input(const ConvShape& s, const void* dy, const void* w, const void* b, void* dx, Context& ctx) {
-  if (select_conv(s, ConvOp::backward_input).algorithm == ConvAlgorithm::amx) {
-    const auto compute = amx_kernel(s, backward_amx<float, 1>, backward_amx<float, 2>, backward_amx<float, 3>,
-                                    backward_amx<bf16, 1>);
-    if (compute(s, dy, w, b, Epilogue(), dx, ctx)) return;
+  if (select_conv(s, ConvOp::backward_input).algorithm == kTileAlgorithm) {
+    const bool done = with_parts(s, [&](auto type, auto parts) {
+      return backward_amx<decltype(type), decltype(parts)::value>(s, dy, w, b, dx, ctx);
+    });
+    if (done) return;
   }
   avx512::conv_backward_input(s, dy, w, b, dx, ctx);
 }

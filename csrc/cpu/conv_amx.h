@@ -1,4 +1,5 @@
-// How a convolution (TapProblem: forward, or one phase of the input gradient) is cut into blocks for AMX.
+// How a convolution (TapProblem: forward, or one phase of the input gradient) is cut into blocks for AMX, and for the
+// dot products of AVX512_BF16.
 //
 // As in conv_taps.h a task takes images x rows x columns of grid points, whose source pixels lie channels-last in
 // scratch of L2 size, zero borders included: here as the bfloat16 parts of amx_split.h, so the split is done once for
@@ -11,7 +12,7 @@
 // huge and non-finite values do, small ones where the output is so small that what was lost could show. So NaN and
 // infinity reach what they meet and nothing else. Weights outside their range make the whole call take another kernel.
 #pragma once
-#include "amx_tiles.h"
+#include "tiles.h"
 #include "conv_taps.h"
 
 namespace fastconv::cpu::FC_ISA {
@@ -25,9 +26,11 @@ constexpr int64_t kAmxPositions = 2048;                       // of a block's su
 constexpr int64_t kAmxMostTaps = 128;                         // of the filter, for the panels' packing buffer
 
 struct AmxBlocking {
+  bool in_place;  // tiles read the caller's array
   bool folded;  // reduction blocks run over the taps of a filter row and their channels together
   bool flat;    // tiles run over the pixels of padded rows, rows' ends included
   int64_t images, rows, cols;
+  int64_t tile_rows;             // positions of a tile
   int64_t high_unit, wide_unit;  // lines and pixels of the source block between grid points
   int64_t pitch, row_pixels, row_pitch, slice_pitch, image_pitch;  // of one part of the source block, in elements
   int64_t part_pitch;
@@ -87,6 +90,30 @@ FC_INLINE bool amx_computes(const ConvShape& s, ConvOp op) {
          amx_block_bytes(p, parts, 1, cols) <= 2 * kAmxScratchBytes;
 }
 
+// Rows of tiles: AMX computes all of theirs in any case. Dot products take as many as leave the fewest behind a row of
+// pixels; the last tile begins early rather than end there.
+FC_INLINE int64_t tile_rows_for([[maybe_unused]] int64_t cols) {
+#if defined(FC_DOTS)
+  if (cols <= kDotRows) return cols;
+  int64_t best = kDotRows;
+  // A tile costs half a row more than its rows.
+  for (int64_t r = kDotRows - 1; r >= kDotRows / 2; r--)
+    if (ceil_div(cols, r) * (2 * r + 1) < ceil_div(cols, best) * (2 * best + 1)) best = r;
+  return best;
+#else
+  return kAmxRows;
+#endif
+}
+
+// Pixels that need no copy: bfloat16 already, no zeros around them, nor behind their channels. Those a multiple of 2 KB
+// apart would share two sets of the L1 cache.
+FC_INLINE bool amx_in_place(const TapProblem& p) {
+  if (!kAnyTile || p.same_type || p.layout != Layout::channels_last || p.taps() != 1 || p.channels % 2) return false;
+  for (const TapAxis& a : p.axis)
+    if (a.first < 0 || a.first + a.span(a.count) > a.source) return false;
+  return p.axis[2].unit * p.groups * p.channels * 2 % 2048 != 0;
+}
+
 FC_INLINE int64_t flat_groups(int64_t rows, int64_t cols, int64_t row_pixels) {
   return ceil_div((rows - 1) * row_pixels + cols, kAmxRows);
 }
@@ -111,10 +138,11 @@ FC_INLINE AmxBlocking amx_blocking(const TapProblem& p, int parts, int threads) 
   while (b.cols > 2 * kAmxRows && too_large()) b.cols = max_of(2 * kAmxRows, round_up((b.cols + 1) / 2, 2 * kAmxRows));
   if (b.cols > kAmxRows && amx_block_bytes(p, parts, b.rows, b.cols) > 2 * kAmxScratchBytes) b.cols = kAmxRows;
   b.row_pixels = wide.span(b.cols, b.wide_unit);
-  b.flat = b.wide_unit == 1 && b.high_unit == 1 &&
+  b.tile_rows = tile_rows_for(b.cols);
+  b.flat = b.tile_rows == kAmxRows && b.wide_unit == 1 && b.high_unit == 1 &&
            (p.same_type ? 100 : 104) * b.rows * ceil_div(b.cols, kAmxRows) >
                (p.same_type ? 110 : 108) * flat_groups(b.rows, b.cols, b.row_pixels);
-  b.row_positions = b.flat ? b.row_pixels : round_up(b.cols, kAmxRows);
+  b.row_positions = b.flat ? b.row_pixels : round_up(b.cols, b.tile_rows);
   b.image_positions = b.flat ? flat_groups(b.rows, b.cols, b.row_pixels) * kAmxRows : b.rows * b.row_positions;
   // Small images: several a block, so that each load of the weights serves more pixels.
   if (b.rows == high.count && b.cols == wide.count)
@@ -123,11 +151,17 @@ FC_INLINE AmxBlocking amx_blocking(const TapProblem& p, int parts, int threads) 
            ceil_div(p.N, b.images + 1) >= threads)
       b.images++;
 
-  b.row_pitch = b.row_pixels * b.pitch;
-  b.slice_pitch = high.span(b.rows, b.high_unit) * b.row_pitch;
-  b.image_pitch = b.slice_pitch * depth.taps;
+  b.in_place = amx_in_place(p);
+  if (b.in_place) {
+    b.high_unit = high.unit;
+    b.wide_unit = wide.unit;
+    b.pitch = p.groups * p.channels;
+  }
+  b.row_pitch = (b.in_place ? wide.source : b.row_pixels) * b.pitch;
+  b.slice_pitch = (b.in_place ? high.source : high.span(b.rows, b.high_unit)) * b.row_pitch;
+  b.image_pitch = b.slice_pitch * (b.in_place ? depth.source : depth.taps);
   // The last tile reads up to 15 pixels behind the block, and a run's last block up to 31 values.
-  b.part_pitch = round_up(b.images * b.image_pitch + kAmxRows * b.wide_unit * b.pitch + kAmxDepth, 32);
+  b.part_pitch = b.in_place ? 0 : round_up(b.images * b.image_pitch + kAmxRows * b.wide_unit * b.pitch + kAmxDepth, 32);
   b.image_blocks = ceil_div(p.N, b.images);
   b.row_blocks = ceil_div(high.count, b.rows);
   b.col_blocks = ceil_div(wide.count, b.cols);
@@ -144,7 +178,7 @@ FC_INLINE AmxBlocking amx_blocking(const TapProblem& p, int parts, int threads) 
   return b;
 }
 
-// 16 positions of a block: where their pixels lie in scratch, their place among the sums, and where they are written.
+// The positions of a tile: where their pixels lie in scratch, their place among the sums, and where they are written.
 struct AmxGroup {
   int64_t source, position, out;
 };
@@ -165,9 +199,9 @@ FC_INLINE AmxWorkspace amx_lay_out(const TapProblem& p, AmxBlocking& b, int part
   const int64_t positions = b.images * b.image_positions;
   const int64_t packing = p.taps() * min_of(p.channels, b.folded ? p.channels : kAmxDepth) * kAmxColumns * 4;
   w.flags = aligned(max_of(b.part_pitch * parts * 2, packing));
-  w.sums = w.flags + aligned(b.images * b.image_pitch / b.pitch);
+  w.sums = w.flags + aligned(b.in_place ? 0 : b.images * b.image_pitch / b.pitch);
   w.groups = w.sums + aligned(positions * kAmxColumns * 4);
-  w.window = w.groups + aligned(positions / kAmxRows * int64_t(sizeof(AmxGroup)));
+  w.window = w.groups + aligned(positions / b.tile_rows * int64_t(sizeof(AmxGroup)));
   w.thread_bytes = w.window + aligned(b.blocks * kAmxDepth * 4);
   b.threads = int(max_of(1, min_of(b.threads, (kWorkspaceBytes - w.shared) / w.thread_bytes)));
   w.total = w.shared + b.threads * w.thread_bytes;

@@ -25,8 +25,12 @@ std::size_t workspace(const ConvShape& s, ConvOp op, int parts, int threads) {
 void conv_plan(const ConvShape& s, ConvOp op, int threads, ConvPlan* plan) {
   const ConvChoice choice = select_conv(s, op);
   avx512::conv_plan(s, op, threads, plan);
-  if (choice.algorithm == ConvAlgorithm::amx) {
+  if (choice.algorithm == kTileAlgorithm) {
+#if defined(FC_DOTS)
+    constexpr const char* names[] = {"dot products of bfloat16 pairs"};
+#else
     constexpr const char* names[] = {"amx, 1 product", "amx, 3 products of 2 parts", "amx, 6 products of 3 parts"};
+#endif
     const int parts = amx_parts(s);
     plan->algorithm = choice.algorithm;
     plan->kernel = names[parts - 1];

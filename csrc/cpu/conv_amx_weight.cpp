@@ -163,44 +163,25 @@ template <class T, int Parts> class AmxWeightGradient {
     for (; u.cn - c > kAmxRows; c += 2 * kAmxRows)
       for (int64_t k = 0; k < u.kn; k += 2 * kAmxRows) {
         const uint16_t* rows = mine.dy + k / kAmxRows * p.dy_tile();
-        const TileRows a{{rows, rows + p.dy_tile()}, mine.dy_offsets, 2 * kAmxDepth, kAmxValues};
-        tile_zero<0>();
-        tile_zero<1>();
+        const TileRows a{{rows, rows + p.dy_tile()}, mine.dy_offsets, 2 * kAmxDepth, kAmxValues, kAmxRows, 1, kAmxDepth / 2};
         const bool two = u.kn - k > kAmxRows;
-        if (two) {
-          tile_zero<2>();
-          tile_zero<3>();
-          accumulate_tiles<Parts, true>(a, columns_of(c), count);
-        } else {
-          accumulate_tiles<Parts, false>(a, columns_of(c), count);
-        }
         float* to = sums + k * p.chunk_c + c;
         float* out = first ? to : mine.tiles;
         const int64_t pitch = first ? p.chunk_c : 2 * kAmxRows;
-        tile_store<0>(out, pitch * 4);
-        tile_store<1>(out + kAmxRows, pitch * 4);
-        if (two) {
-          tile_store<2>(out + kAmxRows * pitch, pitch * 4);
-          tile_store<3>(out + kAmxRows * pitch + kAmxRows, pitch * 4);
-        }
+        float* const both[2] = {out, two ? out + kAmxRows * pitch : nullptr};
+        wide_sums<Parts>(nullptr, a, columns_of(c), count, both, pitch);
         if (!first) add(to, (two ? 2 : 1) * kAmxRows, 2 * kAmxRows);
       }
     for (int64_t k = 0; c < u.cn && k < u.kn; k += 4 * kAmxRows) {
       const int64_t tiles = min_of(4, ceil_div(u.kn - k, kAmxRows));
-      NarrowRows a{{}, mine.dy_offsets, 2 * kAmxDepth, kAmxValues};
+      NarrowRows a{{}, mine.dy_offsets, 2 * kAmxDepth, kAmxValues, kAmxRows, 1, kAmxDepth / 2};
       for (int64_t i = 0; i < 4; i++) a.group[i] = mine.dy + (k / kAmxRows + min_of(i, tiles - 1)) * p.dy_tile();
-      tile_zero<0>();
-      tile_zero<1>();
-      tile_zero<2>();
-      tile_zero<3>();
-      accumulate_narrow<Parts>(a, columns_of(c), count);
       float* to = sums + k * p.chunk_c + c;
-      float* out = first ? to : mine.tiles;
       const int64_t pitch = first ? p.chunk_c : kAmxRows;
-      tile_store<0>(out, pitch * 4);
-      if (tiles > 1) tile_store<1>(out + kAmxRows * pitch, pitch * 4);
-      if (tiles > 2) tile_store<2>(out + 2 * kAmxRows * pitch, pitch * 4);
-      if (tiles > 3) tile_store<3>(out + 3 * kAmxRows * pitch, pitch * 4);
+      float* out[4];
+      for (int64_t i = 0; i < 4; i++)
+        out[i] = i < tiles ? (first ? to : mine.tiles) + i * kAmxRows * pitch : nullptr;
+      narrow_sums<Parts>(nullptr, a, columns_of(c), count, out, pitch);
       if (!first) add(to, tiles * kAmxRows, kAmxRows);
     }
   }
@@ -501,17 +482,16 @@ bool backward_weight(const AmxWeightPlan& plan, const void* dy, const void* x, v
 }  // namespace
 
 void conv_backward_weight(const ConvShape& s, const void* dy, const void* x, void* dw, Context& ctx) {
-  if (select_conv(s, ConvOp::backward_weight).algorithm != ConvAlgorithm::amx)
+  if (select_conv(s, ConvOp::backward_weight).algorithm != kTileAlgorithm)
     return avx512::conv_backward_weight(s, dy, x, dw, ctx);
   const double bytes = double(item_size(s.dtype)) * double(s.N) * double(s.C) * double(s.in_space());
   const AmxWeightPlan plan = amx_weight_plan(s, amx_parts(s), ctx.threads_for(s.flops(), bytes));
   char* scratch = static_cast<char*>(ctx.workspace(plan.bytes()));
   if (!scratch) return;
-  const auto compute = s.dtype == DType::bf16 ? backward_weight<bf16, 1>
-                       : plan.parts == 1      ? backward_weight<float, 1>
-                       : plan.parts == 2      ? backward_weight<float, 2>
-                                              : backward_weight<float, 3>;
-  if (!compute(plan, dy, x, dw, scratch)) avx512::conv_backward_weight(s, dy, x, dw, ctx);
+  const bool done = with_parts(s, [&](auto type, auto parts) {
+    return backward_weight<decltype(type), decltype(parts)::value>(plan, dy, x, dw, scratch);
+  });
+  if (!done) avx512::conv_backward_weight(s, dy, x, dw, ctx);
 }
 
 }  // namespace FC_ISA

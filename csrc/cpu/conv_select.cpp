@@ -113,9 +113,29 @@ const char* nothing(const ConvShape&, ConvOp) { return nullptr; }
 
 #if defined(FC_AMX)
 bool amx_can(const ConvShape& s, ConvOp op) {
+  if (amx_parts(s) > kMostParts) return false;
   return op == ConvOp::backward_weight ? amx_computes_weight(s, amx_parts(s)) : amx_computes(s, op);
 }
 
+#if defined(FC_DOTS)
+const char* against_amx(const ConvShape& s, ConvOp op) {
+  if (op == ConvOp::backward_weight) {
+    if (min_of(s.group_in(), s.group_out()) < kAmxWeightChannels) return "too few channels for tiles";
+    if (winograd_filter(s) && !against_weight_tiles(s)) return "Winograd on the FMA units is faster";
+    return nullptr;
+  }
+  const int64_t columns = op == ConvOp::forward ? s.group_out() : s.group_in();
+  if (columns < kDotLeastColumns) return "too few output channels to fill registers";
+  if (run_length(op == ConvOp::forward ? forward_problem(s) : widest_phase(s)) < kDotLeastRun)
+    return "too few neighbours to reduce over";
+  if (!winograd_filter(s)) return nullptr;
+  const int64_t pixels = op == ConvOp::forward ? s.out_space() : s.in_space();
+  if (columns <= kAmxColumns && pixels <= kAmxFewPixels && !against_tiles(s, op, 2, kWinograd2))
+    return "a small image would be copied for one panel of output channels";
+  if (s.dtype == DType::f32 && !against_tiles(s, op, 4, kWinograd4)) return "Winograd F(4x4) on the FMA units is faster";
+  return nullptr;
+}
+#else
 // The share of whole tiles' 32 that n fills.
 double useful(int64_t n) { return double(n) / double(round_up(n, kAmxDepth)); }
 
@@ -157,13 +177,14 @@ const char* against_amx(const ConvShape& s, ConvOp op) {
   return nullptr;
 }
 #endif
+#endif
 
 // In the order of preference; the last of them that can compute a problem takes it in any case.
 constexpr Candidate kCandidates[] = {
     {ConvAlgorithm::depthwise, [](const ConvShape& s, ConvOp) { return s.depthwise(); }, nothing,
      "one input channel a group: no reduction over channels, bound by memory"},
 #if defined(FC_AMX)
-    {ConvAlgorithm::amx, amx_can, against_amx, "tiles of bfloat16 products: the highest peak of this processor"},
+    {kTileAlgorithm, amx_can, against_amx, "products of bfloat16 pairs: the highest peak of this processor"},
 #endif
     {ConvAlgorithm::winograd_4x4,
      [](const ConvShape& s, ConvOp op) {

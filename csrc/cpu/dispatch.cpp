@@ -20,6 +20,9 @@ FC_DECLARE_TABLE(amx)
 #ifdef FC_HAVE_AMX_EMULATED
 FC_DECLARE_TABLE(amx_emulated)
 #endif
+#ifdef FC_HAVE_AVX512_BF16
+FC_DECLARE_TABLE(avx512_bf16)
+#endif
 #ifdef FC_HAVE_AVX512
 FC_DECLARE_TABLE(avx512)
 #endif
@@ -41,6 +44,9 @@ bool has_avx512() {
   return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
          __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
 }
+#endif
+#ifdef FC_HAVE_AVX512_BF16
+bool has_avx512_bf16() { return has_avx512() && __builtin_cpu_supports("avx512bf16"); }
 #endif
 #ifdef FC_HAVE_AMX
 bool has_amx() {
@@ -66,6 +72,9 @@ struct Candidate {
 const Candidate kPriority[] = {
 #ifdef FC_HAVE_AMX
     {&amx::table, has_amx},
+#endif
+#ifdef FC_HAVE_AVX512_BF16
+    {&avx512_bf16::table, has_avx512_bf16},
 #endif
 #ifdef FC_HAVE_AVX512
     {&avx512::table, has_avx512},
