@@ -18,6 +18,15 @@ FC_INLINE Halves load_halves(const bf16* p, int64_t n) {
   return v;
 }
 
+// Values of a, each with its neighbour in b as a pair: of the first 16, and of the last.
+template <int First> FC_INLINE Words pairs_from(Halves a, Halves b) {
+  Halves lanes;
+  for (int i = 0; i < kAmxDepth; i++) lanes[i] = uint16_t(First + i / 2 + i % 2 * kAmxDepth);
+  return (Words)__builtin_shuffle(a, b, lanes);
+}
+FC_INLINE Words low_pairs(Halves a, Halves b) { return pairs_from<0>(a, b); }
+FC_INLINE Words high_pairs(Halves a, Halves b) { return pairs_from<kAmxDepth / 2>(a, b); }
+
 template <class T, int Parts> struct SourceBlock {
   static constexpr bool half = sizeof(T) == 2;
   static constexpr PlainRange range = kActivation<Parts>;
@@ -60,10 +69,13 @@ template <class T, int Parts> struct SourceBlock {
     FC_INLINE void put_pairs(Vec<float> v, Vec<float> w, uint16_t* to) {
       store_pairs<Parts>(see(v), see(w), to, part_pitch);
     }
-    FC_INLINE void copy(Halves v, uint16_t* to) {
+    FC_INLINE Halves see_halves(Halves v) {
       const Halves magnitude = v & uint16_t(0x7fff);
       most = magnitude > most ? magnitude : most;
-      if (Zeroing) v = v & (Halves)(magnitude < uint16_t(range.most >> 16));
+      return Zeroing ? v & (Halves)(magnitude < uint16_t(range.most >> 16)) : v;
+    }
+    FC_INLINE void copy(Halves v, uint16_t* to) {
+      v = see_halves(v);
       std::memcpy(to, &v, sizeof v);
     }
     FC_INLINE bool huge() const {
@@ -114,6 +126,7 @@ template <class T, int Parts> struct SourceBlock {
       }
       return;
     }
+    if constexpr (half) return pair_first(from, stride, pixels, to, split);
     // All pixels of a few channels, rather than all channels of a few pixels: rows that a prefetcher follows.
     for (int64_t c = 0; c < p.channels; c += kAmxDepth)
       for (int64_t w = 0; w < pixels; w += 16) {
@@ -121,13 +134,31 @@ template <class T, int Parts> struct SourceBlock {
         Vec<float> r[2][16];
         for (int v = 0; v < 2; v++) load_first(from, stride, c + 16 * v, w, wn, r[v]);
         for (int64_t i = 0; i < wn; i++) {
-          uint16_t* pixel = to + (w + i) * b.pitch + c;
-          if (half) {
-            split.put(r[0][i], pixel);
-            split.put(r[1][i], pixel + 16);
-          } else {
-            split.put_pairs(r[0][i], r[1][i], pixel);
-          }
+          split.put_pairs(r[0][i], r[1][i], to + (w + i) * b.pitch + c);
+        }
+      }
+  }
+
+  // bfloat16 planes: pairs of channels are transposed as they are, 32 planes side by side, more than hardware prefetches.
+  template <class S>
+  FC_INLINE void pair_first(const T* from, int64_t stride, int64_t pixels, uint16_t* to, S& split) const {
+    for (int64_t c = 0; c < p.channels; c += kAmxDepth)
+      for (int64_t w = 0; w < pixels; w += kAmxDepth) {
+        const auto row = [&](int64_t channel) {
+          __builtin_prefetch(from + channel * stride + w + 4 * kAmxDepth);
+          return channel < p.channels ? split.see_halves(load_halves(from + channel * stride + w, pixels - w)) : Halves{};
+        };
+        Vec<float> r[2][16];
+        for (int i = 0; i < 16; i++) {
+          const Halves even = row(c + 2 * i), odd = row(c + 2 * i + 1);
+          r[0][i] = (Vec<float>)low_pairs(even, odd);
+          r[1][i] = (Vec<float>)high_pairs(even, odd);
+        }
+        for (int v = 0; v < 2; v++) {
+          transpose<float>(r[v]);
+          uint16_t* pixel = to + (w + 16 * v) * b.pitch + c;
+          for (int64_t i = 0; i < min_of(16, pixels - w - 16 * v); i++, pixel += b.pitch)
+            store_words(pixel, (Words)r[v][i]);
         }
       }
   }

@@ -39,10 +39,22 @@ __attribute__((noinline)) void sums_of_window(const float* window, int64_t block
   store(sums + 16, acc[1]);
 }
 
-// The panel of 32 output channels of a 1x1 filter whose bfloat16 pairs lie next to each other already.
-FC_INLINE bool pack_pairs(const bf16* w, int64_t column_stride, int64_t channels, uint16_t* panel) {
-  typedef uint16_t LooseHalves __attribute__((vector_size(FC_VECTOR_BYTES), aligned(2), may_alias));
+typedef uint16_t LooseHalves __attribute__((vector_size(FC_VECTOR_BYTES), aligned(2), may_alias));
+
+// bfloat16 weights as they are stored, and the largest magnitude among them.
+struct HalfWeights {
   Halves most{};
+  FC_INLINE Halves see(Halves v) {
+    const Halves magnitude = v & uint16_t(0x7fff);
+    most = magnitude > most ? magnitude : most;
+    return v;
+  }
+  FC_INLINE bool plain() const { return !Extremes::any_lane((Words)(Halves)(most >= uint16_t(kOnePart.most >> 16))); }
+};
+
+// The panel of 32 output channels of a 1x1 filter whose pairs lie next to each other already.
+bool pack_pairs(const bf16* w, int64_t column_stride, int64_t channels, uint16_t* panel) {
+  HalfWeights met;
   for (int64_t c = 0; c < channels; c += kAmxDepth)
     for (int half = 0; half < 2; half++, panel += kAmxValues) {
       Vec<float> r[16];
@@ -50,25 +62,44 @@ FC_INLINE bool pack_pairs(const bf16* w, int64_t column_stride, int64_t channels
       for (int i = 0; i < 16; i++) {
         const bf16* const row = w + (half * 16 + i) * column_stride + c;
         __builtin_prefetch(row + 4 * kAmxDepth);
-        const Halves v = *reinterpret_cast<const LooseHalves*>(row), magnitude = v & uint16_t(0x7fff);
-        most = magnitude > most ? magnitude : most;
-        r[i] = (Vec<float>)v;
+        r[i] = (Vec<float>)met.see(*reinterpret_cast<const LooseHalves*>(row));
       }
       transpose<float>(r);
 #pragma GCC unroll 16
       for (int i = 0; i < 16; i++) store_words(panel + i * kAmxDepth, (Words)r[i]);
     }
-  return !Extremes::any_lane((Words)(Halves)(most >= uint16_t(kOnePart.most >> 16)));
+  return met.plain();
 }
 
-// Splits `columns` output channels from w on into a panel: [reduction block][part][two tiles]. False where a weight is
-// not plain. `rows` holds the weights of some channels of all taps as floats, [reduction step][output channel].
+// Panels of a 1x1 filter whose rows are reduction steps: `columns` output channels next to each other, rows `pitch` apart.
+bool pack_row_pairs(const bf16* w, int64_t pitch, int64_t steps, int64_t columns, uint16_t* panels, int64_t panel_values) {
+  constexpr int64_t kRowsAhead = 4;
+  HalfWeights met;
+  for (int64_t k = 0; k < round_up(steps, kAmxDepth); k += 2) {
+    uint16_t* to = panels + k / kAmxDepth * 2 * kAmxValues + k % kAmxDepth / 2 * kAmxDepth;
+    const bf16 *const one = w + k * pitch, *const two = one + pitch;
+    for (int64_t c = 0; c < columns; c += kAmxColumns, to += panel_values) {
+      __builtin_prefetch(one + kRowsAhead * pitch + c);
+      __builtin_prefetch(two + kRowsAhead * pitch + c);
+      const Halves a = met.see(k < steps ? load_halves(one + c, columns - c) : Halves{});
+      const Halves b = met.see(k + 1 < steps ? load_halves(two + c, columns - c) : Halves{});
+      store_words(to, low_pairs(a, b));
+      store_words(to + kAmxValues, high_pairs(a, b));
+    }
+  }
+  return met.plain();
+}
+
+// Splits `columns` output channels from w on into a panel (several, where b.panels_together): [reduction block][part][two
+// tiles]. False where a weight is not plain. `rows` holds the weights of some channels of all taps as floats, [reduction step][output channel].
 template <class T, int Parts>
 bool split_panel(const TapProblem& p, const AmxBlocking& b, const T* w, const std::int32_t* slots, int64_t columns,
                  float* rows, uint16_t* panel) {
-  if constexpr (sizeof(T) == 2)
+  if constexpr (sizeof(T) == 2) {
+    if (b.panels_together > 1) return pack_row_pairs(w, p.channel_stride, p.channels, columns, panel, b.panel_values);
     if (p.kernel_taps() == 1 && p.channel_stride == 1 && columns == kAmxColumns && p.channels % kAmxDepth == 0)
       return pack_pairs(w, p.column_stride, p.channels, panel);
+  }
   const int64_t step = b.folded ? p.channels : kAmxDepth, run = run_length(p), run_blocks = ceil_div(run, kAmxDepth);
   const bool lane_pairs = sizeof(T) == 4 && !b.folded;
   Extremes met;
@@ -140,6 +171,15 @@ bool solve_amx(TapProblem p, const T* x, const T* weights, const T* bias, const 
           bias && k < p.columns ? to_accumulator(bias[u / b.panels_per_group * p.columns + k]) : 0.0f;
     }
 
+  int all_plain = 1;
+  // `count` panels from u on.
+  const auto pack = [&](int64_t u, int64_t count, float* rows, uint16_t* to) {
+    const int64_t group = u / b.panels_per_group, k0 = u % b.panels_per_group * kAmxColumns;
+    const T* const from = weights + group * p.columns * p.channels * p.kernel_taps() + k0 * p.column_stride;
+    if (!split_panel<T, Parts>(p, b, from, slots, min_of(count * kAmxColumns, p.columns - k0), rows, to))
+      __atomic_store_n(&all_plain, 0, __ATOMIC_RELAXED);
+  };
+
   const auto compute = [&](int64_t task, int thread, int64_t u0, int64_t u1) {
     const TileScope tiles;
     char* own = base + ws.shared + thread * ws.thread_bytes;
@@ -199,7 +239,8 @@ bool solve_amx(TapProblem p, const T* x, const T* weights, const T* bias, const 
       const int64_t columns = min_of(kAmxColumns, p.columns - k0);
       if (group != loaded && !b.in_place) source.fill(group, n0, images, g0, h0, rows, w0, cols);
       loaded = group;
-      const uint16_t* panel = panels + (u - u0) * b.panel_values;
+      const uint16_t* panel = b.own_panels ? reinterpret_cast<const uint16_t*>(own + ws.own) : panels + (u - u0) * b.panel_values;
+      if (b.own_panels) pack(u, 1, reinterpret_cast<float*>(own + ws.packing), reinterpret_cast<uint16_t*>(own + ws.own));
       const float* bias_row = shift + u * kAmxColumns;
       // Whole tiles go to y as they are, or tile by tile, from L1, where something is left to do with them.
       const bool whole = last && columns == kAmxColumns && !source.flagged, by_tile = whole && whole_tiles;
@@ -269,22 +310,18 @@ bool solve_amx(TapProblem p, const T* x, const T* weights, const T* bias, const 
   };
 
   const int64_t tasks = b.image_blocks * depth.count * b.row_blocks * b.col_blocks * b.shares;
-  const int64_t group_weights = p.columns * p.channels * p.kernel_taps();
-  int all_plain = 1;
   for (int64_t u0 = 0; u0 < all_panels; u0 += b.panels_per_pass) {
-    const int64_t u1 = min_of(u0 + b.panels_per_pass, all_panels);
-    parallel_for(b.threads, packed ? 0 : u1 - u0, [&](int64_t i, int thread) {
-      const int64_t u = u0 + i, group = u / b.panels_per_group, k0 = u % b.panels_per_group * kAmxColumns;
+    const int64_t u1 = min_of(u0 + b.panels_per_pass, all_panels), together = b.panels_together;
+    parallel_for(b.threads, packed || b.own_panels ? 0 : ceil_div(u1 - u0, together), [&](int64_t i, int thread) {
       float* rows = reinterpret_cast<float*>(base + ws.shared + thread * ws.thread_bytes);
-      if (!split_panel<T, Parts>(p, b, weights + group * group_weights + k0 * p.column_stride, slots,
-                                 min_of(kAmxColumns, p.columns - k0), rows, panels + i * b.panel_values))
-        __atomic_store_n(&all_plain, 0, __ATOMIC_RELAXED);
+      const int64_t u = u0 + i * together;
+      pack(u, min_of(together, u1 - u), rows, panels + i * together * b.panel_values);
     });
     if (!all_plain) return false;
     if (kept) ctx.packed_filled();
     parallel_for(b.threads, tasks, [&](int64_t task, int thread) { compute(task, thread, u0, u1); });
   }
-  return true;
+  return all_plain;
 }
 
 template <class T, int Parts>

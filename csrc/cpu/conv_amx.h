@@ -23,6 +23,7 @@ constexpr int64_t kAmxColumns = 2 * kAmxRows;                 // output channels
 // 13 % slower with 512 channels at 14x14, as all weights come from the L3 cache for each block; elsewhere within 4 %.
 constexpr int64_t kAmxScratchBytes = int64_t(960) << 10, kAmxImagePositions = 512;
 constexpr int64_t kAmxPositions = 2048;                       // of a block's sums: 256 KB
+constexpr int64_t kAmxOwnPanelBytes = int64_t(512) << 10;     // stay in an L2 of 1 MB until they are used
 constexpr int64_t kAmxMostTaps = 128;                         // of the filter, for the panels' packing buffer
 
 struct AmxBlocking {
@@ -37,6 +38,8 @@ struct AmxBlocking {
   int64_t row_positions, image_positions;  // of the sums: a row of the block starts every row_positions
   int64_t blocks, panel_values;            // reduction blocks, and values of a panel of split weights
   int64_t panels_per_group, panels_per_pass, shares;
+  bool own_panels;                         // a task packs each panel, which it alone uses, right before it does
+  int64_t panels_together;                 // else: so many in one go
   int64_t image_blocks, row_blocks, col_blocks;
   int threads;
 };
@@ -150,6 +153,7 @@ FC_INLINE AmxBlocking amx_blocking(const TapProblem& p, int parts, int threads) 
            (b.images + 1) * amx_block_bytes(p, parts, b.rows, b.cols) <= kAmxScratchBytes &&
            ceil_div(p.N, b.images + 1) >= threads)
       b.images++;
+  if (p.N) b.images = ceil_div(p.N, ceil_div(p.N, b.images));  // 4 and 4 rather than 7 and 1
 
   b.in_place = amx_in_place(p);
   if (b.in_place) {
@@ -173,6 +177,11 @@ FC_INLINE AmxBlocking amx_blocking(const TapProblem& p, int parts, int threads) 
   const int64_t passes = ceil_div(panels, max_of(1, kPanelBytes / (2 * b.panel_values)));
   b.panels_per_pass = ceil_div(panels, passes);
   const int64_t spatial = b.image_blocks * depth.count * b.row_blocks * b.col_blocks;
+  // Weights whose rows are reduction steps: 512 bytes of each row, rather than 64 of rows that may be pages apart.
+  const bool by_rows = p.kernel_taps() == 1 && p.column_stride == 1 && !p.same_type && p.groups == 1;
+  b.panels_together = by_rows ? 8 : 1;
+  b.own_panels = kAnyTile && spatial == 1 && !by_rows && b.panel_values * 2 <= kAmxOwnPanelBytes;
+  if (b.own_panels) b.panels_per_pass = panels;
   b.shares = max_of(1, min_of(b.panels_per_pass, ceil_div(wanted, spatial)));
   b.threads = threads;
   return b;
@@ -186,23 +195,27 @@ struct AmxGroup {
 // Scratch of one call: shared tables and panels first, then each thread's block.
 struct AmxWorkspace {
   int64_t panels, bias, offsets, slots, shared;              // byte offsets of the shared part
-  int64_t flags, sums, groups, window, thread_bytes, total;  // of a thread: behind its block of source pixels
+  int64_t flags, sums, groups, window, own, packing;         // of a thread: behind its block of source pixels
+  int64_t thread_bytes, total;
 };
 
 FC_INLINE AmxWorkspace amx_lay_out(const TapProblem& p, AmxBlocking& b, int parts, bool kept_panels = false) {
   AmxWorkspace w{};
   const int64_t padded = p.groups * b.panels_per_group * kAmxColumns;
-  w.bias = kept_panels ? 0 : aligned(b.panels_per_pass * b.panel_values * 2);
+  if (kept_panels) b.own_panels = false;
+  w.bias = kept_panels || b.own_panels ? 0 : aligned(b.panels_per_pass * b.panel_values * 2);
   w.offsets = w.bias + aligned(padded * 4);
   w.slots = w.offsets + aligned(2 * b.blocks * 8);
   w.shared = w.slots + aligned(p.kernel_taps() * 4);
   const int64_t positions = b.images * b.image_positions;
   const int64_t packing = p.taps() * min_of(p.channels, b.folded ? p.channels : kAmxDepth) * kAmxColumns * 4;
-  w.flags = aligned(max_of(b.part_pitch * parts * 2, packing));
+  w.flags = aligned(max_of(b.part_pitch * parts * 2, b.own_panels ? 0 : packing));
   w.sums = w.flags + aligned(b.in_place ? 0 : b.images * b.image_pitch / b.pitch);
   w.groups = w.sums + aligned(positions * kAmxColumns * 4);
   w.window = w.groups + aligned(positions / b.tile_rows * int64_t(sizeof(AmxGroup)));
-  w.thread_bytes = w.window + aligned(b.blocks * kAmxDepth * 4);
+  w.own = w.window + aligned(b.blocks * kAmxDepth * 4);
+  w.packing = b.own_panels ? w.own + aligned(b.panel_values * 2) : 0;
+  w.thread_bytes = b.own_panels ? w.packing + aligned(packing) : w.own;
   b.threads = int(max_of(1, min_of(b.threads, (kWorkspaceBytes - w.shared) / w.thread_bytes)));
   w.total = w.shared + b.threads * w.thread_bytes;
   return w;

@@ -167,6 +167,7 @@ template <class A> Blocking choose_blocking(const TapProblem& p, int threads) {
     while (b.images < p.N && b.images * b.rows * b.cols < 56 &&
            (b.images + 1) * scratch(b.rows, b.cols) <= kScratchBytes && ceil_div(p.N, b.images + 1) >= threads)
       b.images++;
+  if (p.N) b.images = ceil_div(p.N, ceil_div(p.N, b.images));  // 4 and 4 rather than 7 and 1
 
   // One tap of a stride: what is copied has no gaps, so groups of pixels need not end where rows do (AVX2, groups of 3:
   // 1024 -> 2048 channels, 7 outputs a row, 1.11 times as fast).
