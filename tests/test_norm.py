@@ -258,6 +258,30 @@ def test_an_image_does_not_depend_on_its_batch(backend):
             checks.assert_same_bits(own, instance[n])
 
 
+def test_arrays_larger_than_the_caches(cpu_backend):
+    """Channels-last arrays of more than 8 MB are read a row at a time: right, and with the bits of their parts."""
+    x, w, b, _, _, dy = problem((3, 137, 80, 80), np.float32)
+    x, dy = checks.channels_last(x), checks.channels_last(dy)
+    forward, backward = ops(cpu_backend, "batch")
+    y, mean, invstd = forward(x, w, b, None, None, True, 0.1, EPS)
+    x64, w64, b64, dy64 = wide(x, w, b, dy)
+    y64, mean64, invstd64 = reference.batch_norm_forward(x64, w64, b64, None, None, True, 0.1, EPS)
+    np.testing.assert_allclose(mean, mean64, rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(invstd, invstd64, rtol=1e-6)
+    np.testing.assert_allclose(y, y64, rtol=1e-5, atol=1e-5)
+    gradients = backward(dy, x, w, mean, invstd, True)
+    for actual, right in zip(
+        gradients, reference.batch_norm_backward(dy64, x64, w64, mean64, invstd64, True), strict=True
+    ):
+        np.testing.assert_allclose(actual, right, rtol=1e-4, atol=1e-4 * float(np.abs(right).max()))
+    forward, backward = ops(cpu_backend, "instance")
+    y, mean, invstd = forward(x, w, b, None, None, True, 0.1, EPS)
+    dx = backward(dy, x, w, mean, invstd, True)[0]
+    own = forward(x[1:2], w, b, None, None, True, 0.1, EPS)
+    checks.assert_same_bits(own[0], y[1:2])
+    checks.assert_same_bits(backward(dy[1:2], x[1:2], w, *own[1:], True)[0], dx[1:2])
+
+
 @pytest.mark.parametrize("shape", [(0, 3, 4), (2, 0, 4), (3, 2, 0)])
 @pytest.mark.parametrize("train", [True, False], ids=["training", "evaluation"])
 def test_empty_arrays_give_empty_results_and_leave_statistics_alone(backend, shape, train):
