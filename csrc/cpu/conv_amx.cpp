@@ -91,7 +91,8 @@ bool pack_row_pairs(const bf16* w, int64_t pitch, int64_t steps, int64_t columns
 }
 
 // Splits `columns` output channels from w on into a panel (several, where b.panels_together): [reduction block][part][two
-// tiles]. False where a weight is not plain. `rows` holds the weights of some channels of all taps as floats, [reduction step][output channel].
+// tiles]. False where a weight is not plain. `rows` holds the weights of some channels of all taps as floats, [reduction
+// step][output channel].
 template <class T, int Parts>
 bool split_panel(const TapProblem& p, const AmxBlocking& b, const T* w, const std::int32_t* slots, int64_t columns,
                  float* rows, uint16_t* panel) {
@@ -239,8 +240,9 @@ bool solve_amx(TapProblem p, const T* x, const T* weights, const T* bias, const 
       const int64_t columns = min_of(kAmxColumns, p.columns - k0);
       if (group != loaded && !b.in_place) source.fill(group, n0, images, g0, h0, rows, w0, cols);
       loaded = group;
-      const uint16_t* panel = b.own_panels ? reinterpret_cast<const uint16_t*>(own + ws.own) : panels + (u - u0) * b.panel_values;
-      if (b.own_panels) pack(u, 1, reinterpret_cast<float*>(own + ws.packing), reinterpret_cast<uint16_t*>(own + ws.own));
+      uint16_t* const panel =
+          b.own_panels ? reinterpret_cast<uint16_t*>(own + ws.own) : panels + (u - u0) * b.panel_values;
+      if (b.own_panels) pack(u, 1, reinterpret_cast<float*>(own + ws.packing), panel);
       const float* bias_row = shift + u * kAmxColumns;
       // Whole tiles go to y as they are, or tile by tile, from L1, where something is left to do with them.
       const bool whole = last && columns == kAmxColumns && !source.flagged, by_tile = whole && whole_tiles;

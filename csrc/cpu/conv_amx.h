@@ -12,8 +12,8 @@
 // huge and non-finite values do, small ones where the output is so small that what was lost could show. So NaN and
 // infinity reach what they meet and nothing else. Weights outside their range make the whole call take another kernel.
 #pragma once
-#include "tiles.h"
 #include "conv_taps.h"
+#include "tiles.h"
 
 namespace fastconv::cpu::FC_ISA {
 namespace {

@@ -11,8 +11,8 @@
 // blocks before it. A task takes the blocks of a partition for a unit, chunk_c x chunk_k channels of a group;
 // partitions are added up in order. All of it follows from the shape.
 #pragma once
-#include "tiles.h"
 #include "conv_backward_weight.h"
+#include "tiles.h"
 
 namespace fastconv::cpu::FC_ISA {
 namespace {

@@ -190,7 +190,8 @@ template <class T, bool use_input> struct NormForward {
       Vec<A> mid, by, plus;
     };
     each_row<A>(
-        v.far, v.row_offset(instance, v.first_row(t)) + c, v.first_row(t + 1) - v.first_row(t), v.C, instance * v.C + c, width,
+        v.far, v.row_offset(instance, v.first_row(t)) + c, v.first_row(t + 1) - v.first_row(t), v.C, instance * v.C + c,
+        width,
         [=](std::int64_t g, auto part) __attribute__((always_inline)) {
           return Line{load(mid + g, part), load(by + g, part), load(plus + g, part)};
         },
@@ -311,7 +312,8 @@ template <class T, bool use_input> struct NormBackward {
       Vec<A> mid, minus, along, by;
     };
     each_row<A>(
-        v.far, v.row_offset(instance, v.first_row(t)) + c, v.first_row(t + 1) - v.first_row(t), v.C, instance * v.C + c, width,
+        v.far, v.row_offset(instance, v.first_row(t)) + c, v.first_row(t + 1) - v.first_row(t), v.C, instance * v.C + c,
+        width,
         [=](std::int64_t g, auto part) __attribute__((always_inline)) {
           return Line{load(mid + g, part), load(minus + g, part), load(along + g, part), load(by + g, part)};
         },

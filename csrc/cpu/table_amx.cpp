@@ -1,4 +1,5 @@
-// The tables of processors with AMX, or with AVX512_BF16 alone: convolutions of its own, every other op is the AVX-512 table's.
+// The tables of processors with AMX, or with AVX512_BF16 alone: convolutions of their own, every other op is the AVX-512
+// table's.
 #include <time.h>
 
 #include "../ops.h"
