@@ -70,6 +70,21 @@ def run(module, c: Conv, x, w, b, dy):
     )
 
 
+def same_with_any_threads(module, c: Conv, *arrays: np.ndarray):
+    """The results of `run`, which have the same bits with 1, 2 and 5 threads."""
+    before = module.get_num_threads()
+    try:
+        module.set_num_threads(1)
+        expected = run(module, c, *arrays)
+        for threads in (2, 5):
+            module.set_num_threads(threads)
+            for actual, right in zip(run(module, c, *arrays), expected, strict=True):
+                assert_same_bits(actual, right)
+    finally:
+        module.set_num_threads(before)
+    return expected
+
+
 def oracle(c: Conv, *arguments: np.ndarray) -> tuple[np.ndarray, ...]:
     x, w, b, dy = (a.astype(float64) for a in arguments)
     return direct.forward(c, x, w, b), direct.backward_input(c, dy, w), direct.backward_weight(c, dy, x)
@@ -282,18 +297,8 @@ def test_linear_is_too_wide_for_any_number_of_rows(amx):
 @by_case
 def test_bits_do_not_depend_on_threads(amx, case):
     d, _ = direct.random(case, float32)
-    before = amx.get_num_threads()
-    try:
-        for convert in (np.ascontiguousarray, channels_last):
-            amx.set_num_threads(1)
-            expected = run(amx, case, convert(d.x), d.w, d.b, convert(d.dy))
-            for threads in (2, 5):
-                amx.set_num_threads(threads)
-                results = run(amx, case, convert(d.x), d.w, d.b, convert(d.dy))
-                for actual, right in zip(results, expected, strict=True):
-                    assert_same_bits(actual, right)
-    finally:
-        amx.set_num_threads(before)
+    for convert in (np.ascontiguousarray, channels_last):
+        same_with_any_threads(amx, case, convert(d.x), d.w, d.b, convert(d.dy))
 
 
 def test_workspace_is_bounded(amx):

@@ -18,6 +18,19 @@ FC_INLINE Halves load_halves(const bf16* p, int64_t n) {
   return v;
 }
 
+// The largest magnitude met.
+struct LargestHalf {
+  Halves most{};
+  FC_INLINE Halves see(Halves v) {
+    const Halves magnitude = v & uint16_t(0x7fff);
+    most = magnitude > most ? magnitude : most;
+    return v;
+  }
+  FC_INLINE bool huge(PlainRange range) const {
+    return Extremes::any_lane((Words)(Halves)(most >= uint16_t(range.most >> 16)));
+  }
+};
+
 // Values of a, each with its neighbour in b as a pair: of the first 16, and of the last.
 template <int First> FC_INLINE Words pairs_from(Halves a, Halves b) {
   Halves lanes;
@@ -59,7 +72,7 @@ template <class T, int Parts> struct SourceBlock {
   template <bool Zeroing> struct Splitter {
     const int64_t part_pitch;
     Extremes met;
-    Halves most{};
+    LargestHalf met_halves;
 
     FC_INLINE Vec<float> see(Vec<float> v) {
       met.see<Parts>(v);
@@ -70,16 +83,15 @@ template <class T, int Parts> struct SourceBlock {
       store_pairs<Parts>(see(v), see(w), to, part_pitch);
     }
     FC_INLINE Halves see_halves(Halves v) {
-      const Halves magnitude = v & uint16_t(0x7fff);
-      most = magnitude > most ? magnitude : most;
-      return Zeroing ? v & (Halves)(magnitude < uint16_t(range.most >> 16)) : v;
+      met_halves.see(v);
+      return Zeroing ? v & (Halves)((v & uint16_t(0x7fff)) < uint16_t(range.most >> 16)) : v;
     }
     FC_INLINE void copy(Halves v, uint16_t* to) {
       v = see_halves(v);
       std::memcpy(to, &v, sizeof v);
     }
     FC_INLINE bool huge() const {
-      return met.huge(range) || (half && Extremes::any_lane((Words)(Halves)(most >= uint16_t(range.most >> 16))));
+      return met.huge(range) || (half && met_halves.huge(range));
     }
   };
 

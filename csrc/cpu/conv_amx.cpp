@@ -39,22 +39,9 @@ __attribute__((noinline)) void sums_of_window(const float* window, int64_t block
   store(sums + 16, acc[1]);
 }
 
-typedef uint16_t LooseHalves __attribute__((vector_size(FC_VECTOR_BYTES), aligned(2), may_alias));
-
-// bfloat16 weights as they are stored, and the largest magnitude among them.
-struct HalfWeights {
-  Halves most{};
-  FC_INLINE Halves see(Halves v) {
-    const Halves magnitude = v & uint16_t(0x7fff);
-    most = magnitude > most ? magnitude : most;
-    return v;
-  }
-  FC_INLINE bool plain() const { return !Extremes::any_lane((Words)(Halves)(most >= uint16_t(kOnePart.most >> 16))); }
-};
-
 // The panel of 32 output channels of a 1x1 filter whose pairs lie next to each other already.
 bool pack_pairs(const bf16* w, int64_t column_stride, int64_t channels, uint16_t* panel) {
-  HalfWeights met;
+  LargestHalf met;
   for (int64_t c = 0; c < channels; c += kAmxDepth)
     for (int half = 0; half < 2; half++, panel += kAmxValues) {
       Vec<float> r[16];
@@ -62,19 +49,19 @@ bool pack_pairs(const bf16* w, int64_t column_stride, int64_t channels, uint16_t
       for (int i = 0; i < 16; i++) {
         const bf16* const row = w + (half * 16 + i) * column_stride + c;
         __builtin_prefetch(row + 4 * kAmxDepth);
-        r[i] = (Vec<float>)met.see(*reinterpret_cast<const LooseHalves*>(row));
+        r[i] = (Vec<float>)met.see(load_halves(row, kAmxDepth));
       }
       transpose<float>(r);
 #pragma GCC unroll 16
       for (int i = 0; i < 16; i++) store_words(panel + i * kAmxDepth, (Words)r[i]);
     }
-  return met.plain();
+  return !met.huge(kOnePart);
 }
 
 // Panels of a 1x1 filter whose rows are reduction steps: `columns` output channels next to each other, rows `pitch` apart.
 bool pack_row_pairs(const bf16* w, int64_t pitch, int64_t steps, int64_t columns, uint16_t* panels, int64_t panel_values) {
   constexpr int64_t kRowsAhead = 4;
-  HalfWeights met;
+  LargestHalf met;
   for (int64_t k = 0; k < round_up(steps, kAmxDepth); k += 2) {
     uint16_t* to = panels + k / kAmxDepth * 2 * kAmxValues + k % kAmxDepth / 2 * kAmxDepth;
     const bf16 *const one = w + k * pitch, *const two = one + pitch;
@@ -87,7 +74,7 @@ bool pack_row_pairs(const bf16* w, int64_t pitch, int64_t steps, int64_t columns
       store_words(to + kAmxValues, high_pairs(a, b));
     }
   }
-  return met.plain();
+  return !met.huge(kOnePart);
 }
 
 // Splits `columns` output channels from w on into a panel (several, where b.panels_together): [reduction block][part][two

@@ -153,7 +153,7 @@ FC_INLINE AmxBlocking amx_blocking(const TapProblem& p, int parts, int threads) 
            (b.images + 1) * amx_block_bytes(p, parts, b.rows, b.cols) <= kAmxScratchBytes &&
            ceil_div(p.N, b.images + 1) >= threads)
       b.images++;
-  if (p.N) b.images = ceil_div(p.N, ceil_div(p.N, b.images));  // 4 and 4 rather than 7 and 1
+  b.images = even_part(p.N, b.images);
 
   b.in_place = amx_in_place(p);
   if (b.in_place) {

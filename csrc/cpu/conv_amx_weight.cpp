@@ -163,7 +163,8 @@ template <class T, int Parts> class AmxWeightGradient {
     for (; u.cn - c > kAmxRows; c += 2 * kAmxRows)
       for (int64_t k = 0; k < u.kn; k += 2 * kAmxRows) {
         const uint16_t* rows = mine.dy + k / kAmxRows * p.dy_tile();
-        const TileRows a{{rows, rows + p.dy_tile()}, mine.dy_offsets, 2 * kAmxDepth, kAmxValues, kAmxRows, 1, kAmxDepth / 2};
+        const TileRows a{{rows, rows + p.dy_tile()}, mine.dy_offsets, 2 * kAmxDepth, kAmxValues, kAmxRows, 1,
+                         kAmxDepth / 2};
         const bool two = u.kn - k > kAmxRows;
         float* to = sums + k * p.chunk_c + c;
         float* out = first ? to : mine.tiles;

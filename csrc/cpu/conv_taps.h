@@ -82,6 +82,9 @@ struct Blocking {
   int threads;
 };
 
+// The size of even parts of a total, as many of them as parts of this size would be: of 8 in parts of 7, 4 and 4.
+FC_INLINE int64_t even_part(int64_t total, int64_t size) { return total ? ceil_div(total, ceil_div(total, size)) : size; }
+
 FC_INLINE int64_t best_group_rows(int64_t cols) {
   int64_t best = 1, best_cost = 0;
   for (int64_t g = 1; g <= kGroupRows; g++) {
@@ -167,7 +170,7 @@ template <class A> Blocking choose_blocking(const TapProblem& p, int threads) {
     while (b.images < p.N && b.images * b.rows * b.cols < 56 &&
            (b.images + 1) * scratch(b.rows, b.cols) <= kScratchBytes && ceil_div(p.N, b.images + 1) >= threads)
       b.images++;
-  if (p.N) b.images = ceil_div(p.N, ceil_div(p.N, b.images));  // 4 and 4 rather than 7 and 1
+  b.images = even_part(p.N, b.images);
 
   // One tap of a stride: what is copied has no gaps, so groups of pixels need not end where rows do (AVX2, groups of 3:
   // 1024 -> 2048 channels, 7 outputs a row, 1.11 times as fast).

@@ -74,7 +74,7 @@ template <int M> TileBlocking choose_tiles(const TapProblem& p, int threads) {
       if (fills_better(n * image_tiles, b.images * image_tiles)) b.images = n;
   } else if (b.tile_cols <= most) {
     // Even parts: all of U is read for each block, a small rest at the end included.
-    b.rows = ceil_div(b.tile_rows, ceil_div(b.tile_rows, most / b.tile_cols));
+    b.rows = even_part(b.tile_rows, most / b.tile_cols);
   } else {
     b.rows = 1;
     b.cols = most / kTileRows * kTileRows;
