@@ -18,6 +18,8 @@ _TITLES = {
     "pool_backward": "pooling backward",
     "norm": "normalisation forward",
     "norm_backward": "batch_norm backward",
+    "norm_relu": "batch_norm and ReLU forward",
+    "norm_relu_backward": "batch_norm and ReLU backward",
     "relu": "ReLU forward",
     "relu_backward": "ReLU backward",
     "layout": "to the other layout",

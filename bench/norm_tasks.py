@@ -42,6 +42,17 @@ def _batch_norm_backward(case: NormCase, a: Arrays) -> Call:
     return partial(pullback, a["dy"])
 
 
+def _batch_norm_relu(case: NormCase, a: Arrays) -> Call:
+    mean, variance = a["mean"].copy(), a["variance"].copy()
+    return partial(F.batch_norm_relu, a["x"], mean, variance, a["w"], a["b"], training=True)
+
+
+def _batch_norm_relu_backward(case: NormCase, a: Arrays) -> Call:
+    mean, variance = a["mean"].copy(), a["variance"].copy()
+    _, pullback = F.batch_norm_relu.vjp(a["x"], mean, variance, a["w"], a["b"], training=True)
+    return partial(pullback, a["dy"])
+
+
 def _local_response_norm(case: NormCase, a: Arrays) -> Call:
     return partial(F.local_response_norm, a["x"], case.size)
 
@@ -85,6 +96,16 @@ def _magnitude_backward(a: Arrays, outputs: Outputs, evaluate: Evaluate) -> tupl
     return dx, along.reshape(-1) * count, dy.sum(axis=_AXES)
 
 
+def _magnitude_relu_backward(a: Arrays, outputs: Outputs, evaluate: Evaluate) -> tuple[Any, ...]:
+    """Where rounding decides whether the normalised value is above 0, the gradient may be there or not."""
+    dx, *rest = _magnitude_backward(a, outputs, evaluate)
+    distance, invstd = _normalised(a)
+    x, w, b = (a[name].astype(np.float64) for name in ("x", "w", "b"))
+    y = (x - x.mean(axis=_AXES, keepdims=True)) * invstd * w.reshape(1, -1, 1, 1) + b.reshape(1, -1, 1, 1)
+    undecided = np.abs(y) < 1e-6 * (distance * _channels(w) + _channels(b))
+    return np.where(undecided, np.inf, dx), *rest
+
+
 # Operation: call, magnitude, operations an element, arrays of x's size that it must read and write. In the training
 # forward: mean 1, variance 3, scale and shift 2; in the backward: two sums of 4, and 5 for dx.
 _FORWARD: dict[str, tuple[Any, Any, int, int]] = {
@@ -123,6 +144,19 @@ def tasks(batch: int, backward: bool) -> Iterator[Task]:
         else:
             call, magnitude, flops, arrays = _FORWARD[case.kind]
             yield _task("norm", f"{case.kind}_norm", case, call, magnitude, flops, arrays, terms)
+
+
+def norm_relu_tasks(batch: int, backward: bool) -> Iterator[Task]:
+    """Batch normalisation and ReLU as one operation, in training."""
+    for named in NORMS:
+        if named.kind != "batch":
+            continue
+        case, terms = replace(named, N=batch), batch * named.H * named.W + 8
+        if backward:
+            rest = ("batch_norm_relu_backward", case, _batch_norm_relu_backward, _magnitude_relu_backward, 14, 3, terms)
+            yield _task("norm_relu_backward", *rest)
+        else:
+            yield _task("norm_relu", "batch_norm_relu", case, _batch_norm_relu, _magnitude, 7, 2, terms)
 
 
 def relu_tasks(batch: int, backward: bool) -> Iterator[Task]:

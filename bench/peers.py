@@ -102,6 +102,17 @@ class Torch:
         rest = (mean, variance, *saved, True, 1e-5, [True, True, True])
         return partial(aten.native_batch_norm_backward, t["dy"], t["x"], t["w"], *rest)
 
+    def batch_norm_relu(self, case: NormCase, t: Tensors) -> Call:
+        norm, relu = self.batch_norm(case, t), self.module.relu_
+        return lambda: relu(norm())
+
+    def batch_norm_relu_backward(self, case: NormCase, t: Tensors) -> Call:
+        aten, mean, variance = self.module.ops.aten, t["mean"].clone(), t["variance"].clone()
+        y, *saved = aten.native_batch_norm(t["x"], t["w"], t["b"], mean, variance, True, 0.1, 1e-5)
+        rest, y = (mean, variance, *saved, True, 1e-5, [True, True, True]), self.module.relu_(y)
+        norm, relu = aten.native_batch_norm_backward, aten.threshold_backward
+        return lambda: norm(relu(t["dy"], y, 0), t["x"], t["w"], *rest)
+
     def local_response_norm(self, case: NormCase, t: Tensors) -> Call:
         return partial(self.module.nn.functional.local_response_norm, t["x"], case.size)
 

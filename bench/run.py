@@ -21,7 +21,10 @@ from .task import Task, arrange, oracle
 
 Row = dict[str, Any]
 
-OPERATIONS = ("conv", "conv_packed", "conv_backward", "depthwise", "pool", "norm", "relu", "layout", "block", "call")
+OPERATIONS = (
+    *("conv", "conv_packed", "conv_backward", "depthwise", "pool", "norm", "norm_relu", "relu"),
+    *("layout", "block", "call"),
+)
 
 
 def tasks(operation: str, batch: int) -> Iterator[Task]:
@@ -44,6 +47,8 @@ def tasks(operation: str, batch: int) -> Iterator[Task]:
                 yield from pool_tasks.tasks(batch, backward)
             elif operation == "norm":
                 yield from norm_tasks.tasks(batch, backward)
+            elif operation == "norm_relu":
+                yield from norm_tasks.norm_relu_tasks(batch, backward)
             else:
                 yield from norm_tasks.relu_tasks(batch, backward)
 

@@ -1,4 +1,4 @@
-// batch_norm, instance_norm and local_response_norm: arrays to NormShape and pointers.
+// batch_norm (alone and with ReLU), instance_norm and local_response_norm: arrays to NormShape and pointers.
 //
 // Everything is checked before anything is written: running statistics are updated by the kernel, after all checks.
 #include <cmath>
@@ -24,13 +24,14 @@ NormShape norm_shape(const char* name, const Array& x, int least_dims) {
 
 DType statistics_dtype(DType dtype) { return dtype == DType::f64 ? DType::f64 : DType::f32; }
 
-// Gradient of y: of the dtype, shape and layout of x.
-Array take_gradient(py::handle object, const Array& x) {
-  Array dy = take_channels("grad_output", object, &x.layout);
-  require_dtype("grad_output", dy, x.dtype);
-  require_shape("grad_output", dy, x.shape, x.ndim, x.unbatched);
-  return dy;
+// Of the dtype, shape and layout of x.
+Array take_like(const char* name, py::handle object, const Array& x) {
+  Array a = take_channels(name, object, &x.layout);
+  require_dtype(name, a, x.dtype);
+  require_shape(name, a, x.shape, x.ndim, x.unbatched);
+  return a;
 }
+Array take_gradient(py::handle object, const Array& x) { return take_like("grad_output", object, x); }
 
 // The per-channel arguments of one call, all of one dtype: that of x, or float32 beside 16-bit x.
 class Parameters {
@@ -124,39 +125,52 @@ double take_eps(py::handle object, bool may_be_zero) {
   return eps;
 }
 
-using NormForward = decltype(cpu::Ops::batch_norm_forward);
-using NormBackward = decltype(cpu::Ops::batch_norm_backward);
+// Arguments of a forward pass, checked. `instances`: statistics of each image and channel (N, C) rather than of each
+// channel (C,).
+struct NormArguments {
+  Array x;
+  NormShape shape;
+  Parameters parameters;
+  Array weight, bias;
+  RunningStatistics running;
+  double eps, momentum = 0;
 
-// `instances`: statistics of each image and channel (N, C) rather than of each channel (C,).
-py::tuple norm_forward(bool instances, py::handle x_object, py::handle weight, py::handle bias,
-                       py::handle running_mean, py::handle running_var, bool use_input, py::handle momentum,
-                       py::handle eps_object) {
-  const Array x = take_channels("input", x_object);
-  NormShape s = norm_shape("input", x, instances ? 3 : 2);
-  Parameters parameters(s);
-  const Array w = parameters.take("weight", weight), b = parameters.take("bias", bias);
-  const RunningStatistics running(parameters, running_mean, running_var, !use_input);
-  const double eps = take_eps(eps_object, instances || !use_input);
-  double rate = 0;
-  if (use_input) {
-    running.require_updatable({{"input", x_object}, {"weight", weight}, {"bias", bias}});
-    if (running) rate = take_finite("momentum", momentum);
-    if (instances && s.M == 1)
+  NormArguments(bool instances, py::handle x_object, py::handle weight_object, py::handle bias_object,
+                py::handle running_mean, py::handle running_var, bool use_input, py::handle momentum_object,
+                py::handle eps_object)
+      : x(take_channels("input", x_object)), shape(norm_shape("input", x, instances ? 3 : 2)), parameters(shape),
+        weight(parameters.take("weight", weight_object)), bias(parameters.take("bias", bias_object)),
+        running(parameters, running_mean, running_var, !use_input), eps(take_eps(eps_object, instances || !use_input)) {
+    if (!use_input) return;
+    running.require_updatable({{"input", x_object}, {"weight", weight_object}, {"bias", bias_object}});
+    if (running) momentum = take_finite("momentum", momentum_object);
+    if (instances && shape.M == 1)
       throw py::value_error("input must have more than 1 spatial element where its statistics are used, got shape " +
                             shape_text(x.shape, x.ndim));
-    if (!instances && (s.N == 1 && s.M == 1))
+    if (!instances && (shape.N == 1 && shape.M == 1))
       throw py::value_error("input: Expected more than 1 value per channel when training, got shape " +
                             shape_text(x.shape, x.ndim));
   }
+};
+
+using NormForward = decltype(cpu::Ops::batch_norm_forward);
+using NormBackward = decltype(cpu::Ops::batch_norm_backward);
+
+py::tuple norm_forward(bool instances, py::handle x_object, py::handle weight, py::handle bias,
+                       py::handle running_mean, py::handle running_var, bool use_input, py::handle momentum,
+                       py::handle eps) {
+  const NormArguments given(instances, x_object, weight, bias, running_mean, running_var, use_input, momentum, eps);
+  const Array& x = given.x;
+  const NormShape& s = given.shape;
   const int64_t groups[] = {s.N, s.C};
   Array y = new_like(x), mean = new_dense(statistics_dtype(s.dtype), instances ? 2 : 1, instances ? groups : groups + 1),
         invstd = new_like(mean);
   const NormForward op = instances ? cpu::active().instance_norm_forward : cpu::active().batch_norm_forward;
   run_kernel(4.0 * double(x.size()), [&](Context& ctx) {
-    op(s, x.data, w.data, b.data, running.mean(), running.var(), use_input, rate, eps, y.data, mean.data, invstd.data,
-       ctx);
+    op(s, x.data, given.weight.data, given.bias.data, given.running.mean(), given.running.var(), use_input,
+       given.momentum, given.eps, y.data, mean.data, invstd.data, ctx);
   });
-  if (use_input) running.write_back();
+  if (use_input) given.running.write_back();
   return py::make_tuple(std::move(y.owner), std::move(mean.owner), std::move(invstd.owner));
 }
 
@@ -179,6 +193,52 @@ py::tuple norm_backward(bool instances, py::handle dy_object, py::handle x_objec
   const NormBackward op = instances ? cpu::active().instance_norm_backward : cpu::active().batch_norm_backward;
   run_kernel(8.0 * double(x.size()), [&](Context& ctx) {
     op(s, dy.data, x.data, w.data, mean.data, invstd.data, use_input, dx.data, dw.data, db.data, ctx);
+  });
+  return py::make_tuple(std::move(dx.owner), std::move(dw.owner), std::move(db.owner));
+}
+
+// The upper limit of batch_norm_relu.
+double take_limit(py::handle object) {
+  const double limit = take_real("max_val", object);
+  if (!(limit > 0)) throw py::value_error("max_val must be positive, got " + string(py::repr(object)));
+  return limit;
+}
+
+py::tuple batch_norm_relu_forward(py::handle x_object, py::handle weight, py::handle bias, py::handle running_mean,
+                                  py::handle running_var, bool training, py::handle momentum, py::handle eps,
+                                  py::handle residual_object, py::handle max_val) {
+  const NormArguments given(false, x_object, weight, bias, running_mean, running_var, training, momentum, eps);
+  const Array& x = given.x;
+  const NormShape& s = given.shape;
+  const Array residual = residual_object.is_none() ? Array() : take_like("residual", residual_object, x);
+  if (training) given.running.require_updatable({{"residual", residual_object}});
+  const double high = take_limit(max_val);
+  const int64_t coefficients[] = {4, s.C};
+  Array y = new_like(x), saved = new_dense(statistics_dtype(s.dtype), 2, coefficients);
+  run_kernel(6.0 * double(x.size()), [&](Context& ctx) {
+    cpu::active().batch_norm_relu_forward(s, x.data, given.weight.data, given.bias.data, given.running.mean(),
+                                          given.running.var(), training, given.momentum, given.eps, residual.data, high,
+                                          y.data, saved.data, ctx);
+  });
+  if (training) given.running.write_back();
+  return py::make_tuple(std::move(y.owner), std::move(saved.owner));
+}
+
+py::tuple batch_norm_relu_backward(py::handle dy_object, py::handle x_object, py::handle weight,
+                                   py::handle saved_object, bool training, py::handle max_val) {
+  const Array x = take_channels("input", x_object);
+  NormShape s = norm_shape("input", x, 2);
+  const Array dy = take_gradient(dy_object, x);
+  Parameters parameters(s);
+  const Array w = parameters.take("weight", weight), saved = take_dense("saved", saved_object);
+  const int64_t coefficients[] = {4, s.C};
+  require_dtype("saved", saved, statistics_dtype(s.dtype));
+  require_shape("saved", saved, coefficients, 2, false);
+  const double high = take_limit(max_val);
+  Array dx = new_like(x), dw = new_dense(s.param_dtype, 1, &s.C), db = new_dense(s.param_dtype, 1, &s.C);
+  run_kernel(10.0 * double(x.size()), [&](Context& ctx) {
+    cpu::active().batch_norm_relu_backward(s, dy.data, x.data, w.data, saved.data, training, high, dx.data, dw.data,
+                                           db.data, ctx);
   });
   return py::make_tuple(std::move(dx.owner), std::move(dw.owner), std::move(db.owner));
 }
@@ -238,6 +298,10 @@ void bind_norm(py::module_& m) {
         arg("running_var"), arg("training").noconvert(), arg("momentum"), arg("eps"));
   m.def("batch_norm_backward", bound_backward<false>, arg("dy"), arg("x"), arg("weight"), arg("mean"), arg("invstd"),
         arg("training").noconvert());
+  m.def("batch_norm_relu_forward", batch_norm_relu_forward, arg("x"), arg("weight"), arg("bias"), arg("running_mean"),
+        arg("running_var"), arg("training").noconvert(), arg("momentum"), arg("eps"), arg("residual"), arg("max_val"));
+  m.def("batch_norm_relu_backward", batch_norm_relu_backward, arg("dy"), arg("x"), arg("weight"), arg("saved"),
+        arg("training").noconvert(), arg("max_val"));
   m.def("instance_norm_forward", bound_forward<true>, arg("x"), arg("weight"), arg("bias"), arg("running_mean"),
         arg("running_var"), arg("use_input_stats").noconvert(), arg("momentum"), arg("eps"));
   m.def("instance_norm_backward", bound_backward<true>, arg("dy"), arg("x"), arg("weight"), arg("mean"),

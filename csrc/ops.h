@@ -70,6 +70,13 @@ using std::int64_t;
                          void* invstd, Context&))                                                                      \
   X(batch_norm_backward, (const NormShape&, const void* dy, const void* x, const void* weight, const void* mean,       \
                           const void* invstd, bool training, void* dx, void* dw, void* db, Context&))                  \
+  /* y = min(max(normalised x + residual, 0), high). saved: mean, invstd, scale and offset of each channel, C values   \
+     each, with normalised x = (x - mean) * scale + offset. Backward is that without a residual */                    \
+  X(batch_norm_relu_forward, (const NormShape&, const void* x, const void* weight, const void* bias,                   \
+                              void* running_mean, void* running_var, bool training, double momentum, double eps,       \
+                              const void* residual, double high, void* y, void* saved, Context&))                      \
+  X(batch_norm_relu_backward, (const NormShape&, const void* dy, const void* x, const void* weight, const void* saved, \
+                               bool training, double high, void* dx, void* dw, void* db, Context&))                    \
   X(instance_norm_forward, (const NormShape&, const void* x, const void* weight, const void* bias, void* running_mean, \
                             void* running_var, bool use_input_stats, double momentum, double eps, void* y, void* mean, \
                             void* invstd, Context&))                                                                   \

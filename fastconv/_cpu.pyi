@@ -144,6 +144,21 @@ def batch_norm_forward(
 def batch_norm_backward(
     dy: _Array, x: _Array, weight: _Array | None, mean: _Array, invstd: _Array, training: bool
 ) -> tuple[_Array, _Array, _Array]: ...
+def batch_norm_relu_forward(
+    x: _Array,
+    weight: _Array | None,
+    bias: _Array | None,
+    running_mean: _Array | None,
+    running_var: _Array | None,
+    training: bool,
+    momentum: float,
+    eps: float,
+    residual: _Array | None,
+    max_val: float,
+) -> tuple[_Array, _Array]: ...
+def batch_norm_relu_backward(
+    dy: _Array, x: _Array, weight: _Array | None, saved: _Array, training: bool, max_val: float
+) -> tuple[_Array, _Array, _Array]: ...
 def instance_norm_forward(
     x: _Array,
     weight: _Array | None,

@@ -23,6 +23,7 @@ _KERNELS = {
     "adaptive_max_pool": "adaptive_max_pool_forward",
     "avg_pool": "avg_pool_forward",
     "batch_norm": "batch_norm_forward",
+    "batch_norm_relu": "batch_norm_relu_forward",
     "conv": "conv_forward",
     "conv_transpose": "conv_transpose_forward",
     "hardtanh": "hardtanh_forward",
@@ -273,10 +274,11 @@ def _flops(name: str, values: dict[str, Any], inputs: dict[str, np.ndarray], y: 
         return 2 * y.size * _window(name, values["kernel_size"])
     if family.startswith("adaptive"):
         return x.size
-    if family in ("batch_norm", "instance_norm"):
-        # Mean 1, variance 3, scale and shift 2; with running statistics only the last.
+    if family in ("batch_norm", "batch_norm_relu", "instance_norm"):
+        # Mean 1, variance 3, scale and shift 2; with running statistics only the last. ReLU 1, the sum before it 1.
         from_input = values.get("training", values.get("use_input_stats", True))
-        return (6 if from_input else 2) * x.size
+        relu = (1 + ("residual" in inputs)) * (family == "batch_norm_relu")
+        return ((6 if from_input else 2) + relu) * x.size
     if family == "local_response_norm":
         return x.size * (values["size"] + 4)
     return y.size

@@ -46,7 +46,7 @@ def test_a_run_writes_all_rows_as_json(fast, tmp_path, capsys):
     result = json.loads(file.read_text())
     assert [row["op"] for row in result["rows"]] == [
         *("conv", "conv_packed", "conv_backward", "depthwise", "depthwise_backward", "pool", "pool_backward"),
-        *("norm", "norm_backward", "relu", "relu_backward", "call"),
+        *("norm", "norm_backward", "norm_relu", "norm_relu_backward", "relu", "relu_backward", "call"),
     ]
     for row in result["rows"]:
         assert row["check"]["passed"] and row["batch"] == 1 and row["dtype"] == "float32"
@@ -55,7 +55,7 @@ def test_a_run_writes_all_rows_as_json(fast, tmp_path, capsys):
             assert timing["ms"] > 0 and timing["spread"] >= 0 and len(timing["blocks"]) == 3
     assert result["environment"]["fastconv"] == fc.__version__
     printed = capsys.readouterr().out
-    assert "lenet-conv2" in printed and "12 rows" in printed
+    assert "lenet-conv2" in printed and "14 rows" in printed
 
 
 def test_a_run_against_torch_has_its_times(fast, torch, tmp_path, capsys):
@@ -136,7 +136,8 @@ def test_what_is_chosen():
     assert len(vgg) == 9 and all(layer.startswith("vgg16-") for layer in vgg)
     assert {found.op for found in cli._selected(options())} == {
         *("conv", "conv_packed", "conv_backward", "depthwise", "depthwise_backward", "pool", "pool_backward"),
-        *("norm", "norm_backward", "relu", "relu_backward", "layout", "block", "call"),
+        *("norm", "norm_backward", "norm_relu", "norm_relu_backward", "relu", "relu_backward"),
+        *("layout", "block", "call"),
     }
     with pytest.raises(ValueError, match="no layer"):
         cli._selected(options("--op", "pool", "--layer", "no such layer"))

@@ -66,6 +66,10 @@ CASES = [
     Case("batch_norm", {"input": (4, 3, 3, 2), **STATISTICS, **NORM}, {"training": True, "momentum": 0.3}),
     Case("batch_norm", {"input": (4, 3), **STATISTICS, **NORM}, {"eps": 1e-3}),
     Case("batch_norm", {"input": (2, 3, 2, 2, 2, 2), **STATISTICS}, {"training": True}),
+    Case(
+        "batch_norm_relu", {"input": (4, 3, 3, 2), **STATISTICS, **NORM, "residual": (4, 3, 3, 2)}, {"training": True}
+    ),
+    Case("batch_norm_relu", {"input": (5, 3, 4), **NORM, **STATISTICS}, {"training": True, "max_val": 0.9}),
     Case("instance_norm", {"input": (2, 3, 4, 3), **NORM}),
     Case("instance_norm", {"input": (2, 3, 7), **STATISTICS, **NORM}, {"momentum": 0.2}),
     Case("local_response_norm", {"input": (2, 6, 3, 2)}, {"size": 3, "alpha": 0.5, "beta": 0.6, "k": 2.0}),

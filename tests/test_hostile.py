@@ -100,6 +100,7 @@ def test_every_backend_function_has_rows(backend):
 
 NORMS = {
     "batch_norm_forward": (True, 0.1, 1e-5),
+    "batch_norm_relu_forward": (True, 0.1, 1e-5, None, 6.0),
     "instance_norm_forward": (True, 0.1, 1e-5),
 }
 

@@ -106,7 +106,7 @@ template <class T> struct ChannelSum {
                                   __attribute__((always_inline)) { acc[0] += load(x + i, part); });
   }
   void reduce_rows(std::int64_t instance, std::int64_t t, std::int64_t c, std::int64_t width) const {
-    sum_rows<Accumulator<T>, 1>(partials, instance, t, c, width, [&](std::int64_t i, std::int64_t, auto part, auto* acc)
+    sum_rows<Accumulator<T>, 1>(partials, instance, t, c, width, 0, [&](std::int64_t i, std::int64_t, auto part, auto* acc)
                                 __attribute__((always_inline)) { acc[0] += load(x + i, part); });
   }
   void finish(std::int64_t g) const { sums[g] = from_accumulator<T>(Accumulator<T>(partials.total(g, 0))); }
@@ -162,7 +162,7 @@ template <class T> struct PreluBackward {
                      __attribute__((always_inline)) { step(i, part, slope, acc); });
   }
   void reduce_rows(std::int64_t instance, std::int64_t t, std::int64_t c, std::int64_t width) const {
-    sum_rows<A, 1>(partials, instance, t, c, width, [&](std::int64_t i, std::int64_t j, auto part, Vec<A>* acc)
+    sum_rows<A, 1>(partials, instance, t, c, width, 1, [&](std::int64_t i, std::int64_t j, auto part, Vec<A>* acc)
                    __attribute__((always_inline)) { step(i, part, load(weight + c + j, part), acc); });
   }
   void finish(std::int64_t g) const { dw[g] = from_accumulator<T>(A(partials.total(g, 0))); }

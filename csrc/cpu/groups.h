@@ -12,11 +12,12 @@ namespace {
 constexpr std::int64_t kPlaneBlock = 2048;  // elements: read twice from L1
 constexpr std::int64_t kRowBlock = 65536;   // elements: read twice from L2
 constexpr std::int64_t kRowTile = 2048;     // channels that a task's accumulators hold: whole rows, which the prefetcher follows
-// Of arrays beyond this many bytes, which come from memory, one row at a time: a single stream, which the prefetcher follows.
-// Batch normalisation of 13 and 26 MB, backward 1.1 to 1.4 times as fast with 1 and 2 threads (Zen 4, 32 MB of L3); arrays
-// of 6 MB and less four rows at a time, up to 1.2 times. Sums of rows of 256 bytes take four in any case.
-constexpr double kFarArray = 8e6;
-constexpr std::int64_t kFarRow = 512;
+// Rows come one at a time, a single stream, which the prefetcher follows, where the coefficients and sums of all channels
+// fill no more than this of L1; beyond it four, which read and write those less often. Batch normalisation of 8 images,
+// arrays from memory, one row instead of four at a time (Zen 4, 2 threads and 1): 128 to 512 channels 1.2 to 2.4 times as
+// fast, forward, backward and the sums of bias gradients, 1024 1.0 to 1.2, 2048 0.8; with six coefficients 1024 0.8 to 0.9.
+// Sums of fewer channels than kSingleSum are stored and needed again at once: 0.9 to 1.0.
+constexpr std::int64_t kSingleBytes = 16384, kSingleSum = 128;
 constexpr std::int64_t kMaxChunks = 64;     // a group's (planes) or instance's (rows) share of parallelism
 constexpr std::int64_t kFinishTogether = 256;  // groups a task: about 10 us
 constexpr double kTaskBytes = 64e3;         // least worth of one task
@@ -32,8 +33,6 @@ struct GroupView {
   bool rows;
   std::int64_t block, blocks, chunks;  // elements (planes) or rows (rows) a block; of a group or instance
   std::int64_t tiles;                  // of channels, rows only
-  bool far;                            // the array is larger than the caches
-  bool single;                         // rows are added up one at a time
 
   GroupView(const NormShape& s, bool instances)
       : I(instances ? s.N : 1), P(instances ? 1 : s.N), C(s.C), M(s.M),
@@ -54,9 +53,11 @@ struct GroupView {
     }
     chunks = max_of(1, min_of(blocks, kMaxChunks));
     tiles = ceil_div(C, kRowTile);
-    far = elements() * double(item_size(s.dtype)) > kFarArray;
-    single = far && C * std::int64_t(item_size(s.dtype)) >= kFarRow;
   }
+
+  // Whether rows are written, or added up, one at a time; `values`: of type A, that the loop has for each channel.
+  template <class A> bool single(int values) const { return C * values * std::int64_t(sizeof(A)) <= kSingleBytes; }
+  template <class A> bool single_sum(int values) const { return single<A>(values) && C >= kSingleSum; }
 
   std::int64_t groups() const { return I * C; }
   std::int64_t count() const { return P * M; }  // values of a group
@@ -255,10 +256,10 @@ FC_INLINE void sum_planes(const Partials<K>& partials, std::int64_t group, std::
   for (int k = 0; k < K; k++) *partials.at(group, chunk, k) = sums[k];
 }
 
-// The same of a chunk of rows; term as for add_rows.
+// The same of a chunk of rows; term as for add_rows, with so many coefficients of a channel.
 template <class A, int K, class F>
 FC_INLINE void sum_rows(const Partials<K>& partials, std::int64_t instance, std::int64_t chunk, std::int64_t c,
-                        std::int64_t width, F&& term) {
+                        std::int64_t width, int coefficients, F&& term) {
   const GroupView& v = partials.v;
   double* sums[K];
   for (int k = 0; k < K; k++) {
@@ -266,10 +267,11 @@ FC_INLINE void sum_rows(const Partials<K>& partials, std::int64_t instance, std:
     for (std::int64_t j = 0; j < width; j++) sums[k][j] = 0;
   }
   alignas(64) A acc[K][kRowTile];
+  const bool single = v.single_sum<A>(K + coefficients);
   const std::int64_t end = v.first_row(chunk + 1);
   for (std::int64_t r = v.first_row(chunk); r < end; r += v.block) {
     std::memset(acc, 0, sizeof acc);
-    add_rows<A, K>(v.single, v.row_offset(instance, r) + c, min_of(v.block, end - r), v.C, width, acc, term);
+    add_rows<A, K>(single, v.row_offset(instance, r) + c, min_of(v.block, end - r), v.C, width, acc, term);
     for (int k = 0; k < K; k++)
       for (std::int64_t j = 0; j < width; j++) sums[k][j] += double(acc[k][j]);
   }

@@ -14,6 +14,22 @@ constexpr std::int64_t kShiftShare = 8;
 
 template <bool b> struct Flag { static constexpr bool value = b; };
 
+// What the forward pass finds out about each group: y = (x - mean) * scale + offset.
+template <class A> struct Coefficients {
+  A *mean, *invstd;
+  A *scale, *offset;  // null: nobody asks for them
+};
+// Written out, as the backward pass of batch_norm_relu needs the same bits.
+template <class A> FC_INLINE Vec<A> normalised(Vec<A> x, Vec<A> mean, Vec<A> scale, Vec<A> offset) {
+  return multiply_add(x - mean, scale, offset);
+}
+
+// What is done with the normalised values before they are stored: nothing.
+template <class T> struct Unchanged {
+  FC_INLINE Vec<Accumulator<T>> operator()(Vec<Accumulator<T>> v, std::int64_t, Whole) const { return v; }
+  FC_INLINE Vec<Accumulator<T>> operator()(Vec<Accumulator<T>> v, std::int64_t, Part) const { return v; }
+};
+
 struct Moments {
   double count, mean, squares;  // squares: sum of squared deviations from the mean
 };
@@ -45,7 +61,7 @@ struct RunningUpdate {
 };
 
 // `use_input`: the statistics are the input's own, else the running ones.
-template <class T, bool use_input> struct NormForward {
+template <class T, bool use_input, class Last> struct NormForward {
   typedef Accumulator<T> A;
   static constexpr bool kReduces = use_input, kFinishes = true, kApplies = true;
 
@@ -56,10 +72,10 @@ template <class T, bool use_input> struct NormForward {
   DType param_dtype;
   double eps;
   RunningUpdate running;
-  A *mean_out, *invstd_out;
+  Coefficients<A> found;
+  Last last;
   Partials<3> partials;            // mean, squares and count of a chunk
   double *group_mean, *group_var;  // instance_norm with running statistics: averaged at the end
-  A *centre, *scale, *offset;      // y = (x - centre) * scale + offset
 
   void reduce(std::int64_t g, std::int64_t t) const {
     Moments m{};
@@ -101,13 +117,13 @@ template <class T, bool use_input> struct NormForward {
       const std::int64_t rows = min_of(v.block, end - r), offset = v.row_offset(instance, r) + c;
       std::memset(shift, 0, sizeof shift);
       std::memset(deviations, 0, sizeof deviations);
-      add_rows<A, 1>(v.single, offset, ceil_div(rows, kShiftShare), v.C, width, shift,
+      add_rows<A, 1>(v.template single_sum<A>(1), offset, ceil_div(rows, kShiftShare), v.C, width, shift,
                      [=](std::int64_t i, std::int64_t, auto part, Vec<A>* acc) __attribute__((always_inline)) {
                        acc[0] += load(from + i, part);
                      });
       const A share_of_row = A(1) / A(ceil_div(rows, kShiftShare));
       for (std::int64_t j = 0; j < width; j++) shift[0][j] *= share_of_row;
-      add_rows<A, 2>(v.single, offset, rows, v.C, width, deviations,
+      add_rows<A, 2>(v.template single_sum<A>(3), offset, rows, v.C, width, deviations,
                      [=](std::int64_t i, std::int64_t j, auto part, Vec<A>* acc) __attribute__((always_inline)) {
                        const Vec<A> d = load(from + i, part) - load(shifts + j);
                        acc[0] += d;
@@ -163,65 +179,69 @@ template <class T, bool use_input> struct NormForward {
     }
     const double invstd = 1 / __builtin_sqrt(var + eps),
                  slope = invstd * (weight ? read_parameter(weight, param_dtype, c) : 1);
-    mean_out[g] = A(mean);
-    invstd_out[g] = A(invstd);
+    found.mean[g] = A(mean);
+    found.invstd[g] = A(invstd);
+    found.scale[g] = A(slope);
     // What rounding the mean loses is made up by the offset.
-    centre[g] = A(mean);
-    scale[g] = A(slope);
     const double lost = __builtin_isfinite(mean) ? (double(A(mean)) - mean) * slope : 0;
-    offset[g] = A((bias ? read_parameter(bias, param_dtype, c) : 0) + lost);
+    found.offset[g] = A((bias ? read_parameter(bias, param_dtype, c) : 0) + lost);
   }
 
   void apply(std::int64_t g, std::int64_t t) const {
-    const Vec<A> mid = broadcast<A>(centre[g]), by = broadcast<A>(scale[g]), plus = broadcast<A>(offset[g]);
+    const Vec<A> mean = broadcast<A>(found.mean[g]), scale = broadcast<A>(found.scale[g]),
+                 offset = broadcast<A>(found.offset[g]);
     const T* const from = x;  // copies: the compiler need not assume that a store changes them
     T* const to = y;
+    const Last finally = last;
     for (std::int64_t b = v.first_block(t + 1); b-- > v.first_block(t);)
       v.template each_in<A>(v.plane_block(g, b), [=](std::int64_t i, auto part) __attribute__((always_inline)) {
-        store(to + i, (load(from + i, part) - mid) * by + plus, part);
+        store(to + i, finally(normalised<A>(load(from + i, part), mean, scale, offset), i, part), part);
       });
   }
 
   void apply_rows(std::int64_t instance, std::int64_t t, std::int64_t c, std::int64_t width) const {
     const T* const from = x;
     T* const to = y;
-    const A *const mid = centre, *const by = scale, *const plus = offset;
+    const Coefficients<A> of = found;
+    const Last finally = last;
     struct Line {
-      Vec<A> mid, by, plus;
+      Vec<A> mean, scale, offset;
     };
     each_row<A>(
-        v.far, v.row_offset(instance, v.first_row(t)) + c, v.first_row(t + 1) - v.first_row(t), v.C, instance * v.C + c,
-        width,
+        v.template single<A>(3), v.row_offset(instance, v.first_row(t)) + c, v.first_row(t + 1) - v.first_row(t), v.C,
+        instance * v.C + c, width,
         [=](std::int64_t g, auto part) __attribute__((always_inline)) {
-          return Line{load(mid + g, part), load(by + g, part), load(plus + g, part)};
+          return Line{load(of.mean + g, part), load(of.scale + g, part), load(of.offset + g, part)};
         },
         [=](std::int64_t i, const Line& k, auto part) __attribute__((always_inline)) {
-          store(to + i, (load(from + i, part) - k.mid) * k.by + k.plus, part);
+          store(to + i, finally(normalised<A>(load(from + i, part), k.mean, k.scale, k.offset), i, part), part);
         });
   }
 };
 
-template <class T>
+template <class T, class Last>
 void norm_forward(const NormShape& s, bool instances, const T* x, const void* weight, const void* bias,
-                  void* running_mean, void* running_var, bool use_input, double momentum, double eps, T* y,
-                  void* mean_out, void* invstd_out, Context& ctx) {
+                  void* running_mean, void* running_var, bool use_input, double momentum, double eps, const Last& last,
+                  T* y, Coefficients<Accumulator<T>> found, Context& ctx) {
   typedef Accumulator<T> A;
   const GroupView v(s, instances);
   const std::int64_t groups = v.groups();
   const bool averages = use_input && running_mean && v.I > 1 && v.count();
   const std::size_t partials = use_input ? Partials<3>::bytes(v) : 0, doubles = averages ? std::size_t(groups) * 16 : 0;
-  char* scratch = static_cast<char*>(ctx.workspace(partials + doubles + std::size_t(groups) * 3 * sizeof(A) + 1));
+  char* scratch = static_cast<char*>(ctx.workspace(partials + doubles + std::size_t(groups) * 2 * sizeof(A) + 1));
   if (!scratch) return;
   double* group_mean = averages ? reinterpret_cast<double*>(scratch + partials) : nullptr;
-  A* coefficients = reinterpret_cast<A*>(scratch + partials + doubles);
+  if (!found.scale) {
+    found.scale = reinterpret_cast<A*>(scratch + partials + doubles);
+    found.offset = found.scale + groups;
+  }
   const RunningUpdate running{running_mean, running_var, s.param_dtype, momentum, double(v.count())};
   const int threads = ctx.threads_for(4 * v.elements(), 2 * v.elements() * sizeof(T));
   const auto run = [&](auto own) {
     run_groups<FlushDenormals>(
-        v, threads, NormForward<T, decltype(own)::value>{
-                        v, x, y, weight, bias, s.param_dtype, eps, running, static_cast<A*>(mean_out),
-                        static_cast<A*>(invstd_out), {v, reinterpret_cast<double*>(scratch)}, group_mean,
-                        group_mean + groups, coefficients, coefficients + groups, coefficients + 2 * groups});
+        v, threads, NormForward<T, decltype(own)::value, Last>{
+                        v, x, y, weight, bias, s.param_dtype, eps, running, found, last,
+                        {v, reinterpret_cast<double*>(scratch)}, group_mean, group_mean + groups});
   };
   if (use_input) run(Flag<true>());
   else run(Flag<false>());
@@ -236,12 +256,30 @@ void norm_forward(const NormShape& s, bool instances, const T* x, const void* we
   }
 }
 
-template <class T, bool use_input> struct NormBackward {
+// The gradient of the normalised values, as it is given: of the value x that lies at i, with what is known of its channel
+// (`line`).
+template <class T> struct GivenGradient {
   typedef Accumulator<T> A;
+  static constexpr bool kReadsInput = false;
+  static constexpr int kCoefficients = 0;  // of a channel
+  struct Line {};
+  const T* dy;
+
+  FC_INLINE Line line(std::int64_t) const { return {}; }
+  template <class P> FC_INLINE Line line(std::int64_t, P) const { return {}; }
+  template <class P> FC_INLINE Vec<A> operator()(Vec<A>, Vec<A>, std::int64_t i, const Line&, P part) const {
+    return load(dy + i, part);
+  }
+};
+
+template <class T, bool use_input, class Incoming> struct NormBackward {
+  typedef Accumulator<T> A;
+  typedef typename Incoming::Line GradientLine;
   static constexpr bool kReduces = true, kFinishes = true, kApplies = true;
 
   const GroupView& v;
-  const T *dy, *x;
+  Incoming dy;
+  const T* x;
   T* dx;
   const void* weight;
   DType param_dtype;
@@ -253,20 +291,26 @@ template <class T, bool use_input> struct NormBackward {
 
   void reduce(std::int64_t g, std::int64_t t) const {
     const Vec<A> mid = broadcast<A>(mean[g]);
-    sum_planes<A, 2>(partials, g, t, [&](std::int64_t i, auto part, Vec<A>* acc) __attribute__((always_inline)) {
-      const Vec<A> gradient = load(dy + i, part);
-      acc[0] += gradient;
-      acc[1] += gradient * keep<A>(load(x + i, part) - mid, part);
+    const Incoming gradient = dy;  // copies: the compiler need not assume that a store changes them
+    const GradientLine line = gradient.line(g);
+    const T* const from = x;
+    sum_planes<A, 2>(partials, g, t, [=](std::int64_t i, auto part, Vec<A>* acc) __attribute__((always_inline)) {
+      const Vec<A> value = load(from + i, part), d = gradient(value, mid, i, line, part);
+      acc[0] += d;
+      acc[1] += d * keep<A>(value - mid, part);
     });
   }
   void reduce_rows(std::int64_t instance, std::int64_t t, std::int64_t c, std::int64_t width) const {
-    const A* const mid = mean + instance * v.C + c;
-    const T *const from_dy = dy, *const from_x = x;
-    sum_rows<A, 2>(partials, instance, t, c, width,
+    const std::int64_t g = instance * v.C + c;
+    const A* const mids = mean + g;
+    const Incoming gradient = dy;
+    const T* const from = x;
+    sum_rows<A, 2>(partials, instance, t, c, width, 1 + Incoming::kCoefficients,
                    [=](std::int64_t i, std::int64_t j, auto part, Vec<A>* acc) __attribute__((always_inline)) {
-                     const Vec<A> gradient = load(from_dy + i, part);
-                     acc[0] += gradient;
-                     acc[1] += gradient * (load(from_x + i, part) - load(mid + j, part));
+                     const Vec<A> value = load(from + i, part), mid = load(mids + j, part),
+                                  d = gradient(value, mid, i, gradient.line(g + j, part), part);
+                     acc[0] += d;
+                     acc[1] += d * (value - mid);
                    });
   }
 
@@ -287,47 +331,52 @@ template <class T, bool use_input> struct NormBackward {
   }
 
   void apply(std::int64_t g, std::int64_t t) const {
-    const Vec<A> mid = broadcast<A>(mean[g]), by = broadcast<A>(scale[g]), minus = broadcast<A>(level[g]),
-                 along = broadcast<A>(slope[g]);
-    const T *const gradient = dy, *const value = x;  // copies: the compiler need not assume that a store changes them
+    const Line k{broadcast<A>(mean[g]), broadcast<A>(level[g]), broadcast<A>(slope[g]), broadcast<A>(scale[g]),
+                 dy.line(g)};
+    const Incoming gradient = dy;
+    const T* const from = x;
     T* const to = dx;
-    for (std::int64_t b = v.first_block(t + 1); b-- > v.first_block(t);) {
-      const Block block = v.plane_block(g, b);
-      if (use_input)
-        v.template each_in<A>(block, [=](std::int64_t i, auto part) __attribute__((always_inline)) {
-          store(to + i, (load(gradient + i, part) - minus - (load(value + i, part) - mid) * along) * by, part);
-        });
-      else
-        v.template each_in<A>(block, [=](std::int64_t i, auto part) __attribute__((always_inline)) {
-          store(to + i, load(gradient + i, part) * by, part);
-        });
-    }
+    for (std::int64_t b = v.first_block(t + 1); b-- > v.first_block(t);)
+      v.template each_in<A>(v.plane_block(g, b), [=](std::int64_t i, auto part) __attribute__((always_inline)) {
+        step(gradient, from, to, i, k, part);
+      });
   }
 
   void apply_rows(std::int64_t instance, std::int64_t t, std::int64_t c, std::int64_t width) const {
-    const T *const gradient = dy, *const value = x;
+    const Incoming gradient = dy;
+    const T* const from = x;
     T* const to = dx;
     const A *const mid = mean, *const minus = level, *const along = slope, *const by = scale;
-    struct Line {
-      Vec<A> mid, minus, along, by;
-    };
     each_row<A>(
-        v.far, v.row_offset(instance, v.first_row(t)) + c, v.first_row(t + 1) - v.first_row(t), v.C, instance * v.C + c,
-        width,
+        v.template single<A>(4 + Incoming::kCoefficients), v.row_offset(instance, v.first_row(t)) + c,
+        v.first_row(t + 1) - v.first_row(t), v.C, instance * v.C + c, width,
         [=](std::int64_t g, auto part) __attribute__((always_inline)) {
-          return Line{load(mid + g, part), load(minus + g, part), load(along + g, part), load(by + g, part)};
+          return Line{load(mid + g, part), load(minus + g, part), load(along + g, part), load(by + g, part),
+                      gradient.line(g, part)};
         },
         [=](std::int64_t i, const Line& k, auto part) __attribute__((always_inline)) {
-          Vec<A> d = load(gradient + i, part);
-          if (use_input) d = d - k.minus - (load(value + i, part) - k.mid) * k.along;
-          store(to + i, d * k.by, part);
+          step(gradient, from, to, i, k, part);
         });
+  }
+
+ private:
+  struct Line {
+    Vec<A> mid, minus, along, by;
+    GradientLine gradient;
+  };
+  template <class P>
+  static FC_INLINE void step(const Incoming& gradient, const T* from, T* to, std::int64_t i, const Line& k, P part) {
+    Vec<A> value{};
+    if constexpr (use_input || Incoming::kReadsInput) value = load(from + i, part);
+    Vec<A> d = gradient(value, k.mid, i, k.gradient, part);
+    if constexpr (use_input) d = d - k.minus - (value - k.mid) * k.along;
+    store(to + i, d * k.by, part);
   }
 };
 
-template <class T>
-void norm_backward(const NormShape& s, bool instances, const T* dy, const T* x, const void* weight, const void* mean,
-                   const void* invstd, bool use_input, T* dx, void* dw, void* db, Context& ctx) {
+template <class T, class Incoming>
+void norm_backward(const NormShape& s, bool instances, const Incoming& dy, const T* x, const void* weight,
+                   const void* mean, const void* invstd, bool use_input, T* dx, void* dw, void* db, Context& ctx) {
   typedef Accumulator<T> A;
   const GroupView v(s, instances);
   const std::int64_t groups = v.groups();
@@ -339,7 +388,7 @@ void norm_backward(const NormShape& s, bool instances, const T* dy, const T* x, 
   const int threads = ctx.threads_for(8 * v.elements(), 3 * v.elements() * sizeof(T));
   const auto run = [&](auto own) {
     run_groups<FlushDenormals>(
-        v, threads, NormBackward<T, decltype(own)::value>{
+        v, threads, NormBackward<T, decltype(own)::value, Incoming>{
                         v, dy, x, dx, weight, s.param_dtype, static_cast<const A*>(mean),
                         static_cast<const A*>(invstd), dw, db, {v, reinterpret_cast<double*>(scratch)}, per_instance,
                         per_instance + groups, coefficients, coefficients + groups, coefficients + 2 * groups});

@@ -8,8 +8,10 @@ void batch_norm_forward(const NormShape& s, const void* x, const void* weight, c
                         void* invstd, Context& ctx) {
   with_type(s.dtype, [&](auto tag) {
     typedef decltype(tag) T;
-    norm_forward(s, false, static_cast<const T*>(x), weight, bias, running_mean, running_var, training,
-                      momentum, eps, static_cast<T*>(y), mean, invstd, ctx);
+    typedef Accumulator<T> A;
+    norm_forward(s, false, static_cast<const T*>(x), weight, bias, running_mean, running_var, training, momentum, eps,
+                 Unchanged<T>(), static_cast<T*>(y),
+                 {static_cast<A*>(mean), static_cast<A*>(invstd), nullptr, nullptr}, ctx);
   });
 }
 
@@ -17,8 +19,8 @@ void batch_norm_backward(const NormShape& s, const void* dy, const void* x, cons
                          const void* invstd, bool training, void* dx, void* dw, void* db, Context& ctx) {
   with_type(s.dtype, [&](auto tag) {
     typedef decltype(tag) T;
-    norm_backward(s, false, static_cast<const T*>(dy), static_cast<const T*>(x), weight, mean, invstd,
-                       training, static_cast<T*>(dx), dw, db, ctx);
+    norm_backward(s, false, GivenGradient<T>{static_cast<const T*>(dy)}, static_cast<const T*>(x), weight, mean, invstd,
+                  training, static_cast<T*>(dx), dw, db, ctx);
   });
 }
 

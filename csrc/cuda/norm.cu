@@ -1,4 +1,4 @@
-// Batch and instance normalisation, forward and backward.
+// Batch and instance normalisation, forward and backward; batch normalisation with a sum and ReLU in the same passes.
 //
 // x is read once for its moments: a few values in registers give their mean and their deviations from it, what several
 // have is combined in double (Chan, Golub and LeVeque, "Updating formulae and a pairwise algorithm for computing sample
@@ -111,12 +111,13 @@ FC_DEVICE void update_running(const Statistics& s, int64_t c, double mean, doubl
 template <class A> struct Affine {
   A *centre, *scale, *offset;
 };
+template <class A> FC_DEVICE A normalised(A x, A centre, A scale, A offset) { return (x - centre) * scale + offset; }
 
 // Statistics of 32 groups a block, and the affine maps that they make. `moments`: mean and variance of all groups, for
 // running statistics of several instances; null where there is one.
 template <class A>
-__global__ void statistics_kernel(Groups g, Statistics s, const double* partials, double* moments, A* mean_out,
-                                  A* invstd_out, Affine<A> map) {
+__global__ void statistics_kernel(Groups g, Statistics s, const double* partials, double* moments, A* invstd_out,
+                                  Affine<A> map) {
   const int64_t i = group_of_lane();
   const bool mine = i < g.groups();
   const int64_t c = remainder_of(mine ? i : 0, g.C);
@@ -151,7 +152,6 @@ __global__ void statistics_kernel(Groups g, Statistics s, const double* partials
   }
   const double invstd = 1 / prim::square_root(var + s.eps);
   const double slope = invstd * (s.weight ? read_parameter(s.weight, s.param_dtype, c) : 1);
-  mean_out[i] = A(mean);
   invstd_out[i] = A(invstd);
   map.centre[i] = A(mean);
   map.scale[i] = A(slope);
@@ -203,62 +203,116 @@ template <int V> struct GroupsOfPack {
 // Whether V neighbouring elements are such a pack everywhere.
 template <int V> bool comes_in_packs(const Groups& g) { return (g.last ? g.C : g.M) % V == 0; }
 
-template <class T, int V>
-__global__ void normalise_kernel(Groups g, int64_t n, const T* x, Affine<Accumulator<T>> map, T* y) {
+// What is done with the normalised values before they are stored, of which `more` holds what lies beside them: nothing.
+template <class T> struct Unchanged {
+  static constexpr const T* residual = nullptr;
+  template <int V> FC_DEVICE Pack<T, V> more(int64_t) const { return {}; }
+  FC_DEVICE Accumulator<T> operator()(Accumulator<T> v, T) const { return v; }
+};
+// Or the residual added, if there is one, and both held between 0 and `high`. NaN stays NaN.
+template <class T> struct SumAndRectify {
+  const T* residual;
+  Accumulator<T> high;
+  template <int V> FC_DEVICE Pack<T, V> more(int64_t i) const {
+    return residual ? load_pack<T, V>(residual + i) : Pack<T, V>{};
+  }
+  FC_DEVICE Accumulator<T> operator()(Accumulator<T> v, T beside) const {
+    if (residual) v += prim::to_accumulator(beside);
+    if (v <= 0) v = 0;
+    if (v > high) v = high;
+    return v;
+  }
+};
+
+template <class T, int V, class Last>
+__global__ void normalise_kernel(Groups g, int64_t n, const T* x, Affine<Accumulator<T>> map, Last last, T* y) {
   const int64_t i = element() * V;
   if (i >= n) return;
   const GroupsOfPack<V> group(g, i);
   Pack<T, V> pack = load_pack<T, V>(x + i);
+  const Pack<T, V> more = last.template more<V>(i);
   Accumulator<T> centre[V], scale[V], offset[V];
   group.load(map.centre, centre);
   group.load(map.scale, scale);
   group.load(map.offset, offset);
 #pragma unroll
   for (int j = 0; j < V; j++)
-    pack.v[j] = prim::from_accumulator<T>((prim::to_accumulator(pack.v[j]) - centre[j]) * scale[j] + offset[j]);
+    pack.v[j] = prim::from_accumulator<T>(
+        last(normalised(prim::to_accumulator(pack.v[j]), centre[j], scale[j], offset[j]), more.v[j]));
   store_pack<T, V>(y + i, pack);
 }
 
-template <class T>
-void forward(const NormShape& shape, bool instances, const T* x, const Statistics& s, T* y, void* mean, void* invstd,
-             Context& ctx) {
+// What is found about each group: C or N C values each. scale and offset: null where nobody asks for them.
+struct Found {
+  void *mean, *invstd, *scale, *offset;
+};
+
+template <class T, class Last>
+void forward(const NormShape& shape, bool instances, const T* x, const Statistics& s, const Last& last, T* y,
+             const Found& found, Context& ctx) {
   using A = Accumulator<T>;
   const Groups g(shape, instances);
   const int64_t groups = g.groups(), n = groups * g.count;
   const bool averages = s.use_input && s.running_mean && g.I > 1 && g.count;
   const std::size_t partial_bytes = g.partial_bytes(2), moment_bytes = averages ? std::size_t(groups) * 16 : 0;
-  char* scratch = static_cast<char*>(ctx.workspace(partial_bytes + moment_bytes + std::size_t(groups) * 3 * sizeof(A)));
+  char* scratch = static_cast<char*>(ctx.workspace(partial_bytes + moment_bytes + std::size_t(groups) * 2 * sizeof(A)));
   if (!scratch) return;
   double* partials = reinterpret_cast<double*>(scratch);
   double* moments = averages ? reinterpret_cast<double*>(scratch + partial_bytes) : nullptr;
   A* maps = reinterpret_cast<A*>(scratch + partial_bytes + moment_bytes);
-  const Affine<A> map{maps, maps + groups, maps + 2 * groups};
+  const Affine<A> map{static_cast<A*>(found.mean), found.scale ? static_cast<A*>(found.scale) : maps,
+                      found.offset ? static_cast<A*>(found.offset) : maps + groups};
   if (s.use_input && g.count)
     with_width<T>(g, [&](auto width, bool aligned) {
       constexpr int V = decltype(width)::value;
       launch(ctx, "moments", moments_kernel<T, V>, g.tiles() * g.chunks, kThreads, kSumBytes<V>, g, aligned, x, partials);
     }, x);
-  launch_groups(ctx, "norm_statistics", statistics_kernel<A>, groups, g, s, partials, moments, static_cast<A*>(mean),
-                  static_cast<A*>(invstd), map);
+  launch_groups(ctx, "norm_statistics", statistics_kernel<A>, groups, g, s, partials, moments,
+                static_cast<A*>(found.invstd), map);
   if (averages) launch_elements(ctx, "running_statistics", running_kernel, g.C, g, s, moments);
   constexpr int V = kVector<T>;
-  if (comes_in_packs<V>(g) && all_aligned(x, y))
-    launch_packs<V>(ctx, "normalise", normalise_kernel<T, V>, n, g, n, x, map, y);
-  else launch_elements(ctx, "normalise", normalise_kernel<T, 1>, n, g, n, x, map, y);
+  if (comes_in_packs<V>(g) && all_aligned(x, y, last.residual, map.centre, map.scale, map.offset))
+    launch_packs<V>(ctx, "normalise", normalise_kernel<T, V, Last>, n, g, n, x, map, last, y);
+  else launch_elements(ctx, "normalise", normalise_kernel<T, 1, Last>, n, g, n, x, map, last, y);
 }
 
-template <class T> struct GradientSums {
+// The gradient of the normalised values, as it is given.
+template <class T> struct GivenGradient {
+  using A = Accumulator<T>;
+  static constexpr bool kReadsInput = false;
+  static constexpr const A *scale = nullptr, *offset = nullptr;
+  FC_DEVICE A operator()(A d, A, A, A, A) const { return d; }
+};
+// Or as ReLU lets it through where the normalised values, as T holds them, are between 0 and `high`.
+template <class T> struct RectifiedGradient {
+  using A = Accumulator<T>;
+  static constexpr bool kReadsInput = true;
+  const A *scale, *offset;
+  A high;
+  FC_DEVICE A operator()(A d, A x, A mean, A by, A plus) const {
+    const A y = prim::to_accumulator(prim::from_accumulator<T>(normalised(x, mean, by, plus))),
+            limit = prim::to_accumulator(prim::from_accumulator<T>(high));
+    if (y <= 0 || (y >= limit && limit - limit == 0)) d = 0;  // an infinite limit is none
+    return d;
+  }
+};
+
+template <class T, class Gradient> struct GradientSums {
   static constexpr int kSums = 2;  // of dy, and of dy * (x - mean)
   const T *dy, *x;
   const Accumulator<T>* mean;
+  Gradient gradient;
   template <int V>
   FC_DEVICE void add(int64_t at, int64_t group, int valid, bool whole, double (&sums)[2][V]) const {
-    const Pack<T, V> gradient = load_pack<T, V>(dy + at, valid, whole), from = load_pack<T, V>(x + at, valid, whole);
+    const Pack<T, V> given = load_pack<T, V>(dy + at, valid, whole), from = load_pack<T, V>(x + at, valid, whole);
 #pragma unroll
     for (int j = 0; j < V; j++) {
-      const double g = double(prim::to_accumulator(gradient.v[j]));
-      sums[0][j] += g;
-      sums[1][j] += g * (double(prim::to_accumulator(from.v[j])) - double(mean[group + (j < valid ? j : 0)]));
+      const int64_t k = group + (j < valid ? j : 0);
+      const Accumulator<T> value = prim::to_accumulator(from.v[j]), centre = mean[k];
+      Accumulator<T> d = prim::to_accumulator(given.v[j]);
+      if constexpr (Gradient::kReadsInput) d = gradient(d, value, centre, gradient.scale[k], gradient.offset[k]);
+      sums[0][j] += double(d);
+      sums[1][j] += double(d) * (double(value) - double(centre));
     }
   }
 };
@@ -295,32 +349,37 @@ __global__ void parameter_gradient_kernel(Groups g, const A* invstd, const doubl
   write_parameter(db, param_dtype, c, sum[0]);
 }
 
-template <class T, int V>
-__global__ void input_gradient_kernel(Groups g, int64_t n, bool use_input, const T* dy, const T* x,
+template <class T, int V, class Gradient>
+__global__ void input_gradient_kernel(Groups g, int64_t n, bool use_input, const T* dy, const T* x, Gradient gradient,
                                       const Accumulator<T>* mean, const Accumulator<T>* level,
                                       const Accumulator<T>* slope, const Accumulator<T>* scale, T* dx) {
   const int64_t i = element() * V;
   if (i >= n) return;
   const GroupsOfPack<V> group(g, i);
-  Pack<T, V> gradient = load_pack<T, V>(dy + i), from{};
-  if (use_input) from = load_pack<T, V>(x + i);
-  Accumulator<T> centre[V], base[V], by[V], factor[V];
+  Pack<T, V> pack = load_pack<T, V>(dy + i), from{};
+  if (use_input || Gradient::kReadsInput) from = load_pack<T, V>(x + i);
+  Accumulator<T> centre[V], base[V], by[V], factor[V], map_scale[V] = {}, map_offset[V] = {};
   group.load(mean, centre);
   group.load(level, base);
   group.load(slope, by);
   group.load(scale, factor);
+  if constexpr (Gradient::kReadsInput) {
+    group.load(gradient.scale, map_scale);
+    group.load(gradient.offset, map_offset);
+  }
 #pragma unroll
   for (int j = 0; j < V; j++) {
-    Accumulator<T> d = prim::to_accumulator(gradient.v[j]);
-    if (use_input) d = d - base[j] - (prim::to_accumulator(from.v[j]) - centre[j]) * by[j];
-    gradient.v[j] = prim::from_accumulator<T>(d * factor[j]);
+    const Accumulator<T> value = prim::to_accumulator(from.v[j]);
+    Accumulator<T> d = gradient(prim::to_accumulator(pack.v[j]), value, centre[j], map_scale[j], map_offset[j]);
+    if (use_input) d = d - base[j] - (value - centre[j]) * by[j];
+    pack.v[j] = prim::from_accumulator<T>(d * factor[j]);
   }
-  store_pack<T, V>(dx + i, gradient);
+  store_pack<T, V>(dx + i, pack);
 }
 
-template <class T>
-void backward(const NormShape& s, bool instances, const T* dy, const T* x, const void* weight, const void* mean_data,
-              const void* invstd_data, bool use_input, T* dx, void* dw, void* db, Context& ctx) {
+template <class T, class Gradient>
+void backward(const NormShape& s, bool instances, const T* dy, const T* x, const Gradient& gradient, const void* weight,
+              const void* mean_data, const void* invstd_data, bool use_input, T* dx, void* dw, void* db, Context& ctx) {
   using A = Accumulator<T>;
   const Groups g(s, instances);
   const int64_t groups = g.groups(), n = groups * g.count;
@@ -331,33 +390,34 @@ void backward(const NormShape& s, bool instances, const T* dy, const T* x, const
   double* partials = reinterpret_cast<double*>(scratch);
   A* level = reinterpret_cast<A*>(scratch + partial_bytes);
   A *slope = level + groups, *scale = slope + groups;
-  reduce_groups<T>(ctx, "norm_gradient_sums", g, GradientSums<T>{dy, x, mean}, partials, dy, x);
+  reduce_groups<T>(ctx, "norm_gradient_sums", g, GradientSums<T, Gradient>{dy, x, mean, gradient}, partials, dy, x);
   launch_groups(ctx, "norm_gradient_statistics", gradient_statistics_kernel<A>, groups, g, weight, s.param_dtype, invstd,
                 partials, level, slope, scale);
   launch_groups(ctx, "norm_parameter_gradient", parameter_gradient_kernel<A>, g.C, g, invstd, partials, s.param_dtype, dw,
                 db);
   constexpr int V = kVector<T>;
-  if (comes_in_packs<V>(g) && all_aligned(dy, x, dx, mean))
-    launch_packs<V>(ctx, "norm_input_gradient", input_gradient_kernel<T, V>, n, g, n, use_input, dy, x, mean, level, slope,
-                    scale, dx);
+  if (comes_in_packs<V>(g) && all_aligned(dy, x, dx, mean, gradient.scale, gradient.offset))
+    launch_packs<V>(ctx, "norm_input_gradient", input_gradient_kernel<T, V, Gradient>, n, g, n, use_input, dy, x,
+                    gradient, mean, level, slope, scale, dx);
   else
-    launch_elements(ctx, "norm_input_gradient", input_gradient_kernel<T, 1>, n, g, n, use_input, dy, x, mean, level,
-                    slope, scale, dx);
+    launch_elements(ctx, "norm_input_gradient", input_gradient_kernel<T, 1, Gradient>, n, g, n, use_input, dy, x,
+                    gradient, mean, level, slope, scale, dx);
 }
 
 void forward_of(const NormShape& s, bool instances, const void* x, const Statistics& statistics, void* y, void* mean,
                 void* invstd, Context& ctx) {
   with_type(s.dtype, [&](auto tag) {
     using T = decltype(tag);
-    forward(s, instances, static_cast<const T*>(x), statistics, static_cast<T*>(y), mean, invstd, ctx);
+    forward(s, instances, static_cast<const T*>(x), statistics, Unchanged<T>(), static_cast<T*>(y),
+            {mean, invstd, nullptr, nullptr}, ctx);
   });
 }
 void backward_of(const NormShape& s, bool instances, const void* dy, const void* x, const void* weight,
                  const void* mean, const void* invstd, bool use_input, void* dx, void* dw, void* db, Context& ctx) {
   with_type(s.dtype, [&](auto tag) {
     using T = decltype(tag);
-    backward(s, instances, static_cast<const T*>(dy), static_cast<const T*>(x), weight, mean, invstd, use_input,
-             static_cast<T*>(dx), dw, db, ctx);
+    backward(s, instances, static_cast<const T*>(dy), static_cast<const T*>(x), GivenGradient<T>(), weight, mean,
+             invstd, use_input, static_cast<T*>(dx), dw, db, ctx);
   });
 }
 
@@ -372,6 +432,30 @@ void batch_norm_forward(const NormShape& s, const void* x, const void* weight, c
 void batch_norm_backward(const NormShape& s, const void* dy, const void* x, const void* weight, const void* mean,
                          const void* invstd, bool training, void* dx, void* dw, void* db, Context& ctx) {
   backward_of(s, false, dy, x, weight, mean, invstd, training, dx, dw, db, ctx);
+}
+void batch_norm_relu_forward(const NormShape& s, const void* x, const void* weight, const void* bias,
+                             void* running_mean, void* running_var, bool training, double momentum, double eps,
+                             const void* residual, double high, void* y, void* saved, Context& ctx) {
+  with_type(s.dtype, [&](auto tag) {
+    using T = decltype(tag);
+    using A = Accumulator<T>;
+    A* found = static_cast<A*>(saved);
+    forward(s, false, static_cast<const T*>(x),
+            Statistics{weight, bias, running_mean, running_var, s.param_dtype, training, momentum, eps},
+            SumAndRectify<T>{static_cast<const T*>(residual), A(high)}, static_cast<T*>(y),
+            {found, found + s.C, found + 2 * s.C, found + 3 * s.C}, ctx);
+  });
+}
+void batch_norm_relu_backward(const NormShape& s, const void* dy, const void* x, const void* weight, const void* saved,
+                              bool training, double high, void* dx, void* dw, void* db, Context& ctx) {
+  with_type(s.dtype, [&](auto tag) {
+    using T = decltype(tag);
+    using A = Accumulator<T>;
+    const A* found = static_cast<const A*>(saved);
+    const RectifiedGradient<T> gradient{found + 2 * s.C, found + 3 * s.C, A(high)};
+    backward(s, false, static_cast<const T*>(dy), static_cast<const T*>(x), gradient, weight, found, found + s.C,
+             training, static_cast<T*>(dx), dw, db, ctx);
+  });
 }
 void instance_norm_forward(const NormShape& s, const void* x, const void* weight, const void* bias, void* running_mean,
                            void* running_var, bool use_input_stats, double momentum, double eps, void* y, void* mean,

@@ -1,4 +1,4 @@
-"""Normalisation: batch, instance and local response, with gradients.
+"""Normalisation: batch (alone and with ReLU), instance and local response, with gradients.
 
 The magnitudes follow from the formulas: with d = |x| + E|x| standing for the error of x - mean, the output is of the
 order d * invstd * |weight| + |bias|, and each term of the gradient is taken by its absolute value.
@@ -114,6 +114,46 @@ class _Norm:
             yield Case(f"{self.kind}_{way}", self.label, group, draw, terms, magnitude, call, **rest)
 
 
+class _NormRelu(_Norm):
+    """batch_norm_relu: forward with a residual and a limit, backward with neither."""
+
+    def __init__(self, shape: tuple[int, ...], affine: bool, from_input: bool, channels_last: bool) -> None:
+        super().__init__("batch_norm", shape, affine, from_input, channels_last)
+        self.kind = "batch_norm_relu"
+
+    def draw_forward(self, rng: np.random.Generator) -> Arguments:
+        return *super().draw_forward(rng), rng.standard_normal(self.shape)
+
+    def forward(self, module: ModuleType, arguments: Arguments) -> Any:
+        x, w, b, mean, var, residual = arguments
+        rest = self.from_input, _MOMENTUM, _EPS, residual, 2.0
+        return module.batch_norm_relu_forward(x, w, b, mean.copy(), var.copy(), *rest)
+
+    def magnitude_forward(self, case: Case, arguments: Arguments, outputs: tuple[np.ndarray, ...]) -> tuple[Any, ...]:
+        *rest, residual = arguments
+        _, (mean, invstd, scale, offset) = outputs
+        y, average, *_ = super().magnitude_forward(case, tuple(rest), (outputs[0], mean, invstd, mean, mean))
+        scale = np.abs(scale)
+        # The offset makes up for what rounding the mean loses.
+        return y + np.abs(residual), np.stack([average, invstd, scale, np.abs(offset) + average * scale])
+
+    def draw_backward(self, rng: np.random.Generator) -> Arguments:
+        x, w, b, mean, var, dy = self.draw_forward(rng)
+        if self.from_input:
+            mean, var = x.mean(axis=self.axes), x.var(axis=self.axes)
+        invstd = 1 / np.sqrt(var + _EPS)
+        scale, offset = (invstd, np.zeros_like(mean)) if w is None else (invstd * w, b)
+        return dy, x, w, np.stack([mean, invstd, scale, offset])
+
+    def backward(self, module: ModuleType, arguments: Arguments) -> Any:
+        dy, x, w, saved = arguments
+        return module.batch_norm_relu_backward(dy, x, w, _statistics(saved, x), self.from_input, math.inf)
+
+    def magnitude_backward(self, case: Case, arguments: Arguments, outputs: tuple[np.ndarray, ...]) -> tuple[Any, ...]:
+        dy, x, w, saved = arguments
+        return super().magnitude_backward(case, (dy, x, w, saved[0], saved[1]), outputs)
+
+
 def _response_norm(shape: tuple[int, ...], size: int, beta: float, last: bool = False) -> Iterator[Case]:
     options = (size, 0.5, beta, 1.5)
 
@@ -152,6 +192,7 @@ def cases() -> Iterator[Case]:
     ):
         for affine, from_input in ((True, True), (False, True), (True, False)):
             yield from _Norm("batch_norm", shape, affine, from_input, last).cases()
+            yield from _NormRelu(shape, affine, from_input, last).cases()
             if len(shape) > 2:
                 yield from _Norm("instance_norm", shape, affine, from_input, last).cases()
     yield from _response_norm((2, 9, 4, 5), 5, 0.75)

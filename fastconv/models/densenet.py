@@ -14,6 +14,7 @@ from fastconv.models.initialization import he_fan_in, initialize
 from fastconv.models.weights import takes_weights
 from fastconv.nn.modules.arguments import choice, number, size
 from fastconv.nn.modules.state import LoadResult
+from fastconv.nn.utils import norm_relu
 
 __all__ = ["DenseNet", "densenet121", "densenet161", "densenet169", "densenet201"]
 
@@ -51,9 +52,9 @@ class DenseLayer(nn.Module):
 
     def forward(self, x: Any) -> Any:
         """New features (N, growth_rate, H, W) of all features before, (N, in_channels, H, W)."""
-        y = self.conv1(self.relu1(self.norm1(x)))
+        y = self.conv1(norm_relu(self.norm1, self.relu1, x))
         if self.conv2 is not None:
-            y = self.conv2(self.relu2(self.norm2(y)))
+            y = self.conv2(norm_relu(self.norm2, self.relu2, y))
         return F.dropout(y, self.drop_rate, self.training) if self.drop_rate else y
 
 

@@ -12,6 +12,7 @@ from fastconv.joining import cat
 from fastconv.models.initialization import he_fan_in, initialize
 from fastconv.models.weights import takes_weights
 from fastconv.nn.modules.arguments import choice, number, size
+from fastconv.nn.utils import norm_relu
 
 __all__ = ["GoogLeNet", "GoogLeNetOutputs", "Inception", "NaiveInception", "googlenet"]
 
@@ -46,7 +47,7 @@ class BasicConv2d(nn.Module):
     def forward(self, x: Any) -> Any:
         """Features (N, out_channels, H', W') of features (N, in_channels, H, W)."""
         x = self.conv(x)
-        return self.relu(x if self.bn is None else self.bn(x))
+        return self.relu(x) if self.bn is None else norm_relu(self.bn, self.relu, x)
 
 
 class NaiveInception(nn.Module):

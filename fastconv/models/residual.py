@@ -1,4 +1,4 @@
-"""The sum at the end of a shortcut, as a layer with a name, so that it can be looked at and be done in place."""
+"""The end of a shortcut: the sum as a layer with a name, so that it can be looked at and be done in place, and ReLU."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import numpy as np
 import fastconv.nn as nn
 import fastconv.nn.functional as F
 from fastconv.nn.modules.conv import Pending
+from fastconv.nn.modules.norm_relu import fuses, is_untouched
 
-__all__ = ["Add"]
+__all__ = ["Add", "norm_add_relu"]
 
 
 class Add(nn.Module):
@@ -52,3 +53,19 @@ class Add(nn.Module):
 
     def extra_repr(self) -> str:
         return "inplace=True" if self.inplace else ""
+
+
+def norm_add_relu(norm: nn.Module, add: Add, relu: nn.Module, x: Any, shortcut: Any) -> Any:
+    """``relu(add(norm(x), shortcut))``, in training as one operation where the layers are nothing but that.
+
+    Examples
+    --------
+    >>> import numpy as np, fastconv.nn as nn
+    >>> from fastconv.models.residual import Add, norm_add_relu
+    >>> norm_add_relu(nn.BatchNorm1d(1), Add(), nn.ReLU(), np.array([[1.0], [3.0]]), np.array([[2.0], [0.5]])).round(2)
+    array([[1. ],
+           [1.5]])
+    """
+    if fuses(norm, relu) and is_untouched(add) and add._limits is None:
+        return nn.utils.norm_relu(norm, relu, x, shortcut)
+    return relu(add(norm(x), shortcut))

@@ -7,9 +7,10 @@ from typing import Any
 
 import fastconv.nn as nn
 from fastconv.models.initialization import he_fan_out, initialize
-from fastconv.models.residual import Add
+from fastconv.models.residual import Add, norm_add_relu
 from fastconv.models.weights import takes_weights
 from fastconv.nn.modules.arguments import choice, size
+from fastconv.nn.utils import norm_relu
 
 __all__ = [
     "BasicBlock",
@@ -85,11 +86,11 @@ class BasicBlock(nn.Module):
 
     def forward(self, x: Any) -> Any:
         """Features (N, planes, H / stride, W / stride) of features (N, inplanes, H, W)."""
-        y = self.relu(self.bn1(self.conv1(x)))
-        y = self.bn2(self.conv2(y))
-        if self.add is not None:
-            y = self.add(y, x if self.downsample is None else self.downsample(x))
-        return self.relu(y)
+        y = norm_relu(self.bn1, self.relu, self.conv1(x))
+        y = self.conv2(y)
+        if self.add is None:
+            return norm_relu(self.bn2, self.relu, y)
+        return norm_add_relu(self.bn2, self.add, self.relu, y, x if self.downsample is None else self.downsample(x))
 
 
 class Bottleneck(nn.Module):
@@ -150,12 +151,11 @@ class Bottleneck(nn.Module):
 
     def forward(self, x: Any) -> Any:
         """Features (N, 4 planes, H / stride, W / stride) of features (N, inplanes, H, W)."""
-        y = self.relu(self.bn1(self.conv1(x)))
-        y = self.relu(self.bn2(self.conv2(y)))
-        y = self.bn3(self.conv3(y))
-        if self.add is not None:
-            y = self.add(y, x if self.downsample is None else self.downsample(x))
-        return self.relu(y)
+        y = norm_relu(self.bn1, self.relu, self.conv1(x))
+        y = self.conv3(norm_relu(self.bn2, self.relu, self.conv2(y)))
+        if self.add is None:
+            return norm_relu(self.bn3, self.relu, y)
+        return norm_add_relu(self.bn3, self.add, self.relu, y, x if self.downsample is None else self.downsample(x))
 
 
 class ResNet(nn.Module):
@@ -271,7 +271,7 @@ class ResNet(nn.Module):
 
     def forward(self, x: Any) -> Any:
         """Logits (N, num_classes) of images (N, in_channels, H, W)."""
-        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
+        x = self.maxpool(norm_relu(self.bn1, self.relu, self.conv1(x)))
         for name in self._stages:
             x = self._modules[name](x)  # type: ignore[misc]
         x = self.avgpool(x)

@@ -1,4 +1,4 @@
-"""Gradient clipping, under the module name that torch gave it."""
+"""Gradient clipping, under the module name that torch gave it, and what helps to write blocks of layers."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ import numpy as np
 
 from fastconv.devices import array_module, as_array, is_writable
 from fastconv.nn.modules.arguments import number
+from fastconv.nn.modules.norm_relu import norm_relu
 from fastconv.tensor import Tensor
 
-__all__ = ["clip_grad_norm_", "clip_grad_value_"]
+__all__ = ["clip_grad_norm_", "clip_grad_value_", "norm_relu"]
 
 
 def _with_gradients(parameters: Tensor | Iterable[Tensor]) -> list[tuple[Tensor, np.ndarray]]:

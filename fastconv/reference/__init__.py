@@ -41,6 +41,8 @@ from .linear import (
 from .norm import (
     batch_norm_backward,
     batch_norm_forward,
+    batch_norm_relu_backward,
+    batch_norm_relu_forward,
     instance_norm_backward,
     instance_norm_forward,
     local_response_norm_backward,
@@ -71,6 +73,8 @@ __all__ = [
     "avg_pool_forward",
     "batch_norm_backward",
     "batch_norm_forward",
+    "batch_norm_relu_backward",
+    "batch_norm_relu_forward",
     "cat_forward",
     "conv_backward_bias",
     "conv_backward_input",

@@ -81,17 +81,58 @@ def _moments(x64: np.ndarray, axes: tuple[int, ...]) -> tuple[np.ndarray, np.nda
 
 
 def _affine(x: np.ndarray, x64: np.ndarray, mean: np.ndarray, invstd: np.ndarray, w: Parameter, b: Parameter):
+    """The normalised x in float64."""
     y = (x64 - _along_channels(mean, x)) * _along_channels(invstd, x)
     if w is not None:
         y = y * _along_channels(w, x)
     if b is not None:
         y = y + _along_channels(b, x)
-    return checks.finish_like(y, x)
+    return y
 
 
 def _update(running: Parameter, value: np.ndarray, momentum: float) -> None:
     if running is not None:
         running[...] = checks.rounded((1 - momentum) * checks.wide(running) + momentum * value, running.dtype)
+
+
+def _channels(x: object) -> np.ndarray:
+    """The input of a batch normalisation."""
+    x = checks.array("input", x)
+    if x.ndim < 2:
+        raise ValueError(f"input has shape {x.shape}: must have at least 2 dimensions, (N, C, ...)")
+    return x
+
+
+def _batch_norm(
+    x: np.ndarray,
+    weight: Parameter,
+    bias: Parameter,
+    running_mean: Parameter,
+    running_var: Parameter,
+    training: bool,
+    momentum: float | None,
+    eps: float,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """`batch_norm_forward` in float64."""
+    w, b = _per_channel("weight", weight, x), _per_channel("bias", bias, x)
+    train = checks.flag("training", training)
+    run_mean, run_var = _running_statistics(running_mean, running_var, x, required=not train, updated=train)
+    epsilon = _epsilon(eps, not train)
+    rate = _momentum(momentum, train and run_mean is not None)
+    axes = (0, *range(2, x.ndim))
+    count = math.prod(x.shape[axis] for axis in axes)
+    if train and count == 1:
+        raise ValueError(f"input has shape {x.shape}: training needs more than 1 value per channel")
+    x64 = checks.wide(x)
+    if run_mean is None or run_var is None or train:
+        mean, var = _moments(x64, axes)
+    else:
+        mean, var = checks.wide(run_mean), checks.wide(run_var)
+    invstd = 1 / np.sqrt(var + epsilon)
+    if train and count:
+        _update(run_mean, mean, rate)
+        _update(run_var, var * (count / (count - 1)), rate)
+    return _affine(x, x64, mean, invstd, w, b), mean, invstd
 
 
 @np.errstate(all="ignore")
@@ -116,30 +157,10 @@ def batch_norm_forward(
     array([[-1.],
            [ 1.]])
     """
-    x = checks.array("input", x)
-    if x.ndim < 2:
-        raise ValueError(f"input has shape {x.shape}: must have at least 2 dimensions, (N, C, ...)")
-    w, b = _per_channel("weight", weight, x), _per_channel("bias", bias, x)
-    train = checks.flag("training", training)
-    run_mean, run_var = _running_statistics(running_mean, running_var, x, required=not train, updated=train)
-    epsilon = _epsilon(eps, not train)
-    rate = _momentum(momentum, train and run_mean is not None)
-    axes = (0, *range(2, x.ndim))
-    count = math.prod(x.shape[axis] for axis in axes)
-    if train and count == 1:
-        raise ValueError(f"input has shape {x.shape}: training needs more than 1 value per channel")
-    x64 = checks.wide(x)
-    if run_mean is None or run_var is None or train:
-        mean, var = _moments(x64, axes)
-    else:
-        mean, var = checks.wide(run_mean), checks.wide(run_var)
-    invstd = 1 / np.sqrt(var + epsilon)
-    y = _affine(x, x64, mean, invstd, w, b)
-    if train and count:
-        _update(run_mean, mean, rate)
-        _update(run_var, var * (count / (count - 1)), rate)
+    x = _channels(x)
+    y, mean, invstd = _batch_norm(x, weight, bias, running_mean, running_var, training, momentum, eps)
     dtype = _statistics_dtype(x)
-    return y, checks.rounded(mean, dtype), checks.rounded(invstd, dtype)
+    return checks.finish_like(y, x), checks.rounded(mean, dtype), checks.rounded(invstd, dtype)
 
 
 def _normalisation_backward(
@@ -177,9 +198,7 @@ def batch_norm_backward(
     dy: np.ndarray, x: np.ndarray, weight: Parameter, mean: np.ndarray, invstd: np.ndarray, training: bool
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(dx, dw, db) of `batch_norm_forward`, with the mean and invstd (C,) it returned."""
-    x = checks.array("input", x)
-    if x.ndim < 2:
-        raise ValueError(f"input has shape {x.shape}: must have at least 2 dimensions, (N, C, ...)")
+    x = _channels(x)
     dy = checks.array("grad_output", dy, (x.dtype,))
     checks.same_shape("grad_output", dy, x.shape, "the shape of the output")
     w = _per_channel("weight", weight, x)
@@ -188,6 +207,76 @@ def batch_norm_backward(
         checks.same_shape(name, statistic, x.shape[1:2], "one value for each channel")
     train = checks.flag("training", training)
     return _normalisation_backward(dy, x, w, mean, invstd, (0, *range(2, x.ndim)), train)
+
+
+def _upper_limit(max_val: object, dtype: np.dtype) -> float:
+    """`max_val` as the input's dtype holds it."""
+    value = checks.real("max_val", max_val)
+    if not value > 0:
+        raise ValueError(f"max_val is {value}: must be positive")
+    return float(checks.wide(checks.rounded(np.array(value), dtype)))
+
+
+@np.errstate(all="ignore")
+def batch_norm_relu_forward(
+    x: np.ndarray,
+    weight: Parameter,
+    bias: Parameter,
+    running_mean: Parameter,
+    running_var: Parameter,
+    training: bool,
+    momentum: float | None,
+    eps: float,
+    residual: np.ndarray | None,
+    max_val: float,
+) -> tuple[np.ndarray, np.ndarray]:
+    """min(max(normalised x + residual, 0), max_val), with `batch_norm_forward`'s normalised x; returns (y, saved).
+
+    saved holds four rows of C values for the backward pass: mean, invstd, scale and offset, of
+    normalised x = (x - mean) * scale + offset.
+
+    >>> x = np.array([[1.0], [3.0]])
+    >>> batch_norm_relu_forward(x, None, None, None, None, True, 0.1, 1e-12, None, np.inf)[0]
+    array([[0.],
+           [1.]])
+    """
+    x = _channels(x)
+    if residual is not None:
+        checks.array("residual", residual, (x.dtype,))
+        checks.same_shape("residual", residual, x.shape, "the shape of the input")
+    high = _upper_limit(max_val, x.dtype)
+    y, mean, invstd = _batch_norm(x, weight, bias, running_mean, running_var, training, momentum, eps)
+    if residual is not None:
+        y = y + checks.wide(residual)
+    scale = invstd if weight is None else invstd * checks.wide(weight)
+    offset = np.zeros_like(mean) if bias is None else checks.wide(bias)
+    saved = np.stack([mean, invstd, scale, offset])
+    y = np.minimum(np.where(y <= 0, 0.0, y), high)
+    return checks.finish_like(y, x), checks.rounded(saved, _statistics_dtype(x))
+
+
+@np.errstate(all="ignore")
+def batch_norm_relu_backward(
+    dy: np.ndarray, x: np.ndarray, weight: Parameter, saved: np.ndarray, training: bool, max_val: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(dx, dw, db) of `batch_norm_relu_forward` without a residual, with the `saved` that it returned.
+
+    Gradients pass where the normalised x, in its dtype, is above 0 and below max_val, or NaN.
+    """
+    x = _channels(x)
+    dy = checks.array("grad_output", dy, (x.dtype,))
+    checks.same_shape("grad_output", dy, x.shape, "the shape of the output")
+    w = _per_channel("weight", weight, x)
+    saved = checks.array("saved", saved, (_statistics_dtype(x),))
+    checks.same_shape("saved", saved, (4, x.shape[1]), "four values for each channel")
+    high = _upper_limit(max_val, x.dtype)
+    train = checks.flag("training", training)
+    mean, invstd, scale, offset = saved
+    centred = checks.wide(x) - _along_channels(mean, x)
+    normalised = checks.rounded(centred * _along_channels(scale, x) + _along_channels(offset, x), x.dtype)
+    blocked = (normalised <= 0) | ((normalised >= high) & (high < math.inf))
+    passed = np.where(blocked, dy.dtype.type(0), dy)
+    return _normalisation_backward(passed, x, w, mean, invstd, (0, *range(2, x.ndim)), train)
 
 
 @np.errstate(all="ignore")
@@ -225,7 +314,7 @@ def instance_norm_forward(
     else:
         mean, var = (np.broadcast_to(checks.wide(r), x.shape[:2]) for r in (run_mean, run_var))
     invstd = 1 / np.sqrt(var + epsilon)
-    y = _affine(x, x64, mean, invstd, w, b)
+    y = checks.finish_like(_affine(x, x64, mean, invstd, w, b), x)
     if own and x.size:
         _update(run_mean, mean.mean(axis=0), rate)
         _update(run_var, var.mean(axis=0) * (count / (count - 1)), rate)

@@ -132,6 +132,7 @@ from .max_pooling import (
 )
 from .normalization import (
     batch_norm,
+    batch_norm_relu,
     instance_norm,
     local_response_norm,
 )
@@ -218,6 +219,7 @@ __all__ = [
     "avg_pool2d",
     "avg_pool3d",
     "batch_norm",
+    "batch_norm_relu",
     "bilinear",
     "binary_cross_entropy",
     "binary_cross_entropy_with_logits",

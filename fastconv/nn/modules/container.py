@@ -7,6 +7,7 @@ from collections.abc import ItemsView, Iterable, Iterator, KeysView, Mapping, Va
 from typing import Any, Self
 
 from fastconv.nn.modules.module import Module, format_module, indent
+from fastconv.nn.modules.norm_relu import fuses, norm_relu
 
 __all__ = ["ModuleDict", "ModuleList", "Sequential"]
 
@@ -119,9 +120,17 @@ class Sequential(_Numbered):
         return super().__getitem__(index)
 
     def forward(self, input: Any) -> Any:
-        """Apply the layers in order."""
-        for module in self._modules.values():
-            input = module(input)
+        """Apply the layers in order; in training batch normalisation and the ReLU behind it as one operation."""
+        modules = tuple(self._modules.values())
+        done = 0
+        for i, module in enumerate(modules):
+            if i < done:
+                continue
+            if i + 1 < len(modules) and fuses(module, modules[i + 1]):
+                input = norm_relu(module, modules[i + 1], input)
+                done = i + 2
+            else:
+                input = module(input)
         return input
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -104,6 +106,15 @@ class BatchNorm(_Norm):
 
     def forward(self, input: Any) -> Any:
         """Normalise `input`; in training mode the running statistics move towards those of this batch."""
+        return self._forward(input, self._normalize)
+
+    def _rectified(self, input: Any, residual: Any, max_val: float) -> Any:
+        """ReLU of the normalised `input`, plus `residual` if there is one, as one operation; up to `max_val`."""
+        return self._forward(
+            input, functools.partial(F.batch_norm_relu, eps=self.eps, residual=residual, max_val=max_val)
+        )
+
+    def _forward(self, input: Any, normalize: Callable[..., Any]) -> Any:
         self._check_rank(input)
         weight, bias = operands(input, self.weight, self.bias)
         mean, var = self.running_mean, self.running_var
@@ -113,7 +124,7 @@ class BatchNorm(_Norm):
             momentum = 1.0 / (int(self.num_batches_tracked) + 1) if updating else 0.0
         if self.training and not self.track_running_stats:
             mean = var = None
-        y = self._normalize(input, mean, var, weight, bias, self.training or mean is None, momentum)
+        y = normalize(input, mean, var, weight, bias, self.training or mean is None, momentum)
         if updating:
             self.num_batches_tracked[...] += 1
         return y
