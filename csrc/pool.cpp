@@ -79,7 +79,7 @@ class Cache {
   }
   // Takes out what is too much.
   Header* surplus() {
-    const std::size_t most = most_ > most_before_ ? most_ : most_before_, bound = most + most / 8;
+    const std::size_t most = most_ > most_before_ ? most_ : most_before_, bound = most + most / 2;
     const std::size_t limit = bound > kKeptBytes ? bound : kKeptBytes;
     return shed(limit > in_use_ ? limit - in_use_ : 0);
   }

@@ -2,8 +2,10 @@
 //
 // A fresh mapping costs a page fault per 4 KB, which is more than a memory-bound op takes on the data itself; so blocks
 // are kept and handed out again. What is kept is bounded: blocks in use and kept ones together take no more than
-// kKeptBytes, or a little more than was in use at once lately, whichever is larger. A training step so finds the memory
-// of the last one. Those that were kept longest go first.
+// kKeptBytes, or half as much again as was in use at once lately, whichever is larger. A training step so finds the memory
+// of the last one, whose blocks had other sizes at other times. With an eighth in place of the half, steps of MobileNetV2
+// (8 images) mapped 190 MB anew and took 1.17 times as long, ResNet-50's 1.04 times, in 0.9 of the memory; networks that
+// had enough before take no more. Those that were kept longest go first.
 #pragma once
 #include <cstddef>
 
