@@ -328,13 +328,14 @@ def test_denormal_values_pass_where_nothing_is_summed(backend):
 
 
 def test_import_is_cheap():
-    """At most 50 ms over NumPy: processor time, so that a busy machine does not count; the median of five."""
+    """At most 50 ms over NumPy: processor time, so that a busy machine does not count, and of this thread, as those of
+    NumPy's BLAS spin meanwhile; the median of five."""
     source = """
     import json, time
     import numpy
-    start = time.process_time()
+    start = time.thread_time()
     import fastconv
-    print(json.dumps(time.process_time() - start))
+    print(json.dumps(time.thread_time() - start))
     """
     assert statistics.median(printed(source) for _ in range(5)) <= 0.05
 
