@@ -141,7 +141,7 @@ void solve(ConvAlgorithm algorithm, TapProblem p, const T* x, const T* weights, 
   const int64_t out_channels = p.groups * p.columns;
   const int64_t out_plane = high.out * wide.out;
   const int64_t source_pixels = p.N * depth.source * high.source * wide.source;
-  const bool far = b.in_place && p.taps() == 1 &&
+  const bool far = b.in_place && p.taps() == 1 && p.channels * int64_t(sizeof(T)) >= kFarRow &&
                    source_pixels * p.groups * p.channels * int64_t(sizeof(T)) > kFarBytes;
 
   tap_slots(p, ws.slots);
@@ -228,9 +228,7 @@ void solve(ConvAlgorithm algorithm, TapProblem p, const T* x, const T* weights, 
       // The stores at a tile's end are too many for the processor to hide: 64 -> 256 channels at 56x56, with a sum 1.2
       // to 1.3 times as fast, without one 1.25; as fast as before where the reduction is long.
       out.fetch = direct_store && chunk == chunk_count - 1;
-      // Rows of few cache lines each: no hardware prefetcher runs ahead of them. 96 -> 16 channels at 112x112, 8 images: 1.5
-      // times as fast, 256 -> 64 at 56x56 1.08; what comes from a cache would be up to 7 % slower.
-      const int64_t ahead = far && u == first_panel ? p.channels : 0;
+      const bool ahead = far && u == first_panel;
       const TileColumn<A> column{groups, group_count, 0, base, b.wide_unit * b.pitch, runs, count, panel, store_base,
                                  direct_store ? out_channels : b.panel_columns, direct_store, ahead, b.in_place};
       if (panel_width(columns) == kTileColumns<A>) tile_column<A, 2>(b.group_rows, column, out);

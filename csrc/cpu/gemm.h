@@ -66,11 +66,15 @@ FC_INLINE void fetch_rows(TilePlaces<A> rows, std::int64_t first, const TileOutp
 }
 
 // Adds the products of all runs, and the bias. Row i of group g reads group[g] + i * stride + run.source: rows are pixels
-// of a channels-last image, their common stride turns into three registers of address arithmetic.
+// of a channels-last image, their common stride turns into three registers of address arithmetic. `next`: elements from
+// these rows to those of the next tile, which are brought into the cache meanwhile, a line of each row every so many
+// steps; 0: no.
 template <class A, int Rows, int NV>
-FC_INLINE void add_products(Sums<A, Rows, NV>& acc, const A* const (&group)[2], std::int64_t stride, const Run* runs,
-                            std::int64_t run_count, const A* panel, TilePlaces<A> rows, const TileOutput<A>& out) {
+FC_INLINE void add_products(Sums<A, Rows, NV>& acc, const A* const (&group)[2], std::int64_t next, std::int64_t stride,
+                            const Run* runs, std::int64_t run_count, const A* panel, TilePlaces<A> rows,
+                            const TileOutput<A>& out) {
   constexpr int lanes = kLanes<A>, width = NV * lanes;
+  constexpr std::int64_t kLine = 64 / int(sizeof(A));
   const std::int64_t three = 3 * stride, four = 4 * stride, five = 5 * stride;
   if (!kFetchByRuns && out.fetch) fetch_rows<A, Rows, NV>(rows, 0, out);
   for (std::int64_t r = 0; r < run_count; r++) {
@@ -78,19 +82,27 @@ FC_INLINE void add_products(Sums<A, Rows, NV>& acc, const A* const (&group)[2], 
     const A* p = group[0] + runs[r].source;
     const A* q = group[1] + runs[r].source;
     const A* b = panel + runs[r].weight * width;
-    // Zen 3 dispatches six operations a cycle, for this thread and its core's other one: with two steps a round 16 layers
-    // were 1.06 times as fast with 2 threads, ten 1.04 with one; with four, 1.03. AVX-512 has 28 products to a round's overhead.
+    for (std::int64_t left = runs[r].length; left > 0; left -= kLine) {
+      if (next)
+#pragma GCC unroll 7
+        for (int i = 0; i < Rows; i++) {
+          __builtin_prefetch(p + next + i * stride);
+          __builtin_prefetch(q + next + i * stride);
+        }
+      // Zen 3 dispatches six operations a cycle, for this thread and its core's other one: with two steps a round 16 layers
+      // were 1.06 times as fast with 2 threads, ten 1.04 with one; with four, 1.03. AVX-512 has 28 products to a round's
+      // overhead.
 #if defined(__AVX512F__)
 #pragma GCC unroll 1
 #else
 #pragma GCC unroll 2
 #endif
-    for (std::int64_t k = runs[r].length; k > 0; k--) {
-      Vec<A> w[NV];
+      for (std::int64_t k = next ? min_of(left, kLine) : left; k > 0; k--) {
+        Vec<A> w[NV];
 #pragma GCC unroll 2
-      for (int j = 0; j < NV; j++) w[j] = load(b + j * lanes);
-#define FC_TILE_ROW(g, i, address)         \
-  if constexpr (i < Rows) {                \
+        for (int j = 0; j < NV; j++) w[j] = load(b + j * lanes);
+#define FC_TILE_ROW(g, i, address)          \
+  if constexpr (i < Rows) {                 \
     const Vec<A> a = broadcast(*(address)); \
     _Pragma("GCC unroll 2") for (int j = 0; j < NV; j++) acc[g][i][j] = multiply_add(a, w[j], acc[g][i][j]); \
   }
@@ -102,13 +114,15 @@ FC_INLINE void add_products(Sums<A, Rows, NV>& acc, const A* const (&group)[2], 
   FC_TILE_ROW(g, 4, base + four)          \
   FC_TILE_ROW(g, 5, base + five)          \
   FC_TILE_ROW(g, 6, base + 2 * three)
-      FC_TILE_GROUP(0, p)
-      FC_TILE_GROUP(1, q)
+        FC_TILE_GROUP(0, p)
+        FC_TILE_GROUP(1, q)
 #undef FC_TILE_GROUP
 #undef FC_TILE_ROW
-      p++;
-      q++;
-      b += width;
+        p++;
+        q++;
+        b += width;
+      }
+      if (!next) break;
     }
   }
   if (out.bias)
@@ -124,9 +138,9 @@ FC_INLINE void add_products(Sums<A, Rows, NV>& acc, const A* const (&group)[2], 
 
 // A tile whose groups, or whose columns, may end early.
 template <class A, int Rows, int NV>
-__attribute__((noinline)) void tile_direct(const A* const (&group)[2], const int (&valid)[2], std::int64_t stride,
-                                           const Run* runs, std::int64_t run_count, const A* panel, TilePlaces<A> rows,
-                                           const TileOutput<A>& out) {
+__attribute__((noinline)) void tile_direct(const A* const (&group)[2], const int (&valid)[2], std::int64_t next,
+                                           std::int64_t stride, const Run* runs, std::int64_t run_count, const A* panel,
+                                           TilePlaces<A> rows, const TileOutput<A>& out) {
   constexpr int lanes = kLanes<A>;
   const auto at = [&](int g, int i, int j) { return rows[g] + i * out.stride + j * lanes; };
   const auto kept = [&](int g, int i, int j) { return i < valid[g] && out.columns > j * lanes; };
@@ -134,7 +148,7 @@ __attribute__((noinline)) void tile_direct(const A* const (&group)[2], const int
   each_register<Rows, NV>([&](int g, int i, int j) __attribute__((always_inline)) {
     acc[g][i][j] = out.accumulate && kept(g, i, j) ? load_up_to(at(g, i, j), out.columns - j * lanes) : Vec<A>{};
   });
-  add_products<A, Rows, NV>(acc, group, stride, runs, run_count, panel, rows, out);
+  add_products<A, Rows, NV>(acc, group, next, stride, runs, run_count, panel, rows, out);
   each_register<Rows, NV>([&](int g, int i, int j) __attribute__((always_inline)) {
     if (!kept(g, i, j)) return;
     A* to = at(g, i, j);
@@ -161,7 +175,7 @@ template <class A> struct TileColumn {
   A* result;             // what the groups' pixels, or their places in the output, are counted from,
   std::int64_t unit;     // in units of so many elements
   bool in_output;
-  std::int64_t ahead;    // elements of each row of the next tile's source to fetch, 0 for none
+  bool ahead;            // bring the next tile's sources into the cache
   bool exact = false;    // no row may be read behind the last one of a group that ends early
 
   template <int Rows> FC_INLINE int valid(std::int64_t g) const {
@@ -172,6 +186,10 @@ template <class A> struct TileColumn {
   }
   template <int Rows> FC_INLINE A* result_of(std::int64_t g) const {
     return result + (groups ? in_output ? groups[g].out : groups[g].pixel : g * Rows) * unit;
+  }
+  // Elements between the sources of groups g and g + 1 and those of the next tile, where these are to be fetched; else 0.
+  template <int Rows> FC_INLINE std::int64_t next(std::int64_t g) const {
+    return ahead && g + 3 < count ? source_of<Rows>(g + 2) - source_of<Rows>(g) : 0;
   }
 };
 
@@ -186,11 +204,6 @@ __attribute__((noinline)) std::int64_t whole_tiles(const TileColumn<A>& column, 
   const Finish<A>* const finish = out.finish;
   const A* const add = finish ? finish->add : nullptr;
   for (; g + 1 < t.count && t.template valid<Rows>(g) == Rows && t.template valid<Rows>(g + 1) == Rows; g += 2) {
-    if (t.ahead && g + 3 < t.count)
-      for (int i = 0; i < 2 * Rows; i++) {
-        const A* row = t.template source_of<Rows>(g + 2 + i / Rows) + i % Rows * t.stride;
-        for (std::int64_t c = 0; c < t.ahead; c += 64 / int(sizeof(A))) __builtin_prefetch(row + c);
-      }
     const A* const group[2] = {t.template source_of<Rows>(g), t.template source_of<Rows>(g + 1)};
     A* const rows[2] = {t.template result_of<Rows>(g), t.template result_of<Rows>(g + 1)};
     const auto at = [&](int h, int i, int j) { return rows[h] + i * step + j * lanes; };
@@ -198,7 +211,7 @@ __attribute__((noinline)) std::int64_t whole_tiles(const TileColumn<A>& column, 
     each_register<Rows, NV>([&](int h, int i, int j) __attribute__((always_inline)) { acc[h][i][j] = Vec<A>{}; });
     if (out.accumulate)
       each_register<Rows, NV>([&](int h, int i, int j) __attribute__((always_inline)) { acc[h][i][j] = load(at(h, i, j)); });
-    add_products<A, Rows, NV>(acc, group, t.stride, t.runs, t.run_count, t.panel, rows, out);
+    add_products<A, Rows, NV>(acc, group, t.template next<Rows>(g), t.stride, t.runs, t.run_count, t.panel, rows, out);
     if (finish) {
       if (add)
         each_register<Rows, NV>([&](int h, int i, int j) __attribute__((always_inline)) {
@@ -227,7 +240,7 @@ __attribute__((noinline)) void last_rows(const TileColumn<A>& t, const TileOutpu
     const A* const group[2] = {source + i * t.stride, source + other * t.stride};
     A* const rows[2] = {result + i * out.stride, result + other * out.stride};
     const int valid[2] = {1, other > i};
-    tile_direct<A, 1, NV>(group, valid, t.stride, t.runs, t.run_count, t.panel, rows, out);
+    tile_direct<A, 1, NV>(group, valid, 0, t.stride, t.runs, t.run_count, t.panel, rows, out);
   }
 }
 
@@ -244,7 +257,7 @@ template <class A, int Rows, int NV> void column_of_tiles(const TileColumn<A>& t
     const A* const group[2] = {t.template source_of<Rows>(g), t.template source_of<Rows>(other)};
     A* const rows[2] = {t.template result_of<Rows>(g), t.template result_of<Rows>(other)};
     const int valid[2] = {t.template valid<Rows>(g), other == g ? 0 : t.template valid<Rows>(other)};
-    tile_direct<A, Rows, NV>(group, valid, t.stride, t.runs, t.run_count, t.panel, rows, out);
+    tile_direct<A, Rows, NV>(group, valid, t.template next<Rows>(g), t.stride, t.runs, t.run_count, t.panel, rows, out);
   }
 }
 
