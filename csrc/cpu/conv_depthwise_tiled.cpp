@@ -222,7 +222,7 @@ __attribute__((noinline)) void spread_tile(const Grid<Edge>& grid, const Filter&
 
 class Spread {
  public:
-  // memory: the filter, as Tiled has it, zeros and room for what lies beside the results.
+  // zeros: one for each channel, then room for what lies beside the results, which nobody reads.
   Spread(const ConvShape& s, const Filter& filter, const float* source, float* zeros, float* result)
       : H_(s.out[1]), W_(s.out[2]), P_(s.in[1]), Q_(s.in[2]), pad_h_(s.pad[1]), pad_w_(s.pad[2]), images_(s.N * s.in[0]),
         C_(s.C), source_(source), result_(result), filter_(filter), zeros_(zeros), aside_(zeros + s.C) {}

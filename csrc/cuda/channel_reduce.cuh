@@ -128,7 +128,7 @@ FC_DEVICE void store_partials(const Groups& g, const Share<V>& share, int64_t ch
     if (j < share.valid) partials[partial_index(g, share.group + j, chunk, sum, sums)] = total[j];
 }
 
-// `op.add(offset, group, valid, whole, sums)` for every V values of neighbouring groups.
+// `op.add(offset, group, valid, whole, sums)` for every V values of neighbouring groups, kAtOnce of which are under way.
 template <class Op, int V>
 __global__ void __launch_bounds__(kThreads) reduce_kernel(Groups g, bool aligned, Op op, double* partials) {
   const int64_t tile = divide(int64_t(blockIdx.x), g.chunks), chunk = int64_t(blockIdx.x) - tile * g.chunks;
@@ -136,7 +136,7 @@ __global__ void __launch_bounds__(kThreads) reduce_kernel(Groups g, bool aligned
   const Places places(g, share.group);
   double sums[Op::kSums][V] = {};
   const bool whole = aligned && share.valid == V;
-#pragma unroll 2
+#pragma unroll Op::kAtOnce
   for (int64_t i = share.first; i < share.end; i += share.step)
     op.template add<V>(places(i), share.group, share.valid, whole, sums);
 #pragma unroll

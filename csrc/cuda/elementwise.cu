@@ -104,7 +104,7 @@ __global__ void prelu_backward_kernel(int64_t n, const T* dy, const T* x, const 
 }
 
 template <class T> struct Values {
-  static constexpr int kSums = 1;
+  static constexpr int kSums = 1, kAtOnce = 2;
   const T* dy;
   template <int V>
   FC_DEVICE void add(int64_t at, int64_t, int valid, bool whole, double (&sums)[1][V]) const {
@@ -115,7 +115,7 @@ template <class T> struct Values {
 };
 
 template <class T> struct SlopeGradient {
-  static constexpr int kSums = 1;
+  static constexpr int kSums = 1, kAtOnce = 2;
   const T *dy, *x;
   template <int V>
   FC_DEVICE void add(int64_t at, int64_t, int valid, bool whole, double (&sums)[1][V]) const {

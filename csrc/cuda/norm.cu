@@ -200,8 +200,10 @@ template <int V> struct GroupsOfPack {
     }
   }
 };
-// Whether V neighbouring elements are such a pack everywhere.
-template <int V> bool comes_in_packs(const Groups& g) { return (g.last ? g.C : g.M) % V == 0; }
+// Whether V neighbouring elements are such a pack everywhere, and the groups' values can be loaded as `load` does.
+template <int V, class... P> bool comes_in_packs(const Groups& g, const P*... values) {
+  return (g.last ? g.C : g.M) % V == 0 && (!g.last || all_aligned(values...));
+}
 
 // What is done with the normalised values before they are stored, of which `more` holds what lies beside them: nothing.
 template <class T> struct Unchanged {
@@ -271,7 +273,7 @@ void forward(const NormShape& shape, bool instances, const T* x, const Statistic
                 static_cast<A*>(found.invstd), map);
   if (averages) launch_elements(ctx, "running_statistics", running_kernel, g.C, g, s, moments);
   constexpr int V = kVector<T>;
-  if (comes_in_packs<V>(g) && all_aligned(x, y, last.residual, map.centre, map.scale, map.offset))
+  if (comes_in_packs<V>(g, map.centre, map.scale, map.offset) && all_aligned(x, y, last.residual))
     launch_packs<V>(ctx, "normalise", normalise_kernel<T, V, Last>, n, g, n, x, map, last, y);
   else launch_elements(ctx, "normalise", normalise_kernel<T, 1, Last>, n, g, n, x, map, last, y);
 }
@@ -299,6 +301,7 @@ template <class T> struct RectifiedGradient {
 
 template <class T, class Gradient> struct GradientSums {
   static constexpr int kSums = 2;  // of dy, and of dy * (x - mean)
+  static constexpr int kAtOnce = Gradient::kReadsInput ? 1 : 2;  // with two, registers were spilled for sm_100
   const T *dy, *x;
   const Accumulator<T>* mean;
   Gradient gradient;
@@ -396,7 +399,7 @@ void backward(const NormShape& s, bool instances, const T* dy, const T* x, const
   launch_groups(ctx, "norm_parameter_gradient", parameter_gradient_kernel<A>, g.C, g, invstd, partials, s.param_dtype, dw,
                 db);
   constexpr int V = kVector<T>;
-  if (comes_in_packs<V>(g) && all_aligned(dy, x, dx, mean, gradient.scale, gradient.offset))
+  if (comes_in_packs<V>(g, mean, gradient.scale, gradient.offset) && all_aligned(dy, x, dx))
     launch_packs<V>(ctx, "norm_input_gradient", input_gradient_kernel<T, V, Gradient>, n, g, n, use_input, dy, x,
                     gradient, mean, level, slope, scale, dx);
   else
