@@ -62,9 +62,10 @@ def norm_add_relu(norm: nn.Module, add: Add, relu: nn.Module, x: Any, shortcut: 
     --------
     >>> import numpy as np, fastconv.nn as nn
     >>> from fastconv.models.residual import Add, norm_add_relu
-    >>> norm_add_relu(nn.BatchNorm1d(1), Add(), nn.ReLU(), np.array([[1.0], [3.0]]), np.array([[2.0], [0.5]])).round(2)
+    >>> x, shortcut = np.float32([[1], [3]]), np.float32([[2], [0.5]])
+    >>> norm_add_relu(nn.BatchNorm1d(1), Add(), nn.ReLU(), x, shortcut).round(2)
     array([[1. ],
-           [1.5]])
+           [1.5]], dtype=float32)
     """
     if fuses(norm, relu) and is_untouched(add) and add._limits is None:
         return nn.utils.norm_relu(norm, relu, x, shortcut)
