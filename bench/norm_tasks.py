@@ -30,27 +30,27 @@ def _draw(case: NormCase, rng: np.random.Generator) -> Arrays:
     }
 
 
-def _batch_norm(case: NormCase, a: Arrays) -> Call:
+def _training(function: Any, a: Arrays) -> Call:
+    """A call of batch_norm, alone or with ReLU, or of its vjp."""
     # A training call updates its running statistics in place: every caller has its own.
     mean, variance = a["mean"].copy(), a["variance"].copy()
-    return partial(F.batch_norm, a["x"], mean, variance, a["w"], a["b"], training=True)
+    return partial(function, a["x"], mean, variance, a["w"], a["b"], training=True)
+
+
+def _batch_norm(case: NormCase, a: Arrays) -> Call:
+    return _training(F.batch_norm, a)
 
 
 def _batch_norm_backward(case: NormCase, a: Arrays) -> Call:
-    mean, variance = a["mean"].copy(), a["variance"].copy()
-    _, pullback = F.batch_norm.vjp(a["x"], mean, variance, a["w"], a["b"], training=True)
-    return partial(pullback, a["dy"])
+    return partial(_training(F.batch_norm.vjp, a)()[1], a["dy"])
 
 
 def _batch_norm_relu(case: NormCase, a: Arrays) -> Call:
-    mean, variance = a["mean"].copy(), a["variance"].copy()
-    return partial(F.batch_norm_relu, a["x"], mean, variance, a["w"], a["b"], training=True)
+    return _training(F.batch_norm_relu, a)
 
 
 def _batch_norm_relu_backward(case: NormCase, a: Arrays) -> Call:
-    mean, variance = a["mean"].copy(), a["variance"].copy()
-    _, pullback = F.batch_norm_relu.vjp(a["x"], mean, variance, a["w"], a["b"], training=True)
-    return partial(pullback, a["dy"])
+    return partial(_training(F.batch_norm_relu.vjp, a)()[1], a["dy"])
 
 
 def _local_response_norm(case: NormCase, a: Arrays) -> Call:

@@ -3,6 +3,7 @@
 // The backward pass has no residual. It normalises x again, by the forward pass's own coefficients, to know where ReLU let
 // gradients through: y need not be read. (With a residual the gradient of the sum is wanted, too, and a pass that writes
 // it among the others was slower than ReLU's own backward pass before batch_norm's: 0.8 to 1.1, Zen 4.)
+#include "epilogue.h"
 #include "norm.h"
 
 namespace fastconv::cpu::FC_ISA {
@@ -16,36 +17,17 @@ template <class T> FC_INLINE Vec<Accumulator<T>> as_stored(Vec<Accumulator<T>> v
   return load(values);
 }
 
-// min(max(v, 0), high) and its derivative. NaN stays NaN and lets gradients through.
-template <class T> struct Rectifier {
-  typedef Accumulator<T> A;
-  A high, closed;  // closed: where the derivative is 0 again; nowhere (not-a-number) without a limit
-
-  explicit Rectifier(double limit)
-      : high(to_accumulator(from_accumulator<T>(A(limit)))),
-        closed(high < A(__builtin_inff()) ? high : A(__builtin_nanf(""))) {}
-  FC_INLINE Vec<A> operator()(Vec<A> v) const {
-    v = select<A>(v <= Vec<A>{}, Vec<A>{}, v);
-    return select<A>(v > broadcast(high), broadcast(high), v);
-  }
-  // d where y, rectified or not, is between the limits.
-  FC_INLINE Vec<A> gradient(Vec<A> y, Vec<A> d) const {
-    d = select<A>(y <= Vec<A>{}, Vec<A>{}, d);
-    return select<A>(y >= broadcast(closed), Vec<A>{}, d);
-  }
-};
-
 template <class T, bool adds> struct SumAndRectify {
   typedef Accumulator<T> A;
-  Rectifier<T> rectify;
-  const T* residual;
+  Finish<T> finish;
 
   template <class P> FC_INLINE Vec<A> operator()(Vec<A> v, std::int64_t i, P part) const {
-    if constexpr (adds) v += load(residual + i, part);
-    return rectify(v);
+    if constexpr (adds) v += load(finish.add + i, part);
+    return finish.at_most(finish.at_least(v));
   }
 };
 
+// The gradient where the normalised value, as it was stored, is between the limits or NaN.
 template <class T> struct RectifiedGradient {
   typedef Accumulator<T> A;
   static constexpr bool kReadsInput = true;
@@ -53,16 +35,21 @@ template <class T> struct RectifiedGradient {
   struct Line {
     Vec<A> scale, offset;
   };
-  Rectifier<T> rectify;
   const T* dy;
   const A *scale, *offset;
+  A high;  // not-a-number, which nothing reaches: none
+
+  RectifiedGradient(const T* dy, const A* scale, const A* offset, const Finish<T>& finish)
+      : dy(dy), scale(scale), offset(offset), high(finish.bounded_above() ? finish.high : A(__builtin_nanf(""))) {}
 
   FC_INLINE Line line(std::int64_t g) const { return {broadcast(scale[g]), broadcast(offset[g])}; }
   template <class P> FC_INLINE Line line(std::int64_t g, P part) const {
     return {load(scale + g, part), load(offset + g, part)};
   }
   template <class P> FC_INLINE Vec<A> operator()(Vec<A> x, Vec<A> mean, std::int64_t i, const Line& k, P part) const {
-    return rectify.gradient(as_stored<T>(normalised<A>(x, mean, k.scale, k.offset)), load(dy + i, part));
+    const Vec<A> y = as_stored<T>(normalised<A>(x, mean, k.scale, k.offset));
+    const Vec<A> d = select<A>(y <= Vec<A>{}, Vec<A>{}, load(dy + i, part));
+    return select<A>(y >= broadcast(high), Vec<A>{}, d);
   }
 };
 
@@ -76,7 +63,7 @@ void batch_norm_relu_forward(const NormShape& s, const void* x, const void* weig
     Accumulator<T>* found = static_cast<Accumulator<T>*>(saved);
     const auto run = [&](auto adds) {
       norm_forward(s, false, static_cast<const T*>(x), weight, bias, running_mean, running_var, training, momentum, eps,
-                   SumAndRectify<T, decltype(adds)::value>{Rectifier<T>(high), static_cast<const T*>(residual)},
+                   SumAndRectify<T, decltype(adds)::value>{Finish<T>(Epilogue{residual, 0, high})},
                    static_cast<T*>(y), {found, found + s.C, found + 2 * s.C, found + 3 * s.C}, ctx);
     };
     if (residual) run(Flag<true>());
@@ -89,7 +76,8 @@ void batch_norm_relu_backward(const NormShape& s, const void* dy, const void* x,
   with_type(s.dtype, [&](auto tag) {
     typedef decltype(tag) T;
     const Accumulator<T>* found = static_cast<const Accumulator<T>*>(saved);
-    const RectifiedGradient<T> gradient{Rectifier<T>(high), static_cast<const T*>(dy), found + 2 * s.C, found + 3 * s.C};
+    const RectifiedGradient<T> gradient(static_cast<const T*>(dy), found + 2 * s.C, found + 3 * s.C,
+                                        Finish<T>(Epilogue{nullptr, 0, high}));
     norm_backward(s, false, gradient, static_cast<const T*>(x), weight, found, found + s.C, training,
                   static_cast<T*>(dx), dw, db, ctx);
   });
