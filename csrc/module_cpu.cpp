@@ -4,10 +4,6 @@
 #include <new>
 #include <string>
 
-#if defined(_OPENMP)
-#include <omp.h>
-#endif
-
 #include "array_library.h"
 #include "bind.h"
 #include "pool.h"
@@ -66,11 +62,6 @@ py::dict build_info() {
   d["compiler"] = "clang " __clang_version__;
 #else
   d["compiler"] = "gcc " __VERSION__;
-#endif
-#if defined(_OPENMP)
-  d["openmp"] = std::to_string(_OPENMP);
-#else
-  d["openmp"] = py::none();
 #endif
   d["isa_why"] = cpu::why();
   return d;

@@ -1,7 +1,7 @@
 // How many threads a call may use, and why.
 //
 // Default: the smallest of CPU affinity, cgroup quota and OMP_NUM_THREADS (FASTCONV_NUM_THREADS instead, where set).
-// libgomp's pool does not survive fork(): a child computes with one thread instead of waiting for threads that are gone.
+// Threads do not survive fork(): a child computes with one, so that a program that forks one child a core keeps to its cores.
 #include "threads.h"
 
 #include <pthread.h>

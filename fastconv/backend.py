@@ -34,35 +34,12 @@ ops: Any = _FirstUse()
 _name = "cpu"
 
 
-@contextlib.contextmanager
-def _brief_spinning() -> Iterator[None]:
-    """Let libgomp, which reads its environment once when it is loaded, spin briefly before a waiting thread sleeps.
-
-    Its default spins for milliseconds. With one other busy process on the machine a small convolution then takes 12 ms
-    instead of 0.5 (2 cores, medians of 400 calls); alone the two are equal. What the user has set is left as it is.
-
-    Where nothing else runs, GOMP_SPINCOUNT=20000 keeps threads awake from layer to layer: MobileNetV2, one image, then
-    takes 8.4 ms instead of 9.8, and after pauses of 10 ms 9 instead of 14 to 18; but beside one busy process 37 instead
-    of 17 (Zen 3, 2 threads, medians in a virtual machine).
-    """
-    name = "GOMP_SPINCOUNT"
-    if name in os.environ or "OMP_WAIT_POLICY" in os.environ:
-        yield
-        return
-    os.environ[name] = "2000"
-    try:
-        yield
-    finally:
-        del os.environ[name]
-
-
 def native() -> ModuleType:
     """The native module ``fastconv._cpu``; ImportError that says how to build it where there is none."""
     try:
         if loaded := sys.modules.get("fastconv._cpu"):
             return loaded
-        with _brief_spinning():
-            return import_module("fastconv._cpu")
+        return import_module("fastconv._cpu")
     except ModuleNotFoundError as error:
         raise ImportError(
             f"the native module fastconv._cpu is not built ({error}). Build it with `pip install .` in the source tree "

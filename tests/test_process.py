@@ -114,7 +114,7 @@ with multiprocessing.get_context("fork").Pool(2) as pool:
 
 
 def test_python_threads_get_the_same_bits(kernel_backend):
-    """Calls from many Python threads at once, each of them parallel inside."""
+    """Calls from many Python threads at once, each of them parallel inside; more than team.cpp has slots for."""
     rng = np.random.default_rng(1)
     x, w, v = (normal(rng, s, float32) for s in ((3, 8, 20, 20), (16, 8, 3, 3), (16, 1, 3, 3)))
     mean, var = np.zeros(16, np.float32), np.ones(16, np.float32)
@@ -145,13 +145,88 @@ def test_python_threads_get_the_same_bits(kernel_backend):
         except BaseException as error:
             problems.append(error)
 
-    threads = [threading.Thread(target=repeat) for _ in range(8)]
+    threads = [threading.Thread(target=repeat) for _ in range(20)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(60)
     assert not any(thread.is_alive() for thread in threads)
     assert not problems, problems[0]
+
+
+HELPERS = """
+import os, pathlib
+def helpers():
+    tasks = [t for t in pathlib.Path("/proc/self/task").iterdir() if (t / "comm").read_text() == "fastconv\\n"]
+    return [dict(line.split(":", 1) for line in (t / "status").read_text().splitlines()) for t in tasks]
+"""
+
+
+@pytest.mark.skipif(not CPU_BACKENDS, reason="no native module")
+def test_helpers_are_started_when_needed_and_never_again():
+    counts = printed(
+        HELPERS
+        + CONV
+        + """
+import json
+counts = [len(helpers())]
+for n in (1, 2, 5, 3, 5):
+    fc.set_num_threads(n)
+    assert same()
+    counts.append(len(helpers()))
+print(json.dumps(counts))
+""",
+        FASTCONV_NUM_THREADS="1",
+    )
+    assert counts == [0, 0, 1, 4, 4, 4]
+
+
+@pytest.mark.skipif(not CPU_BACKENDS, reason="no native module")
+def test_helpers_leave_signals_to_the_program_and_keep_to_its_processors():
+    """A signal that a helper took would not interrupt what the program's threads wait for."""
+    script(
+        HELPERS
+        + """
+import time
+mine = min(os.sched_getaffinity(0))
+os.sched_setaffinity(0, {mine})
+"""
+        + CONV
+        + """
+for _ in range(5):
+    time.sleep(0.01)
+    assert same()
+(helper,) = helpers()
+assert int(helper["SigBlk"], 16) & 0b110 == 0b110, helper["SigBlk"]  # SIGINT and SIGQUIT
+assert helper["Cpus_allowed_list"].strip() == str(mine), helper["Cpus_allowed_list"]
+""",
+        FASTCONV_NUM_THREADS="2",
+    )
+
+
+@pytest.mark.skipif(not CPU_BACKENDS, reason="no native module")
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one processor")
+def test_helpers_that_sleep_wake_elsewhere_than_the_caller():
+    script(
+        HELPERS
+        + CONV
+        + """
+import time
+allowed = os.sched_getaffinity(0)
+everywhere = sum(1 << processor for processor in allowed)
+for _ in range(500):  # until it sleeps when a call begins, which may take its time on a busy machine
+    time.sleep(0.01)
+    assert same()
+    (helper,) = helpers()
+    mask = int(helper["Cpus_allowed"].replace(",", ""), 16)
+    assert mask and not mask & ~everywhere, (hex(mask), hex(everywhere))
+    outside = everywhere & ~mask
+    if outside:
+        break
+assert outside.bit_count() == 1, (hex(mask), hex(everywhere))
+""",
+        FASTCONV_NUM_THREADS="2",
+    )
 
 
 def test_number_of_threads_is_set_and_checked():

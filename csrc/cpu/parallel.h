@@ -1,10 +1,8 @@
-// The one place that forks threads, and the flush-to-zero scope.
+// The one place where a kernel's work is divided among threads, and the flush-to-zero scope.
 #pragma once
 #include <cstdint>
-#if defined(_OPENMP)
-#include <omp.h>
-#endif
 #include "../ops.h"
+#include "team.h"
 #include "vec.h"
 
 namespace fastconv::cpu::FC_ISA {
@@ -36,35 +34,51 @@ struct KeepDenormals {
   KeepDenormals() {}
 };
 
-// Runs f(task, thread) for every task in [0, tasks). Each thread starts with a share of neighbouring tasks, the same in
-// every call, so that it finds in its own cache what it wrote in the last one; then it takes what others have left.
-// Which thread runs a task must not change its result. Scope: FlushDenormals for arithmetic, KeepDenormals for ops that
-// move values.
-template <class Scope = FlushDenormals, class F> FC_INLINE void parallel_for(int threads, std::int64_t tasks, F&& f) {
-#if defined(_OPENMP)
-  if (threads > 1 && tasks > 1) {
-    constexpr int kMostShares = 64;
-    const int team = int(min_of(threads, tasks)), shares = team < kMostShares ? team : kMostShares;
-    struct alignas(64) Share {
-      std::int64_t next, end;
-    } share[kMostShares];
-    for (int i = 0; i < shares; i++) share[i] = {tasks * i / shares, tasks * (i + 1) / shares};
-#pragma omp parallel num_threads(team)
-    {
-      Scope scope;
-      const int thread = omp_get_thread_num();
-      for (int i = 0; i < shares; i++) {
-        Share& from = share[(thread + i) % shares];
-        for (;;) {
-          const std::int64_t task = __atomic_fetch_add(&from.next, 1, __ATOMIC_RELAXED);
-          if (task >= from.end) break;
-          f(task, thread);
-        }
+// Tasks in equal shares of neighbours, one a thread; whoever has finished its own takes what others have left.
+class Shares {
+ public:
+  Shares(int team, std::int64_t tasks) : count_(team < kMost ? team : kMost) {
+    for (int i = 0; i < count_; i++) share_[i] = {tasks * i / count_, tasks * (i + 1) / count_};
+  }
+
+  template <class F> FC_INLINE void run(int thread, F& f) {
+    for (int i = 0; i < count_; i++) {
+      Share& from = share_[(thread + i) % count_];
+      for (;;) {
+        const std::int64_t task = __atomic_fetch_add(&from.next, 1, __ATOMIC_RELAXED);
+        if (task >= from.end) break;
+        f(task, thread);
       }
     }
+  }
+
+ private:
+  static constexpr int kMost = 64;
+  struct alignas(64) Share {
+    std::int64_t next, end;
+  } share_[kMost];
+  int count_;
+};
+
+// Runs f(task, thread) for every task in [0, tasks). Each thread starts with the same share in every call, so that it
+// finds in its own cache what it wrote in the last one. Which thread runs a task must not change its result; no two run
+// with the same `thread` at a time, and thread 0 may have to run them all. Scope: FlushDenormals for arithmetic,
+// KeepDenormals for ops that move values.
+template <class Scope = FlushDenormals, class F> FC_INLINE void parallel_for(int threads, std::int64_t tasks, F&& f) {
+  if (threads > 1 && tasks > 1) {
+    const int team = int(min_of(threads, tasks));
+    struct Job {
+      Shares shares;
+      decltype(&f) body;
+    } job{Shares(team, tasks), &f};
+    const auto work = [](void* context, int thread) {
+      Scope scope;
+      Job& job = *static_cast<Job*>(context);
+      job.shares.run(thread, *job.body);
+    };
+    run_in_team(team, work, &job);
     return;
   }
-#endif
   Scope scope;
   for (std::int64_t task = 0; task < tasks; task++) f(task, 0);
 }

@@ -20,8 +20,8 @@ def add_parser(verbs: Any) -> None:
     """Add ``info`` to the program's verbs."""
     parser = verbs.add_parser(
         "info",
-        help="versions, instruction set and why, threads and why, OpenMP",
-        description="Print versions, instruction set and threads with the reasons for both, OpenMP runtime, compiler.",
+        help="versions, instruction set and why, threads and why",
+        description="Print versions, instruction set and threads with the reasons for both, OpenMP, compiler.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -84,7 +84,7 @@ def _cupy() -> str | None:
 
 
 def _openmp_runtimes() -> list[str]:
-    """OpenMP libraries in this process; more than one fight for the cores."""
+    """OpenMP libraries in this process: other packages', whose threads may spin on the cores that ours need."""
     try:
         maps = Path("/proc/self/maps").read_text()
     except OSError:
