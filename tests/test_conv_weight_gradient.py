@@ -49,6 +49,14 @@ PRODUCTS = [
     conv("large_of_several_blocks_1x1", (1, 800, 27, 21), (700, 800, 1, 1)),
     conv("groups_1x1", (3, 57, 6, 6), (75, 19, 1, 1), groups=3),
     conv("large_groups_1x1", (1, 1500, 3, 3), (1400, 750, 1, 1), groups=2),
+    # Whole registers of columns: channels-last arrays are read in place.
+    *(
+        conv(f"C{c}_K{k}_1x1", (2, c, 5, 7), (k, c, 1, 1))
+        for c, k in [(1, 16), (16, 16), (24, 48), (48, 23), (520, 32)]
+    ),
+    conv("in_place_blocks_1x1", (2, 48, 19, 31), (40, 48, 1, 1)),
+    conv("in_place_groups_1x1", (3, 96, 16, 16), (46, 48, 1, 1), groups=2),
+    conv("in_place_rows_1x1", (2, 16, 27, 21), (528, 16, 1, 1)),
 ]
 DEPTHWISE = [
     conv("bands_of_rows", (1, 3, 300, 7), (3, 1, 3, 3), 1, 1, 1, 3),
@@ -92,7 +100,7 @@ def test_depthwise_is_exact(backend, case, dtype):
         assert_exact(backend.conv_backward_weight(dyl, xl, case.w_shape, *case.options), dw, dtype)
 
 
-@pytest.mark.parametrize("case", [*TILES[-3:], *BLOCKS[:5], *DEPTHWISE[:6]], ids=str)
+@pytest.mark.parametrize("case", [*TILES[-3:], *BLOCKS[:5], *PRODUCTS[-3:], *DEPTHWISE[:6]], ids=str)
 def test_weight_gradient_bits_do_not_depend_on_threads(kernel_backend, case):
     rng = np.random.default_rng(33)
     x, dy = normal(rng, case.x_shape, float32), normal(rng, case.y_shape, float32)

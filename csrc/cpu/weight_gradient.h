@@ -59,6 +59,59 @@ void tile_sums(const PixelRows& g, const A* x, const A* dy, A* sums, int64_t sum
     }
 }
 
+// Pixels in the arrays themselves, and lines that are brought into L2 with each of them.
+template <class A> struct PixelsInPlace {
+  int64_t count, x_pitch, dy_pitch;
+  const A* ahead[2];
+  int64_t ahead_pitch[2];
+};
+
+// The same from the arrays.
+template <class A, int M, int NV>
+void tile_in_place(const PixelsInPlace<A>& g, const A* x, const A* dy, A* sums, int64_t sums_pitch, bool first) {
+  constexpr int L = kLanes<A>;
+  Vec<A> acc[M][NV];
+#pragma GCC unroll 14
+  for (int i = 0; i < M; i++)
+#pragma GCC unroll 2
+    for (int j = 0; j < NV; j++) acc[i][j] = Vec<A>{};
+  const int64_t x_pitch = g.x_pitch, dy_pitch = g.dy_pitch;
+  const A *a0 = g.ahead[0], *a1 = g.ahead[1];
+#pragma GCC unroll 1
+  for (int64_t q = g.count; q > 0; q--) {
+    Vec<A> b[NV];
+#pragma GCC unroll 2
+    for (int j = 0; j < NV; j++) b[j] = load(dy + j * L);
+    __builtin_prefetch(a0, 0, 2);
+    __builtin_prefetch(a1, 0, 2);
+    a0 += g.ahead_pitch[0];
+    a1 += g.ahead_pitch[1];
+#pragma GCC unroll 14
+    for (int i = 0; i < M; i++) {
+      const Vec<A> a = broadcast(x[i]);
+#pragma GCC unroll 2
+      for (int j = 0; j < NV; j++) acc[i][j] = multiply_add(a, b[j], acc[i][j]);
+    }
+    x += x_pitch;
+    dy += dy_pitch;
+  }
+#pragma GCC unroll 14
+  for (int i = 0; i < M; i++)
+#pragma GCC unroll 2
+    for (int j = 0; j < NV; j++) {
+      A* s = sums + i * sums_pitch + j * L;
+      store(s, first ? acc[i][j] : load(s) + acc[i][j]);
+    }
+}
+
+template <class A> using TileInPlace = void (*)(const PixelsInPlace<A>&, const A*, const A*, A*, int64_t, bool);
+
+template <class A, int NV, int M = 1> TileInPlace<A> in_place_kernel(int64_t m) {
+  if constexpr (M < kTileRows)
+    if (m != M) return in_place_kernel<A, NV, M + 1>(m);
+  return tile_in_place<A, M, NV>;
+}
+
 template <class A> using TileSums = void (*)(const PixelRows&, const A*, const A*, A*, int64_t, bool);
 
 template <class A, int NV, int M = 1> TileSums<A> tile_kernel(int64_t m) {
