@@ -109,9 +109,8 @@ void* help(void* number) {
     const std::uint32_t seen = posted.load(std::memory_order_acquire);
     for (Job& job : jobs) look_into(job, self + 1);
     if (changes(posted, seen, kLookMicroseconds)) continue;
-    asleep.fetch_or(name_of(self));
+    asleep.fetch_or(name_of(self));  // whoever wakes it up takes the name away
     sleep_while(posted, seen, name_of(self));
-    asleep.fetch_and(~name_of(self));
   }
   return nullptr;
 }
