@@ -19,8 +19,8 @@ _MOST_THREADS = 4095  # the native module's limit
 def set_num_threads(n: int) -> None:
     """Let the native kernels use `n` threads, in the whole process. Results do not depend on it.
 
-    Threads are started when they are first needed, and sleep between calls. A call begins without those that have yet to
-    wake up and ends without those that have not come, so that on a busy machine more threads than free cores do not hurt.
+    Threads are started when they are first needed, and sleep between calls. A call begins without those that have yet
+    to wake up, and ends without those that have not come.
 
     Parameters
     ----------
