@@ -22,6 +22,17 @@ struct PixelRows {
   int64_t step;   // values between the pixels that neighbouring outputs see: stride * pitch
 };
 
+template <class A, int M, int NV>
+FC_INLINE void put_tile(const Vec<A> (&acc)[M][NV], A* sums, int64_t sums_pitch, bool first) {
+#pragma GCC unroll 14
+  for (int i = 0; i < M; i++)
+#pragma GCC unroll 2
+    for (int j = 0; j < NV; j++) {
+      A* s = sums + i * sums_pitch + j * kLanes<A>;
+      store(s, first ? acc[i][j] : load(s) + acc[i][j]);
+    }
+}
+
 // sums[i][j] (+)= sum over pixels of x[pixel][i] * dy[pixel][j], i < M, j < NV vectors. The block's sum starts from
 // zero and is added once: rounding errors grow with the block's length and the number of blocks, not their product.
 template <class A, int M, int NV>
@@ -50,13 +61,7 @@ void tile_sums(const PixelRows& g, const A* x, const A* dy, A* sums, int64_t sum
       dy += NV * L;
     }
   }
-#pragma GCC unroll 14
-  for (int i = 0; i < M; i++)
-#pragma GCC unroll 2
-    for (int j = 0; j < NV; j++) {
-      A* s = sums + i * sums_pitch + j * L;
-      store(s, first ? acc[i][j] : load(s) + acc[i][j]);
-    }
+  put_tile<A, M, NV>(acc, sums, sums_pitch, first);
 }
 
 // Pixels in the arrays themselves, and lines that are brought into L2 with each of them.
@@ -95,13 +100,7 @@ void tile_in_place(const PixelsInPlace<A>& g, const A* x, const A* dy, A* sums, 
     x += x_pitch;
     dy += dy_pitch;
   }
-#pragma GCC unroll 14
-  for (int i = 0; i < M; i++)
-#pragma GCC unroll 2
-    for (int j = 0; j < NV; j++) {
-      A* s = sums + i * sums_pitch + j * L;
-      store(s, first ? acc[i][j] : load(s) + acc[i][j]);
-    }
+  put_tile<A, M, NV>(acc, sums, sums_pitch, first);
 }
 
 template <class A> using TileInPlace = void (*)(const PixelsInPlace<A>&, const A*, const A*, A*, int64_t, bool);
