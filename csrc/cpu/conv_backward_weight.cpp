@@ -39,6 +39,8 @@ constexpr int64_t kInPlacePixel = FC_VECTOR_BYTES == 32 ? 2048 : 4096;
 constexpr int64_t kInPlaceBytes = int64_t(FC_VECTOR_BYTES == 32 ? 200 : 256) << 10;
 constexpr int64_t kInPlaceChannels = 512, kInPlaceLeast = 64;
 
+int64_t accumulator_size(DType t) { return t == DType::f64 ? 8 : 4; }
+
 struct Plan {
   ConvShape s;
   bool product;                // x and dy, and with them C and K, have changed places
@@ -71,8 +73,8 @@ void plan_blocks(Plan& p) {
   const ConvShape& s = p.s;
   const int64_t Q = s.out[2], R = s.kernel[1], S = s.kernel[2];
   p.lines = s.N * s.out[0] * s.out[1];
-  const int64_t item = s.dtype == DType::f64 ? 8 : 4;
-  const int64_t bytes = (min_of(p.C, kInPlaceChannels) + min_of(p.K, kInPlaceChannels)) * item;
+  const int64_t channels = min_of(p.C, kInPlaceChannels) + min_of(p.K, kInPlaceChannels);
+  const int64_t bytes = channels * accumulator_size(s.dtype);
   const int64_t most = p.in_place ? max_of(kInPlaceLeast, min_of(kBlockPixels, kInPlaceBytes / bytes)) : kBlockPixels;
   p.col_blocks = ceil_div(Q, most);
   p.block_cols = ceil_div(Q, p.col_blocks);
@@ -106,7 +108,7 @@ Plan make_plan(const ConvShape& shape, int threads) {
   Plan p{};
   p.s = shape;
   const bool wide = shape.dtype == DType::f64;
-  const int64_t item = wide ? 8 : 4, lanes = wide ? kLanes<double> : kLanes<float>;
+  const int64_t item = accumulator_size(shape.dtype), lanes = wide ? kLanes<double> : kLanes<float>;
   // Not where it would leave a tile's registers empty.
   const bool merged = merge_pixels(p.s);
   p.product = merged && shape.group_in() >= min_of(shape.group_out(), 2 * lanes);
@@ -505,13 +507,11 @@ template <class T> class WeightGradient {
   int64_t pair0_ = 0, row0_ = 0, tap0_ = 0, pairs_ = 0, rows_ = 0, taps_ = 0;  // the chunk at work
 };
 
-std::size_t accumulator_size(DType t) { return t == DType::f64 ? 8 : 4; }
-
 }  // namespace
 
 std::size_t backward_weight_workspace(const ConvShape& s, int threads) {
   if (s.depthwise()) return depthwise_workspace(s, ConvOp::backward_weight, threads);
-  return make_plan(s, threads).bytes(accumulator_size(s.dtype));
+  return make_plan(s, threads).bytes(std::size_t(accumulator_size(s.dtype)));
 }
 
 void conv_backward_weight(const ConvShape& s, const void* dy, const void* x, void* dw, Context& ctx) {
@@ -530,7 +530,7 @@ void conv_backward_weight(const ConvShape& s, const void* dy, const void* x, voi
       (winograd_holds(winograd_backward_weight(s, dy, x, dw, threads, ctx)) || ctx.out_of_memory()))
     return;
   const Plan plan = make_plan(s, threads);
-  char* workspace = static_cast<char*>(ctx.workspace(plan.bytes(accumulator_size(s.dtype))));
+  char* workspace = static_cast<char*>(ctx.workspace(plan.bytes(std::size_t(accumulator_size(s.dtype)))));
   if (!workspace) return;
   with_type(s.dtype, [&](auto zero) {
     typedef decltype(zero) T;

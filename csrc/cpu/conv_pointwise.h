@@ -8,6 +8,7 @@
 #include "conv_pack.h"
 #include "conv_taps.h"
 #include "parallel.h"
+#include "outer_product.h"
 
 namespace fastconv::cpu::FC_ISA {
 namespace {
@@ -63,15 +64,7 @@ template <class A, int Rows, int NV> __attribute__((noinline)) void packed_tiles
     if (t.accumulate) each_sum([&](Vec<A>& v, int, A* to) __attribute__((always_inline)) { v = load(to); });
 #pragma GCC unroll 1
     for (int64_t k = 0; k < t.steps; k++) {
-      Vec<A> w[NV];
-#pragma GCC unroll 2
-      for (int j = 0; j < NV; j++) w[j] = load(b + j * lanes);
-#pragma GCC unroll 16
-      for (int i = 0; i < Rows; i++) {
-        const Vec<A> v = broadcast(a[i]);
-#pragma GCC unroll 2
-        for (int j = 0; j < NV; j++) acc[i][j] = multiply_add(v, w[j], acc[i][j]);
-      }
+      add_outer_product(acc, a, b);
       a += Rows;
       b += NV * lanes;
     }

@@ -3,7 +3,7 @@
 // x panel: [pixel][m], m consecutive channels; dy panel: [pixel][NR], NR output channels. One filter tap is one offset
 // into the x panel, so a panel that holds the padded input of a block serves all its taps.
 #pragma once
-#include "lanes.h"
+#include "outer_product.h"
 
 namespace fastconv::cpu::FC_ISA {
 namespace {
@@ -48,15 +48,7 @@ void tile_sums(const PixelRows& g, const A* x, const A* dy, A* sums, int64_t sum
     const A* p = x + g.row_pixel[row] * g.pitch;
 #pragma GCC unroll 1
     for (int64_t q = 0; q < cols; q++) {
-      Vec<A> b[NV];
-#pragma GCC unroll 2
-      for (int j = 0; j < NV; j++) b[j] = load(dy + j * L);
-#pragma GCC unroll 14
-      for (int i = 0; i < M; i++) {
-        const Vec<A> a = broadcast(p[i]);
-#pragma GCC unroll 2
-        for (int j = 0; j < NV; j++) acc[i][j] = multiply_add(a, b[j], acc[i][j]);
-      }
+      add_outer_product(acc, p, dy);
       p += step;
       dy += NV * L;
     }
@@ -74,7 +66,6 @@ template <class A> struct PixelsInPlace {
 // The same from the arrays.
 template <class A, int M, int NV>
 void tile_in_place(const PixelsInPlace<A>& g, const A* x, const A* dy, A* sums, int64_t sums_pitch, bool first) {
-  constexpr int L = kLanes<A>;
   Vec<A> acc[M][NV];
 #pragma GCC unroll 14
   for (int i = 0; i < M; i++)
@@ -84,19 +75,11 @@ void tile_in_place(const PixelsInPlace<A>& g, const A* x, const A* dy, A* sums, 
   const A *a0 = g.ahead[0], *a1 = g.ahead[1];
 #pragma GCC unroll 1
   for (int64_t q = g.count; q > 0; q--) {
-    Vec<A> b[NV];
-#pragma GCC unroll 2
-    for (int j = 0; j < NV; j++) b[j] = load(dy + j * L);
     __builtin_prefetch(a0, 0, 2);
     __builtin_prefetch(a1, 0, 2);
     a0 += g.ahead_pitch[0];
     a1 += g.ahead_pitch[1];
-#pragma GCC unroll 14
-    for (int i = 0; i < M; i++) {
-      const Vec<A> a = broadcast(x[i]);
-#pragma GCC unroll 2
-      for (int j = 0; j < NV; j++) acc[i][j] = multiply_add(a, b[j], acc[i][j]);
-    }
+    add_outer_product(acc, x, dy);
     x += x_pitch;
     dy += dy_pitch;
   }
