@@ -85,6 +85,35 @@ def test_a_rate_changed_by_hand_stays_changed_as_in_torch(torch, name, options):
     _compare(torch, lambda library, optimizer: getattr(library, name)(optimizer, **options), change=0.5)
 
 
+@pytest.mark.parametrize("epochs", [1, 3, 5])
+@pytest.mark.parametrize("name, options", SCHEDULES, ids=_label)
+def test_going_on_from_an_epoch_is_torchs(torch, name, options, epochs):
+    def run(library, optimizer):
+        schedule = getattr(library, name)(optimizer, **options)
+        for _ in range(epochs):
+            optimizer.step()
+            schedule.step()
+        other = getattr(library, name)(optimizer, **options, last_epoch=epochs - 1)
+        rates = [_rates(optimizer)]
+        for _ in range(6):
+            optimizer.step()
+            other.step()
+            rates.append(_rates(optimizer))
+        return rates
+
+    ours, theirs = run(optim.lr_scheduler, _ours()), run(torch.optim.lr_scheduler, _theirs(torch))
+    if epochs == 5 and "T_mult" in options:  # torch begins its second period anew; here it goes on
+        optimizer = _ours()
+        schedule = optim.lr_scheduler.CosineAnnealingWarmRestarts(optimizer, **options)
+        for _ in range(epochs):
+            schedule.step()
+        theirs = [_rates(optimizer)]
+        for _ in range(6):
+            schedule.step()
+            theirs.append(_rates(optimizer))
+    np.testing.assert_allclose(ours, theirs, rtol=1e-12, atol=1e-15)
+
+
 def _warm_up(library, optimizer):
     parts = [
         library.LinearLR(optimizer, start_factor=0.1, total_iters=3),
@@ -298,10 +327,10 @@ def test_one_cycle_moves_the_momentum_as_torch(torch, name):
         for key in ("lr", "momentum", "betas"):
             if key in theirs.param_groups[0]:
                 np.testing.assert_allclose(ours.param_groups[0][key], theirs.param_groups[0][key], rtol=1e-12)
-        if step < 6:
-            for optimizer, schedule in ((ours, a), (theirs, b)):
-                optimizer.step()
-                schedule.step()
+        for optimizer, schedule in ((ours, a), (theirs, b)):
+            optimizer.step()
+            schedule.step()
+    assert _rates(ours) == pytest.approx(_rates(theirs), rel=1e-12)
     with pytest.raises(ValueError, match="step must not be called more than total_steps=7 times"):
         a.step()
 

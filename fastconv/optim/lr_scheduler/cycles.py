@@ -43,7 +43,7 @@ class MultiplicativeLR(LambdaLR):
 
     def get_lr(self) -> list[float]:
         """The learning rates times the functions."""
-        if not self.last_epoch:
+        if self._begins or self.last_epoch == 0:
             return self._current()
         return [rate * factor(self.last_epoch) for rate, factor in zip(self._current(), self.lr_lambdas)]
 
@@ -83,7 +83,7 @@ class PolynomialLR(LRScheduler):
 
     def get_lr(self) -> list[float]:
         """The learning rates, moved on along the polynomial."""
-        if not 0 < self.last_epoch <= self.total_iters:
+        if self._begins or not 0 < self.last_epoch <= self.total_iters:
             return self._current()
         left = self.total_iters - self.last_epoch
         factor = (left / (left + 1)) ** self.power
@@ -266,7 +266,8 @@ class OneCycleLR(LRScheduler):
 
     def _now(self) -> tuple[list[float], list[float]]:
         """Learning rates and momenta of this step."""
-        if self.last_epoch >= self.total_steps:
+        # The step behind the last batch is one too many for the cycle, but what a loop over all batches does.
+        if self.last_epoch > self.total_steps:
             raise ValueError(f"step must not be called more than total_steps={self.total_steps} times")
         begin = 0.0
         for end, *values in self.phases:

@@ -201,7 +201,7 @@ class LinearLR(LRScheduler):
         """The learning rates, moved on by one part of the line."""
         if self.last_epoch == 0:
             return [rate * self.start_factor for rate in self._current()]
-        if self.last_epoch > self.total_iters:
+        if self._begins or self.last_epoch > self.total_iters:
             return self._current()
         slope = self.end_factor - self.start_factor
         before = self.total_iters * self.start_factor + (self.last_epoch - 1) * slope
@@ -284,7 +284,9 @@ class ExponentialLR(LRScheduler):
 
     def get_lr(self) -> list[float]:
         """The learning rates times `gamma`."""
-        return [rate * self.gamma for rate in self._current()] if self.last_epoch else self._current()
+        if self._begins or self.last_epoch == 0:
+            return self._current()
+        return [rate * self.gamma for rate in self._current()]
 
 
 class CosineAnnealingLR(LRScheduler):
@@ -326,7 +328,7 @@ class CosineAnnealingLR(LRScheduler):
 
     def get_lr(self) -> list[float]:
         """The learning rates, moved on along the cosine."""
-        if self.last_epoch == 0:
+        if self._begins or self.last_epoch == 0:
             return self._current()
         if (self.last_epoch - 1 - self.T_max) % (2 * self.T_max) == 0:  # the quotient below would be 0 / 0
             rise = (1 - math.cos(math.pi / self.T_max)) / 2

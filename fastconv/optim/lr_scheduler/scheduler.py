@@ -30,7 +30,8 @@ class LRScheduler:
     optimizer : Optimizer
         Its groups' ``"lr"`` is what changes. Each group keeps its first learning rate under ``"initial_lr"``.
     last_epoch : int
-        The epoch before the first one; to go on, load a ``state_dict`` instead.
+        Steps that an earlier schedule of this optimiser has done, less one: the first ``step`` goes on from the rates
+        that the optimiser has. Loading a ``state_dict`` is simpler.
 
     Attributes
     ----------
@@ -63,6 +64,8 @@ class LRScheduler:
 
     # What state_dict() leaves out.
     _unsaved: tuple[str, ...] = ("optimizer",)
+    # Whether `get_lr` is asked for the rates to begin with.
+    _begins = False
 
     def __init__(self, optimizer: Optimizer, last_epoch: int = -1) -> None:
         if not isinstance(optimizer, Optimizer):
@@ -75,7 +78,9 @@ class LRScheduler:
             group.setdefault("initial_lr", group["lr"])
         self.base_lrs: list[float] = [group["initial_lr"] for group in optimizer.param_groups]
         self._last_lr: list[float] = []
+        self._begins = True
         self.step()
+        del self._begins
 
     def get_lr(self) -> list[float]:
         """The learning rate of each group in epoch ``last_epoch``, from those of the epoch before."""
