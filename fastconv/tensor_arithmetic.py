@@ -66,6 +66,11 @@ def power_slope(a: Any, n: Any) -> Any:
     return np.where(n == 0, 0, n * a ** np.where(n == 0, 1, n - 1))
 
 
+def exponent_slope(a: Any, n: Any, y: Any) -> Any:
+    """Derivative of y = a**n by n; 0 for a = 0 where n is not negative, where the formula has 0 * inf."""
+    return y * np.log(np.where((a == 0) & (n >= 0), 1, a))
+
+
 class Arithmetic:
     """Operators over `data`; each records itself through `_op`, which `fastconv.Tensor` brings."""
 
@@ -109,13 +114,13 @@ class Arithmetic:
     def __pow__(self, exponent: Any) -> Any:
         a, n = self.data, beside(self.data, exponent)
         y = a**n
-        return self._op(y, (self, lambda dy: dy * power_slope(a, n)), (exponent, lambda dy: dy * y * np.log(a)))
+        return self._op(y, (self, lambda dy: dy * power_slope(a, n)), (exponent, lambda dy: dy * exponent_slope(a, n, y)))
 
     def __rpow__(self, base: Any) -> Any:
         a = beside(self.data, base)
         n = self.data
         y = a**n
-        return self._op(y, (self, lambda dy: dy * y * np.log(a)), (base, lambda dy: dy * power_slope(a, n)))
+        return self._op(y, (self, lambda dy: dy * exponent_slope(a, n, y)), (base, lambda dy: dy * power_slope(a, n)))
 
     def __matmul__(self, other: Any) -> Any:
         return self._product(self, other)

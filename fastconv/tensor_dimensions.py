@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import numbers
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from .devices import array_module
-from .tensor_arithmetic import Arithmetic, Array, operand, wide
+from .tensor_arithmetic import Arithmetic, Array, masked, operand, wide
 
 
 class Extremum(NamedTuple):
@@ -55,6 +56,11 @@ class Dimensions(Arithmetic):
 
     __slots__ = ()
 
+    def _in_wide_type(self, reduce: Callable[[Any], Any]) -> Any:
+        """`reduce` of the Tensor as the type that sums are accumulated in; its result in the Tensor's own type."""
+        x = self.to(dtype=wide(self.data))
+        return reduce(x) if x is self else reduce(x).to(dtype=self.dtype)
+
     # Reductions: torch's dim/keepdim and NumPy's axis/keepdims.
 
     def sum(
@@ -76,8 +82,9 @@ class Dimensions(Arithmetic):
         self, dim: Any = None, keepdim: bool = False, *, axis: Any = None, keepdims: bool = False, dtype: Any = None
     ) -> Any:
         """Mean over `dim` (all dimensions for None), of the elements as `dtype` where it is given."""
+        x = self if dtype is None else self.to(dtype=dtype)
         count = np.prod([self.shape[i] for i in named_axes(dim, axis, self.ndim)], dtype=np.int64).item()
-        return self.sum(dim, keepdim, axis=axis, keepdims=keepdims, dtype=dtype) / count
+        return x._in_wide_type(lambda y: y.sum(dim, keepdim, axis=axis, keepdims=keepdims) / count)
 
     def var(
         self,
@@ -98,12 +105,22 @@ class Dimensions(Arithmetic):
         axes = named_axes(None if dim == () else dim, axis, self.ndim)
         count = np.prod([self.shape[i] for i in axes], dtype=np.int64).item()
         less = (1 if correction is None else correction) if unbiased is None else int(unbiased)
-        centred = self - self.mean(axes, keepdim=True)
-        return (centred * centred).sum(axes, keepdim or keepdims) / max(count - less, 0)
+
+        def spread(x: Any) -> Any:
+            centred = x - x.mean(axes, keepdim=True)
+            return (centred * centred).sum(axes, keepdim or keepdims) / max(count - less, 0)
+
+        return self._in_wide_type(spread)
 
     def std(self, dim: Any = None, keepdim: bool = False, correction: int | None = 1, **options: Any) -> Any:
-        """Square root of `var`."""
-        return self.var(dim, keepdim, correction, **options).sqrt()
+        """Square root of `var`; where it is 0, so is its gradient."""
+
+        def root(x: Any) -> Any:
+            square = x.var(dim, keepdim, correction, **options)
+            y = np.sqrt(square.data)
+            return self._op(y, (square, lambda dy: masked(y != 0, dy / (2 * np.where(y == 0, 1, y)))))
+
+        return self._in_wide_type(root)
 
     def max(self, dim: int | None = None, keepdim: bool = False, *, axis: Any = None, keepdims: bool = False) -> Any:
         """Maximum of all elements or over NumPy's `axis`; with torch's `dim`, (values, indices).

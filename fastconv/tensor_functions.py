@@ -235,7 +235,7 @@ class Functions(Casts):
     def nanmean(self, dim: Any = None, keepdim: bool = False) -> Any:
         """`mean` of the elements that are not NaN."""
         count = as_array(~np.isnan(self.data)).sum(named_axes(dim, None, self.ndim), keepdims=keepdim)
-        return self.nansum(dim, keepdim) / as_array(count, self.dtype)
+        return self._in_wide_type(lambda x: x.nansum(dim, keepdim) / as_array(count, x.dtype))
 
     def aminmax(self, *, dim: int | None = None, keepdim: bool = False) -> tuple[Any, Any]:
         """(`amin`, `amax`)."""

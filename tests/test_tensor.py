@@ -205,6 +205,40 @@ def test_sixteen_bit_sums_are_accumulated_in_float32():
     assert float(t.grad[0]) == 4096
 
 
+@pytest.mark.parametrize("name", ["mean", "nanmean", "var", "std"])
+@pytest.mark.parametrize("shift", [6.0, 300.0])  # whose sum, whose square float16 does not reach
+def test_moments_of_sixteen_bit_values_do_not_overflow(name, shift, torch):
+    values = (shift + np.random.default_rng(0).integers(-2, 3, (2, 120, 120))).astype(np.float16)
+    # In float64: torch's own float16 nanmean is inf.
+    x, t = fc.tensor(values, requires_grad=True), torch.tensor(values, dtype=torch.float64, requires_grad=True)
+    dim = () if name == "nanmean" else ((1, 2),)
+    y, expected = getattr(x, name)(*dim), getattr(t, name)(*dim)
+    assert y.dtype == np.float16
+    np.testing.assert_allclose(y.data, from_torch(expected.detach()), rtol=1e-3)
+    y.sum().backward()
+    expected.sum().backward()
+    np.testing.assert_allclose(x.grad, from_torch(t.grad), rtol=2e-3, atol=3e-7)
+
+
+@np.errstate(all="ignore")
+def test_powers_of_zero_have_torchs_gradients(torch):
+    base, exponent = np.array([0.0, 2.0, 0.0, 0.0, -1.0]), np.array([2.0, 3.0, 0.0, -1.0, 2.0])
+    ours = [fc.tensor(a, requires_grad=True) for a in (base, exponent)]
+    theirs = [torch.tensor(a, requires_grad=True) for a in (base, exponent)]
+    for a, n in (ours, theirs):
+        (a**n + 0.0 ** (n + 1)).sum().backward()
+    for a, b in zip(ours, theirs):
+        np.testing.assert_allclose(a.grad, b.grad.numpy())
+
+
+def test_the_deviation_of_equal_values_has_no_gradient(torch):
+    values = np.array([[1.0, 1.0, 1.0], [1.0, 2.0, 4.0]])
+    x, t = fc.tensor(values, requires_grad=True), torch.tensor(values, requires_grad=True)
+    for a in (x, t):
+        a.std(1).sum().backward()
+    np.testing.assert_allclose(x.grad, t.grad.numpy())
+
+
 def test_axis_is_numpy_dim_is_torch():
     x = np.array([[1.0, 5.0, 2.0], [7.0, 3.0, 4.0]])
     t = fc.tensor(x, requires_grad=True)
