@@ -114,7 +114,9 @@ class Arithmetic:
     def __pow__(self, exponent: Any) -> Any:
         a, n = self.data, beside(self.data, exponent)
         y = a**n
-        return self._op(y, (self, lambda dy: dy * power_slope(a, n)), (exponent, lambda dy: dy * exponent_slope(a, n, y)))
+        return self._op(
+            y, (self, lambda dy: dy * power_slope(a, n)), (exponent, lambda dy: dy * exponent_slope(a, n, y))
+        )
 
     def __rpow__(self, base: Any) -> Any:
         a = beside(self.data, base)
