@@ -270,10 +270,35 @@ def test_backward_hooks_of_modules_with_several_inputs():
     for before, after in seen:
         assert as_lists(before) == [[15.0], [12.0]] and as_lists(after) == [[1.0], [10.0]]
     assert len(seen) == 2
-    module.register_full_backward_hook(lambda module, before, after: before)
-    with pytest.raises(ValueError, match="one input that needs one alone"):
-        sum(module(x, y)).sum().backward()
     handle.remove()
+    x.grad = y.grad = None
+    module.register_full_backward_hook(lambda module, before, after: (before[0] * 2, before[1] * 3))
+    (product, total), z = module(x, y), leaf(1.0)
+    (product + z * total).sum().backward()
+    assert as_lists((x.grad, y.grad, z.grad)) == [[12.0], [9.0], [7.0]]
+
+
+def test_backward_hooks_run_once_where_inputs_or_outputs_are_not_used(torch):
+    def program(library, seen):
+        class Parted(library.nn.Module):
+            def forward(self, a, b, c):
+                return a * 2, b * 3
+
+        module = Parted()
+        module.register_full_backward_hook(lambda module, *gradients: seen.append([as_lists(g) for g in gradients]))
+        a, b, c = (library.tensor([1.0], requires_grad=True) for _ in range(3))
+        module(a, b, c)[0].sum().backward()
+        first, second = module(a, b, c)
+        (first * second).sum().backward()
+        return as_lists((a.grad, b.grad))
+
+    ours, theirs = [], []
+    assert program(fc, ours) == program(torch, theirs)
+    assert len(ours) == 2
+    for (before, after), (expected, expected_after) in zip(ours, theirs, strict=True):
+        assert before == expected
+        # torch gives zeros for an output that was not used; here there is no gradient.
+        assert [g or [0.0] for g in after] == [g or [0.0] for g in expected_after]
 
 
 def test_backward_hooks_of_modules_with_named_outputs():

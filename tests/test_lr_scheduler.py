@@ -323,7 +323,7 @@ def test_one_cycle_moves_the_momentum_as_torch(torch, name):
     theirs = getattr(torch.optim, name)([torch.nn.Parameter(torch.zeros(1))], lr=0.1, **options)
     pair = ((optim.lr_scheduler, ours), (torch.optim.lr_scheduler, theirs))
     a, b = (library.OneCycleLR(optimizer, 1.0, total_steps=7) for library, optimizer in pair)
-    for step in range(7):
+    for _ in range(7):
         for key in ("lr", "momentum", "betas"):
             if key in theirs.param_groups[0]:
                 np.testing.assert_allclose(ours.param_groups[0][key], theirs.param_groups[0][key], rtol=1e-12)

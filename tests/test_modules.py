@@ -378,6 +378,38 @@ def test_hooks_before_the_forward_change_its_inputs():
         layer.register_forward_pre_hook(3)
 
 
+def test_hooks_with_keywords_and_before_others_as_torchs(torch):
+    def program(library):
+        class Scaled(library.nn.Module):
+            def forward(self, x, factor=1.0):
+                return x * factor
+
+        module, seen = Scaled(), []
+        x = library.tensor([3.0])
+        module.register_forward_hook(lambda m, inputs, output: seen.append(("late", float(output[0]))))
+        module.register_forward_hook(
+            lambda m, inputs, kwargs, output: seen.append(kwargs) or output + 1, with_kwargs=True, prepend=True
+        )
+        module.register_forward_pre_hook(lambda m, inputs: seen.append("plain"))
+        with (
+            module.register_forward_pre_hook(
+                lambda m, inputs, kwargs: ((inputs[0] * 2,), {"factor": 5.0}), with_kwargs=True
+            ),
+            module.register_forward_pre_hook(lambda m, inputs: seen.append("first"), prepend=True),
+        ):
+            seen.append(float(module(x, factor=7.0)[0]))
+        seen.append(float(module(x, factor=7.0)[0]))
+        return seen
+
+    assert program(fc) == program(torch)
+    module = nn.ReLU()
+    module.register_forward_pre_hook(lambda m, inputs, kwargs: inputs, with_kwargs=True)
+    with pytest.raises(ValueError, match=r"None or a tuple \(args, kwargs\)"):
+        module(np.zeros(2))
+    with pytest.raises(TypeError, match="hook must be callable"):
+        module.register_forward_hook(3, with_kwargs=True)
+
+
 def test_lists_and_dictionaries_of_parameters(torch):
     arrays = [np.ones(2, np.float32), np.zeros((3, 1), np.float32)]
     ours, theirs = nn.ParameterList(arrays), torch.nn.ParameterList(map(torch.tensor, arrays))
@@ -402,3 +434,54 @@ def test_lists_and_dictionaries_of_parameters(torch):
             nn.ParameterList(values)
     with pytest.raises(ValueError, match="dot"):
         nn.ParameterDict({"a.b": arrays[0]})
+    ours += [np.zeros(1)]
+    assert len(ours) == 5 and repr(ours[1:2]) == "ParameterList(\n  (0): Parameter containing: [float32 of size 3x1]\n)"
+    for values in (nn.Parameter(np.ones((2, 3))), np.ones((2, 3)), 3):
+        with pytest.raises(TypeError, match="values must be an iterable of parameters"):
+            ours.extend(values)
+
+
+def test_a_dictionary_of_parameters_is_a_dictionary():
+    one, two, three = (nn.Parameter(np.full(n, n, np.float64)) for n in (1, 2, 3))
+    named = nn.ParameterDict([("a", one), ("b", two)])
+    assert list(reversed(named)) == ["b", "a"] and named.get("c") is None and named.get("a") is one
+    assert list(named | {"c": three}) == ["a", "b", "c"] and list({"c": three} | named) == ["c", "a", "b"]
+    assert named.setdefault("a", three) is one and named.setdefault("c", three) is three
+    assert named.popitem() == ("c", three) and named.pop("b") is two and list(named.state_dict()) == ["a"]
+    other = named.copy()
+    other |= zip(["b"], [two])
+    assert list(other) == ["a", "b"] and list(named) == ["a"] and other["a"] is one
+    assert list(named.fromkeys(["x", "y"], three)) == ["x", "y"]
+    named.clear()
+    assert not len(named) and repr(named) == "ParameterDict()"
+    for entries, error in ((1, TypeError), ([1], ValueError), ([("a", one, two)], ValueError)):
+        with pytest.raises(error, match="entries must"):
+            named.update(entries)
+
+
+def test_containers_join_as_torchs(torch):
+    def build(library):
+        layers = library.nn.Sequential(library.nn.ReLU(), library.nn.Tanh())
+        other = library.nn.Sequential(library.nn.Sigmoid())
+        joined, thrice, twice = layers + other, 2 * other * 1, layers * 2
+        layers += other
+        other *= 3
+        listed = library.nn.ModuleList([joined]) + library.nn.ModuleList([layers])
+        named = library.nn.ModuleDict({"a": other})
+        named.update(library.nn.ModuleDict({"b": listed}))
+        return joined, thrice, twice, layers, other, listed, named, library.nn.ModuleDict(named)
+
+    for a, b in zip(build(fc), build(torch), strict=True):
+        assert repr(a) == repr(b)
+    layers = nn.Sequential(nn.ReLU(), nn.Tanh())
+    for error, wrong in (
+        (TypeError, lambda: layers + nn.ReLU()),
+        (TypeError, lambda: layers * 1.5),
+        (ValueError, lambda: layers * 0),
+        (IndexError, lambda: layers.insert(-3, nn.ReLU())),
+        (IndexError, lambda: layers.insert(3, nn.ReLU())),
+        (TypeError, lambda: nn.ModuleList(layers) + range(1)),
+    ):
+        with pytest.raises(error):
+            wrong()
+    assert len(layers) == 2

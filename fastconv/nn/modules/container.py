@@ -6,6 +6,7 @@ from collections import OrderedDict
 from collections.abc import ItemsView, Iterable, Iterator, KeysView, Mapping, ValuesView
 from typing import Any, Self
 
+from fastconv.nn.modules.arguments import size
 from fastconv.nn.modules.module import Module, format_module, indent
 from fastconv.nn.modules.norm_relu import fuses, norm_relu
 
@@ -67,6 +68,8 @@ class _Numbered(Module):
     def insert(self, index: int, module: Module) -> Self:
         """Add a module before position `index`; the later ones are numbered anew."""
         modules = list(self._modules.values())
+        if not -len(modules) <= index <= len(modules):
+            raise IndexError(f"index {index} is out of range for {len(modules)} modules")
         modules.insert(index, _checked(module))
         self._renumber(modules)
         return self
@@ -76,6 +79,62 @@ class _Numbered(Module):
         module = self[index]
         del self[index]
         return module
+
+
+class Named(Module):
+    """What ModuleDict and ParameterDict share: entries with names, in an order."""
+
+    @property
+    def _entries(self) -> dict[str, Any]:
+        raise NotImplementedError(f"{type(self).__name__} holds nothing")
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        raise NotImplementedError(f"{type(self).__name__} holds nothing")
+
+    def __getitem__(self, key: str) -> Any:
+        return self._entries[key]
+
+    def __delitem__(self, key: str) -> None:
+        del self._entries[key]
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(tuple(self._entries))
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._entries
+
+    def keys(self) -> KeysView[str]:
+        """The names."""
+        return self._entries.keys()
+
+    def values(self) -> ValuesView[Any]:
+        """The entries without their names."""
+        return self._entries.values()
+
+    def items(self) -> ItemsView[str, Any]:
+        """Pairs of names and entries."""
+        return self._entries.items()
+
+    def update(self, entries: Any) -> None:
+        """Add entries, or replace those of the same names, from a mapping, its like, or pairs."""
+        pairs = entries.items() if isinstance(entries, Mapping | Named) else entries
+        if not isinstance(pairs, Iterable):
+            raise TypeError(f"entries must be a mapping or an iterable of pairs, got {type(entries).__name__}")
+        for i, pair in enumerate(pairs):
+            if not isinstance(pair, Iterable) or len(taken := tuple(pair)) != 2:
+                raise ValueError(f"entries must hold pairs of a name and a value, got {pair!r} at {i}")
+            self[taken[0]] = taken[1]
+
+    def pop(self, key: str) -> Any:
+        """Take an entry out and return it."""
+        return self._entries.pop(key)
+
+    def clear(self) -> None:
+        """Take all entries out."""
+        self._entries.clear()
 
 
 class Sequential(_Numbered):
@@ -93,7 +152,8 @@ class Sequential(_Numbered):
 
     Notes
     -----
-    Integers and slices index it; a slice is a Sequential that shares the layers. Source: torch.nn.Sequential.
+    Integers and slices index it; a slice is a Sequential that shares the layers, and so are ``a + b`` and ``a * 2``.
+    Source: torch.nn.Sequential.
 
     Examples
     --------
@@ -118,6 +178,24 @@ class Sequential(_Numbered):
         if isinstance(index, slice):
             return Sequential(OrderedDict(list(self._modules.items())[index]))
         return super().__getitem__(index)
+
+    def __add__(self, other: Any) -> Sequential:
+        return Sequential(*self, *other) if isinstance(other, Sequential) else NotImplemented
+
+    def __iadd__(self, other: Any) -> Self:
+        return self.extend(other) if isinstance(other, Sequential) else NotImplemented
+
+    def __mul__(self, times: Any) -> Sequential:
+        return Sequential(*self._repeated(times))
+
+    __rmul__ = __mul__
+
+    def __imul__(self, times: Any) -> Self:
+        self._renumber(self._repeated(times))
+        return self
+
+    def _repeated(self, times: Any) -> list[Module]:
+        return list(self) * size("times", times, 1)
 
     def forward(self, input: Any) -> Any:
         """Apply the layers in order; in training batch normalisation and the ReLU behind it as one operation."""
@@ -172,6 +250,9 @@ class ModuleList(_Numbered):
             return ModuleList(list(self._modules.values())[index])
         return super().__getitem__(index)
 
+    def __add__(self, modules: Iterable[Module]) -> ModuleList:
+        return ModuleList([*self, *modules])
+
     def __iadd__(self, modules: Iterable[Module]) -> Self:
         return self.extend(modules)
 
@@ -191,7 +272,7 @@ class ModuleList(_Numbered):
         return format_module(self._get_name(), "", lines)
 
 
-class ModuleDict(Module):
+class ModuleDict(Named):
     """A dictionary of modules whose parameters are found; it has no forward of its own.
 
     Parameters
@@ -222,45 +303,9 @@ class ModuleDict(Module):
         super().__init__()
         self.update({} if modules is None else modules)
 
-    def __getitem__(self, key: str) -> Any:
-        return self._modules[key]
+    @property
+    def _entries(self) -> dict[str, Any]:
+        return self._modules
 
     def __setitem__(self, key: str, module: Module) -> None:
         self.add_module(key, _checked(module))
-
-    def __delitem__(self, key: str) -> None:
-        del self._modules[key]
-
-    def __len__(self) -> int:
-        return len(self._modules)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._modules)
-
-    def __contains__(self, key: object) -> bool:
-        return key in self._modules
-
-    def keys(self) -> KeysView[str]:
-        """The names."""
-        return self._modules.keys()
-
-    def values(self) -> ValuesView[Any]:
-        """The modules."""
-        return self._modules.values()
-
-    def items(self) -> ItemsView[str, Any]:
-        """Names and modules."""
-        return self._modules.items()
-
-    def update(self, modules: Mapping[str, Module] | Iterable[tuple[str, Module]]) -> None:
-        """Add or replace entries."""
-        for key, module in modules.items() if isinstance(modules, Mapping) else modules:
-            self[key] = module
-
-    def pop(self, key: str) -> Module:
-        """Take an entry out and return it."""
-        return self._modules.pop(key)
-
-    def clear(self) -> None:
-        """Take all entries out."""
-        self._modules.clear()

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
+
+from fastconv.devices import array_module
 from fastconv.hooks import HookHandle, register_hook
 from fastconv.tape import mode
 from fastconv.tensor import Tensor, record
@@ -20,13 +23,23 @@ class Hooked:
     _forward_pre_hooks: dict[int, Callable[..., Any]]
     _backward_hooks: dict[int, Callable[..., Any]]
 
-    def register_forward_hook(self, hook: Callable[[Module, tuple[Any, ...], Any], Any]) -> HookHandle:
+    def register_forward_hook(
+        self, hook: Callable[..., Any], *, prepend: bool = False, with_kwargs: bool = False
+    ) -> HookHandle:
         """Call ``hook(module, inputs, output)`` after every forward; a result other than None replaces the output.
+
+        Parameters
+        ----------
+        hook : callable
+        prepend : bool, keyword only
+            Before the hooks that there are, not after them.
+        with_kwargs : bool, keyword only
+            Call ``hook(module, inputs, kwargs, output)``, with the keyword arguments of the call.
 
         Returns
         -------
         HookHandle
-            Its ``remove()`` takes the hook out.
+            Its ``remove()`` takes the hook out, as does the end of a ``with`` block.
 
         Examples
         --------
@@ -38,10 +51,15 @@ class Hooked:
         (2, 3)
         >>> handle.remove()
         """
-        return register_hook(self._forward_hooks, hook)
+        return register_hook(self._forward_hooks, _taking(hook, with_kwargs), prepend)
 
-    def register_forward_pre_hook(self, hook: Callable[[Module, tuple[Any, ...]], Any]) -> HookHandle:
+    def register_forward_pre_hook(
+        self, hook: Callable[..., Any], *, prepend: bool = False, with_kwargs: bool = False
+    ) -> HookHandle:
         """Call ``hook(module, inputs)`` before every forward; a result other than None replaces the inputs.
+
+        `prepend` and `with_kwargs` as in :meth:`register_forward_hook`: ``hook(module, inputs, kwargs)``, which may give a
+        tuple of both in their place.
 
         Examples
         --------
@@ -52,21 +70,21 @@ class Hooked:
         >>> layer(np.array([-1.0, 2.0], np.float32))
         array([1., 0.], dtype=float32)
         """
-        return register_hook(self._forward_pre_hooks, hook)
+        return register_hook(self._forward_pre_hooks, _taking(hook, with_kwargs), prepend)
 
     def register_full_backward_hook(
-        self, hook: Callable[[Module, tuple[Any, ...], tuple[Any, ...]], Any]
+        self, hook: Callable[[Module, tuple[Any, ...], tuple[Any, ...]], Any], prepend: bool = False
     ) -> HookHandle:
         """Call ``hook(module, grad_input, grad_output)`` in every backward pass through the module.
 
         As torch.nn.Module.register_full_backward_hook; the gradients are arrays, in tuples with one entry for each
-        positional input and for each output, None where there is none. What the hook returns other than None takes the
-        place of `grad_input`.
+        positional input and for each output, None where there is none, zeros for an input that was not used. What the
+        hook returns other than None takes the place of `grad_input`.
 
         Raises
         ------
         ValueError
-            In the pass: a replacement that does not fit, or one for a module of several inputs that need gradients.
+            In the pass: a replacement that does not fit.
 
         Examples
         --------
@@ -77,24 +95,71 @@ class Hooked:
         [0. 1.]
         >>> handle.remove()
         """
-        return register_hook(self._backward_hooks, hook)
+        return register_hook(self._backward_hooks, hook, prepend)
+
+
+def _taking(hook: Any, with_kwargs: bool) -> Any:
+    return WithKeywords(hook) if with_kwargs and callable(hook) else hook
+
+
+class WithKeywords(NamedTuple):
+    """A hook that takes the keyword arguments of the call, too."""
+
+    hook: Callable[..., Any]
+
+    def __call__(self, *arguments: Any) -> Any:
+        return self.hook(*arguments)
+
+
+def call_before(
+    module: Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The arguments that the hooks before forward make of `args` and `kwargs`."""
+    for hook in tuple(module._forward_pre_hooks.values()):
+        if isinstance(hook, WithKeywords):
+            given = hook(module, args, kwargs)
+            if given is None:
+                continue
+            if not (isinstance(given, tuple) and len(given) == 2 and isinstance(given[1], dict)):
+                raise ValueError(f"a hook with keywords must return None or a tuple (args, kwargs), got {given!r}")
+            inputs, kwargs = given
+        else:
+            inputs = hook(module, args)
+        if inputs is not None:
+            args = inputs if isinstance(inputs, tuple) else (inputs,)
+    return args, kwargs
+
+
+def call_after(module: Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
+    """What the hooks after forward make of `output`."""
+    for hook in tuple(module._forward_hooks.values()):
+        given = hook(module, args, *([kwargs] if isinstance(hook, WithKeywords) else []), output)
+        if given is not None:
+            output = given
+    return output
 
 
 class GradientWatch:
-    """One call of a module on the tape: inputs and outputs pass through here, and their gradients on the way back."""
+    """One call of a module on the tape: inputs and outputs pass through here, and their gradients on the way back.
+
+    All of them are recorded as computed from one more value, the gate, which is computed from the inputs: the walk back
+    reaches it once, when all gradients of the outputs have come and all that will come of the inputs.
+    """
 
     def __init__(self, module: Module) -> None:
         self.module = module
-        self.expected: set[int] = set()  # inputs that need a gradient
+        self.inputs: tuple[Any, ...] = ()  # shape and type of those that need a gradient, None for the others
+        self.outputs = 0
         self.before: dict[int, Any] = {}  # the gradients that have come
         self.after: dict[int, Any] = {}
-        self.inputs = self.outputs = 0
+        self.gate: Any = None
 
     def enter(self, args: tuple[Any, ...]) -> tuple[Any, ...]:
         """The inputs, recorded once more."""
-        self.inputs = len(args)
-        self.expected = {i for i, x in enumerate(args) if isinstance(x, Tensor) and x.requires_grad and mode.enabled}
-        return tuple(self._pass(x, i, self._reached) if i in self.expected else x for i, x in enumerate(args))
+        needed = [isinstance(x, Tensor) and x.requires_grad and mode.enabled for x in args]
+        self.inputs = tuple((x.shape, x.dtype) if need else None for x, need in zip(args, needed))
+        self.gate = record(np.zeros(0), [x for x, need in zip(args, needed) if need], lambda _: self._call())
+        return tuple(self._pass(x, i, self.before) if need else x for i, (x, need) in enumerate(zip(args, needed)))
 
     def leave(self, output: Any) -> Any:
         """The output or outputs, recorded once more."""
@@ -103,48 +168,43 @@ class GradientWatch:
         self.outputs = len(entries)
         for i, y in enumerate(entries):
             if isinstance(y, Tensor) and y.requires_grad and mode.enabled:
-                entries[i] = self._pass(y, i, self._began)
+                entries[i] = self._pass(y, i, self.after, y)
         if not several:
             return entries[0]
         return output._make(entries) if hasattr(output, "_make") else type(output)(entries)
 
-    @staticmethod
-    def _pass(x: Tensor, i: int, meet: Callable[[int, Any], Any]) -> Tensor:
-        return record(x.data, [x], lambda dy: [meet(i, dy)])
+    def _pass(self, x: Tensor, i: int, gradients: dict[int, Any], *source: Tensor) -> Tensor:
+        """`x`, whose gradient is kept and goes on to its `source`."""
 
-    def _began(self, i: int, dy: Any) -> Any:
-        self.after[i] = dy
-        if not self.expected:
-            self._call()
-        return dy
+        def pull(dy: Any) -> list[Any]:
+            gradients[i] = dy
+            return [*(dy for _ in source), np.zeros(0)]
 
-    def _reached(self, i: int, dx: Any) -> Any:
-        self.before[i] = dx
-        if len(self.before) < len(self.expected):
-            return dx
-        replaced = self._call()
-        return dx if replaced is None else replaced
+        return record(x.data, [*source, self.gate], pull)
 
-    def _call(self) -> Any:
-        """Run the hooks; the gradient in place of the only input's, or None."""
-        before: tuple[Any, ...] = tuple(self.before.get(i) for i in range(self.inputs))
+    def _call(self) -> list[Any]:
+        """Run the hooks; the gradients of the inputs that need one."""
+        library = array_module(next(iter((self.after or self.before).values())))
+        before: tuple[Any, ...] = tuple(
+            known and self.before.get(i, library.zeros(*known)) for i, known in enumerate(self.inputs)
+        )
         after = tuple(self.after.get(i) for i in range(self.outputs))
-        self.before, self.after = {}, {}  # the record may be played back again
-        replaced = None
+        self.before.clear()  # the record may be played back again
+        self.after.clear()
         for hook in tuple(self.module._backward_hooks.values()):
             given = hook(self.module, before, after)
-            if given is None:
-                continue
-            if len(self.expected) != 1:
-                raise ValueError("a hook can replace the gradient of a module with one input that needs one alone")
-            (at,) = self.expected
-            given = given if isinstance(given, tuple) else (given,)
-            shape = getattr(given[at], "shape", None) if len(given) == self.inputs else None
-            if shape != before[at].shape:
+            if given is not None:
+                before = self._replaced(given if isinstance(given, tuple) else (given,))
+        return [dx for dx, known in zip(before, self.inputs) if known]
+
+    def _replaced(self, given: tuple[Any, ...]) -> tuple[Any, ...]:
+        """The gradients of the inputs that a hook gave, which must be of the inputs' shapes."""
+        if len(given) != len(self.inputs):
+            raise ValueError(f"a hook must return {len(self.inputs)} gradients like grad_input, got {len(given)}")
+        for i, (dx, known) in enumerate(zip(given, self.inputs)):
+            if known and getattr(dx, "shape", None) != known[0]:
                 raise ValueError(
-                    f"a hook must return {self.inputs} gradients like grad_input, that of input {at} of shape "
-                    f"{before[at].shape}, got {len(given)}, of shape {shape}"
+                    f"a hook must return {len(given)} gradients like grad_input, for input {i} of shape {known[0]}, "
+                    f"got one of shape {getattr(dx, 'shape', None)}"
                 )
-            replaced = given[at].astype(before[at].dtype, copy=False)
-            before = given
-        return replaced
+        return tuple(dx.astype(known[1], copy=False) if known else None for dx, known in zip(given, self.inputs))

@@ -11,7 +11,7 @@ import numpy as np
 from fastconv.devices import destination, is_array, to_device
 from fastconv.nn.modules.arguments import floating_dtype, is_floating
 from fastconv.nn.modules.calling import call_with_tensors, convert_leaves, holds_tensor, plain
-from fastconv.nn.modules.hooking import GradientWatch, Hooked
+from fastconv.nn.modules.hooking import GradientWatch, Hooked, call_after, call_before
 from fastconv.nn.modules.state import LoadResult, lazy_sizes, load_entries, writable_state
 from fastconv.nn.modules.summary import Summary, summarize
 from fastconv.tape import enable_grad
@@ -85,10 +85,7 @@ class Module(Hooked):
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run :meth:`forward`, before it the pre-hooks and after it the hooks, in the order of their registration."""
         if self._forward_pre_hooks:
-            for hook in tuple(self._forward_pre_hooks.values()):
-                inputs = hook(self, args)
-                if inputs is not None:
-                    args = inputs if isinstance(inputs, tuple) else (inputs,)
+            args, kwargs = call_before(self, args, kwargs)
         watch = GradientWatch(self) if self._backward_hooks else None
         if watch is not None:
             args = watch.enter(args)
@@ -97,10 +94,7 @@ class Module(Hooked):
         else:
             output = self.forward(*args, **kwargs)
         if self._forward_hooks:
-            for hook in tuple(self._forward_hooks.values()):
-                replacement = hook(self, args, output)
-                if replacement is not None:
-                    output = replacement
+            output = call_after(self, args, kwargs, output)
         return output if watch is None else watch.leave(output)
 
     # ---- attributes ------------------------------------------------------------------------------------------------
