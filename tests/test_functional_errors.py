@@ -59,6 +59,8 @@ CALLS = [
     ("pos_weight must broadcast", lambda: F.binary_cross_entropy_with_logits(X, X, pos_weight=np.ones(4))),
     ("input must hold probabilities", lambda: F.binary_cross_entropy(1.5 * X, X)),
     ("input must hold probabilities", lambda: F.binary_cross_entropy(-X, X)),
+    ("target must hold probabilities", lambda: F.binary_cross_entropy(X, 1.5 * X)),
+    ("target must hold probabilities", lambda: F.binary_cross_entropy(X, -X)),
     ("target must have the input's shape", lambda: F.hinge_embedding_loss(X, np.ones(4, int))),
     ("target must hold classes from 0 to 2 or ignore_index -100, got 3", lambda: F.nll_loss(X, LABELS + 1)),
     ("target must hold classes from 0 to 2 or ignore_index -100, got -1", lambda: F.cross_entropy(X, LABELS - 1)),

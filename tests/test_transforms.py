@@ -128,6 +128,24 @@ def test_resizing_is_pillows(size):
     assert result.flags.writeable and not np.shares_memory(result, IMAGES)
 
 
+def test_sizes_and_places_are_torchvisions():
+    """Its rules written out: a shorter edge is resized, the rounded half of the rest is cut off, shifts are (x, y)."""
+    for have, want in (((8, 10), (4, 5)), ((10, 8), (5, 4)), ((9, 31), (4, 13)), ((31, 9), (13, 4))):
+        assert T.Resize(4)(np.zeros((1, *have))).shape == (1, *want)
+    line = np.arange(9.0).reshape(1, 1, 9)
+    for width, first in ((9, 0), (8, 0), (7, 1), (6, 2), (5, 2), (4, 2), (3, 3), (2, 4), (1, 4)):
+        np.testing.assert_array_equal(T.CenterCrop((1, width))(line)[0, 0], np.arange(first, first + width))
+    moved = T.RandomAffine(0, (0.0, 0.3))(np.broadcast_to(np.arange(8.0), (6, 1, 8, 8)), rng=_rng())
+    np.testing.assert_allclose(moved[:, 0, 4], np.broadcast_to(np.arange(8.0), (6, 8)))
+
+
+def test_normalisation_takes_arrays():
+    mean, std = IMAGES.mean((0, 2, 3)), IMAGES.std((0, 2, 3))
+    result = T.Normalize(mean, std)(IMAGES)
+    np.testing.assert_allclose(result.mean((0, 2, 3)), 0, atol=1e-5)
+    np.testing.assert_array_equal(result, T.Normalize(mean.tolist(), std.tolist())(IMAGES))
+
+
 def test_colour():
     np.testing.assert_allclose(T.ColorJitter((0.5, 0.5))(IMAGES), IMAGES / 2, rtol=1e-6)
     np.testing.assert_allclose(T.ColorJitter(saturation=(0.0, 0.0))(IMAGES).std(axis=1), 0, atol=1e-6)

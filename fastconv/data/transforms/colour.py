@@ -163,7 +163,7 @@ class Normalize(Transform):
 
     def __init__(self, mean: Any, std: Any) -> None:
         self.mean, self.std = (
-            tuple(number(name, part) for part in (value if isinstance(value, tuple | list) else (value,)))
+            tuple(float(number(name, part)) for part in (value if np.ndim(value) == 1 else (value,)))
             for name, value in (("mean", mean), ("std", std))
         )
         if not all(part > 0 for part in self.std):

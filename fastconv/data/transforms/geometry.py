@@ -126,6 +126,7 @@ class CenterCrop(Transform):
     Parameters
     ----------
     size : int or (height, width)
+        Where the halves of what is cut off differ by a pixel, the larger one is where torchvision has it.
 
     Raises
     ------
@@ -147,5 +148,5 @@ class CenterCrop(Transform):
         room = [have - want for have, want in zip(images.shape[2:], self.size)]
         if min(room) < 0:
             raise ValueError(f"size must fit into the images {images.shape[2:]}, got {self.size}")
-        top, left = room[0] // 2, room[1] // 2
+        top, left = (round(free / 2) for free in room)
         return images[:, :, top : top + self.size[0], left : left + self.size[1]].copy()

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from ...nn.modules.arguments import choice, number, sizes
+from ...nn.modules.arguments import size as whole
 from .base import Transform, pair_of_numbers, positive_pair
 
 __all__ = ["RandomAffine", "RandomRotation", "RandomTranslation", "RandomZoom", "Resize"]
@@ -27,7 +28,7 @@ class Resize(Transform):
     Parameters
     ----------
     size : int or (height, width)
-        Proportions are not kept.
+        One number is the length of the shorter edge; the other edge keeps the proportions.
 
     Raises
     ------
@@ -44,18 +45,25 @@ class Resize(Transform):
     >>> from fastconv.data.transforms import Resize
     >>> Resize((1, 4))(np.array([[[0.0, 1.0]]]))
     array([[[0.  , 0.25, 0.75, 1.  ]]])
+    >>> Resize(8)(np.zeros((3, 16, 30))).shape
+    (3, 8, 15)
     """
 
     def __init__(self, size: Any) -> None:
-        self.size = sizes("size", size, 2, 1)
+        self.size: int | tuple[int, ...]
+        self.size = sizes("size", size, 2, 1) if isinstance(size, tuple | list) else whole("size", size, 1)
 
     def _apply(self, images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        if images.shape[2:] == self.size:
-            return images.copy()
-        if 0 in images.shape[2:]:
+        have = images.shape[2:]
+        if 0 in have:
             raise ValueError(f"images must have at least one pixel, got shape {images.shape}")
+        want = self.size
+        if isinstance(want, int):
+            want = tuple(want * n // min(have) for n in have)
+        if have == want:
+            return images.copy()
         work = images if images.dtype.itemsize > 2 else images.astype(np.float32)
-        rows, columns = (_resizing(*ends, work.dtype) for ends in zip(images.shape[2:], self.size))
+        rows, columns = (_resizing(*ends, work.dtype) for ends in zip(have, want))
         return rows @ work @ columns.T
 
 
@@ -90,7 +98,7 @@ class RandomAffine(Transform):
     degrees : float or (low, high)
         Angle, counter-clockwise; one number x stands for (-x, x).
     translate : float or (float, float)
-        Largest shift as a part of height and width, up to 1.
+        Largest shift as a part of width and height, in this order, up to 1.
     scale : (low, high)
         Factor of the size; above 1 magnifies.
     fill : float, keyword only
@@ -105,7 +113,8 @@ class RandomAffine(Transform):
 
     Notes
     -----
-    About the image's centre, bilinear interpolation. As torchvision.transforms.RandomAffine, which also shears.
+    About the image's centre, bilinear interpolation. As torchvision.transforms.RandomAffine, which turns clockwise and
+    shears, too.
 
     Examples
     --------
@@ -137,7 +146,7 @@ class RandomAffine(Transform):
     def _apply(self, images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         count, _, height, width = images.shape
         angle = np.deg2rad(rng.uniform(*self.degrees, (count, 1, 1)))
-        down, right = (rng.uniform(-part, part, (count, 1, 1)) for part in self.translate)
+        down, right = (rng.uniform(-part, part, (count, 1, 1)) for part in reversed(self.translate))
         zoom = rng.uniform(*self.scale, (count, 1, 1))
         # Where each pixel of the result comes from: the inverse map, about the centre.
         rows = np.arange(height)[None, :, None] - (height - 1) / 2 - down * height
@@ -177,7 +186,7 @@ class RandomTranslation(RandomAffine):
     Parameters
     ----------
     translate : float or (float, float)
-        Largest shift as a part of height and width, up to 1.
+        Largest shift as a part of width and height, in this order, up to 1.
     fill, padding_mode
         As for :class:`RandomAffine`.
 

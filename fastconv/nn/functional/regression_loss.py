@@ -100,6 +100,8 @@ def _bce_rule(wanted, x, target, weight, reduction):
     a, b = pair(x, target)
     if may_read(a) and ((a < 0) | (a > 1)).any():  # its logarithms are NaN on a GPU
         raise ValueError("input must hold probabilities, from 0 to 1; use binary_cross_entropy_with_logits for logits")
+    if may_read(b) and ((b < 0) | (b > 1)).any():
+        raise ValueError(f"target must hold probabilities, from 0 to 1; got values from {b.min()} to {b.max()}")
     w = element_weight(weight, x)
     with np.errstate(divide="ignore"):
         log_yes, log_no = np.maximum(np.log(a), -100), np.maximum(np.log1p(-a), -100)
@@ -337,7 +339,7 @@ def binary_cross_entropy(input: A, target: Array, weight: Array | None = None, *
     Raises
     ------
     ValueError, TypeError
-        As `mse_loss`; an input outside 0 to 1.
+        As `mse_loss`; an input or a target outside 0 to 1.
 
     Notes
     -----

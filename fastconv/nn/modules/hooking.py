@@ -58,8 +58,8 @@ class Hooked:
     ) -> HookHandle:
         """Call ``hook(module, inputs)`` before every forward; a result other than None replaces the inputs.
 
-        `prepend` and `with_kwargs` as in :meth:`register_forward_hook`: ``hook(module, inputs, kwargs)``, which may give a
-        tuple of both in their place.
+        `prepend` and `with_kwargs` as in :meth:`register_forward_hook`: ``hook(module, inputs, kwargs)``, which may
+        give a tuple of both in their place.
 
         Examples
         --------
