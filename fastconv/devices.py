@@ -28,6 +28,7 @@ __all__ = [
     "device_of",
     "guard",
     "is_writable",
+    "named_dtype",
     "one_device",
     "parse",
     "thaw",
@@ -184,7 +185,18 @@ def destination(args: tuple[Any, ...], device: Any, dtype: Any) -> tuple[str | N
             device = value
         elif value is not None:
             dtype = value
-    return None if device is None else parse(device), dtype
+    return None if device is None else parse(device), named_dtype(dtype)
+
+
+def named_dtype(dtype: Any) -> Any:
+    """`dtype`, the word "bfloat16" as the type that the package ml_dtypes has; NumPy knows none of this name."""
+    if not isinstance(dtype, str) or dtype != "bfloat16":
+        return dtype
+    try:
+        import ml_dtypes
+    except ImportError as error:
+        raise ImportError("bfloat16 needs the ml_dtypes package: pip install 'fastconv[demo]'") from error
+    return np.dtype(ml_dtypes.bfloat16)
 
 
 def _memory_order(array: Any) -> tuple[list[int], list[int]]:

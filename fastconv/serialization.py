@@ -14,6 +14,7 @@ from typing import IO, Any
 
 import numpy as np
 
+from .devices import named_dtype
 from .nn.modules.module import Module
 from .nn.modules.state import host_array
 
@@ -55,7 +56,7 @@ def save(obj: Module | Mapping[str, Any], path: str | os.PathLike[str]) -> None:
     ...     fc.save(net, folder + "/net.npz")
     ...     state = fc.load(folder + "/net.npz")
     >>> net.load_state_dict(state)
-    LoadResult(missing_keys=[], unexpected_keys=[])
+    <All keys matched successfully>
     """
     target = Path(path)
     write = _format_of(target, _WRITERS)
@@ -142,14 +143,6 @@ def _safetensors() -> Any:
     return safetensors
 
 
-def _bfloat16() -> np.dtype:
-    try:
-        import ml_dtypes
-    except ImportError as error:
-        raise ImportError("bfloat16 entries need the ml_dtypes package: pip install 'fastconv[demo]'") from error
-    return np.dtype(ml_dtypes.bfloat16)
-
-
 def _write_safetensors(arrays: Mapping[str, np.ndarray], file: IO[bytes]) -> None:
     safetensors = _safetensors()
     for name, array in arrays.items():
@@ -169,7 +162,7 @@ def _read_safetensors(file: IO[bytes], path: Path) -> dict[str, np.ndarray]:
         word = entry["dtype"]
         if word not in _WORDS and word != "BF16":
             raise ValueError(f"{path}: entry {name!r} has dtype {word}, which NumPy does not know")
-        dtype = _bfloat16() if word == "BF16" else np.dtype(_WORDS[word])
+        dtype = named_dtype("bfloat16") if word == "BF16" else np.dtype(_WORDS[word])
         # A copy, because whether NumPy may write to the entry's buffer depends on safetensors' version.
         arrays[name] = np.frombuffer(entry["data"], dtype).reshape(entry["shape"]).copy()
     return arrays

@@ -15,7 +15,7 @@ from typing import Any, cast
 import numpy as np
 
 from .cuda import is_device_array
-from .devices import array_module, as_array, destination, device_of, guard, one_device, to_device, to_host
+from .devices import array_module, as_array, destination, device_of, guard, named_dtype, one_device, to_device, to_host
 from .hooks import HookHandle, register_hook
 from .interop import to_array
 from .tape import Node, Pullback, mode, run_backward
@@ -152,6 +152,10 @@ class Tensor(Functions):
     def half(self) -> Tensor:
         """The Tensor in float16, on the tape; itself where it is."""
         return self.to(dtype=np.float16)
+
+    def bfloat16(self) -> Tensor:
+        """The Tensor in bfloat16, which needs the package ml_dtypes, on the tape; itself where it is."""
+        return self.to(dtype="bfloat16")
 
     def dim(self) -> int:
         """Number of dimensions."""
@@ -502,4 +506,4 @@ def tensor(data: Any, dtype: Any = None, requires_grad: bool = False) -> Tensor:
         array = to_array(data, "data")
     if array.dtype.kind not in "biuf" and not is_floating(array.dtype):
         raise TypeError(f"data must be an array of numbers, got dtype {array.dtype}")
-    return Tensor(array if dtype is None else array.astype(dtype, copy=False), requires_grad)
+    return Tensor(array if dtype is None else array.astype(named_dtype(dtype), copy=False), requires_grad)

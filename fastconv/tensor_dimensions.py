@@ -24,7 +24,7 @@ def named_axes(dim: Any, axis: Any, ndim: int) -> tuple[int, ...]:
     if dim is not None and axis is not None:
         raise ValueError("dim and axis are two names of one argument: give one of them")
     named = dim if axis is None else axis
-    if named is None:
+    if named is None or (axis is None and named in ((), [])):  # torch's empty dim names all
         return tuple(range(ndim))
     axes = tuple(dimension(d, ndim) for d in (named if isinstance(named, tuple | list) else (named,)))
     return axes if ndim else ()  # a number has one dimension to name, and none to reduce
@@ -49,6 +49,22 @@ def flat_shape(shape: tuple[int, ...], start_dim: int, end_dim: int) -> tuple[in
     for n in shape[start : end + 1]:
         joined *= n
     return (*shape[:start], joined, *shape[end + 1 :])
+
+
+def _numbers_first(key: tuple, ndim: int) -> tuple[tuple, tuple]:
+    """An index as two: one that takes out the dimensions where `key` has numbers, one with the rest of it."""
+
+    def covered(k: Any) -> int:
+        if k is None or k is Ellipsis or isinstance(k, bool):
+            return 0
+        return np.ndim(k) if np.asarray(k).dtype == bool and not isinstance(k, slice) else 1
+
+    left = ndim - sum(map(covered, key))
+    numbers: list[Any] = []
+    for k in key:
+        dims = max(left, 0) if k is Ellipsis else covered(k)
+        numbers += [k] if type(k) is int else [slice(None)] * dims
+    return tuple(numbers), tuple(k for k in key if type(k) is not int)
 
 
 class Dimensions(Arithmetic):
@@ -102,7 +118,7 @@ class Dimensions(Arithmetic):
         """
         if isinstance(dim, bool):
             dim, unbiased = None, dim
-        axes = named_axes(None if dim == () else dim, axis, self.ndim)
+        axes = named_axes(dim, axis, self.ndim)
         count = np.prod([self.shape[i] for i in axes], dtype=np.int64).item()
         less = (1 if correction is None else correction) if unbiased is None else int(unbiased)
 
@@ -176,7 +192,7 @@ class Dimensions(Arithmetic):
 
     def squeeze(self, dim: Any = None) -> Any:
         """Without the dimensions of size 1, or without those of `dim`, one or several, that have size 1."""
-        dims = named_axes(dim, None, self.ndim)
+        dims = named_axes(None, dim, self.ndim)  # of which an empty one names none
         return self.reshape([n for i, n in enumerate(self.shape) if not (i in dims and n == 1)])
 
     def unsqueeze(self, dim: int) -> Any:
@@ -201,7 +217,10 @@ class Dimensions(Arithmetic):
     def expand(self, *sizes: Any) -> Any:
         """Dimensions of size 1 repeated to `sizes`, without a copy; -1 keeps a size."""
         wanted = as_sizes(sizes)
-        kept = (*(1,) * (len(wanted) - self.ndim), *self.shape)
+        new = len(wanted) - self.ndim
+        if new < 0 or -1 in wanted[:new]:
+            raise ValueError(f"sizes must name {self.ndim} dimensions or more, new ones by a size, got {wanted}")
+        kept = (*(1,) * new, *self.shape)
         target = tuple(have if size == -1 else size for size, have in zip(wanted, kept))
         return self._op(np.broadcast_to(self.data, target), (self, lambda dy: dy))
 
@@ -215,7 +234,7 @@ class Dimensions(Arithmetic):
         n = self.shape[dim]
         if not isinstance(size, list | tuple) and size < 1:
             raise ValueError(f"size must be at least 1, got {size}")
-        sizes = size if isinstance(size, list | tuple) else [size] * (n // size) + ([n % size] if n % size else [])
+        sizes = size if isinstance(size, list | tuple) else [size] * (n // size) + [n % size] * (n % size > 0 or not n)
         if sum(sizes) != n or min(sizes, default=0) < 0:
             raise ValueError(f"size must give parts that add up to {n} in dimension {dim}, got {size}")
         ends = [sum(sizes[: i + 1]) for i in range(len(sizes))]
@@ -225,16 +244,23 @@ class Dimensions(Arithmetic):
         """At most `chunks` parts of equal size along `dim` (the last may be smaller)."""
         if chunks < 1:
             raise ValueError(f"chunks must be at least 1, got {chunks}")
-        return self.split(max(1, -(-self.shape[dimension(dim, self.ndim)] // chunks)), dim)
+        n = self.shape[dimension(dim, self.ndim)]
+        return self.split(-(-n // chunks) if n else [0] * chunks, dim)
 
     def t(self) -> Any:
-        """The transpose of a matrix."""
+        """The transpose of a matrix; a vector or a number as it is."""
+        if self.ndim > 2:
+            raise ValueError(f"t wants at most 2 dimensions, got {self.ndim}; see mT and permute")
         return self.permute(*range(self.ndim)[::-1])
 
     def __getitem__(self, index: Any) -> Any:
         items = index if isinstance(index, tuple) else (index,)
         key: Any = tuple(operand(i) for i in items)
-        basic = all(i is None or i is Ellipsis or (isinstance(i, int | slice) and not isinstance(i, bool)) for i in key)
+        basic = all(i is None or i is Ellipsis or type(i) is int or isinstance(i, slice) for i in key)
+        if not basic and any(type(i) is int for i in key):
+            # As torch: a number takes its dimension out first. NumPy would let it decide where those of the arrays go.
+            numbers, others = _numbers_first(key, self.ndim)
+            return self[numbers][others]
 
         shape = self.shape
 

@@ -365,11 +365,16 @@ class Methods(Dimensions):
 
     def flip(self, *order: Any, dims: Any = ()) -> Any:
         """In the opposite order along `dims`, given one by one or as one sequence."""
-        axes = {dimension(d, self.ndim, "dims") for d in as_sizes(order or (dims,))}
+        axes = [dimension(d, self.ndim, "dims") for d in as_sizes(order or (dims,))]
+        if len({*axes}) < len(axes):
+            raise ValueError(f"dims must name each dimension once, got {axes}")
         return self[tuple(slice(None, None, -1) if i in axes else slice(None) for i in range(self.ndim))]
 
     def roll(self, shifts: Any, dims: Any = None) -> Any:
         """Shifted along `dims`, what leaves at the end entering at the front; without `dims` as one vector."""
+        counts = [len(a) if isinstance(a, tuple | list) else 1 for a in (shifts, 0 if dims is None else dims)]
+        if counts[0] != counts[1]:
+            raise ValueError(f"shifts must be one for each of dims, or one alone, got {shifts} and {dims}")
         back = tuple(-s for s in shifts) if isinstance(shifts, tuple | list) else -shifts
         return self._op(np.roll(self.data, shifts, dims), (self, lambda dy: np.roll(dy, back, dims)))
 

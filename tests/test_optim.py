@@ -285,6 +285,9 @@ def test_bad_parameters():
         ([fc.tensor([1.0])], ValueError),
         ([{"lr": 0.1}], TypeError),
         ([{"params": parameter, "speed": 1}], TypeError),
+        ({parameter}, TypeError),
+        ([{"params": {parameter}}], TypeError),
+        ([("first", parameter), nn.Parameter(np.zeros(1))], ValueError),
     ):
         with pytest.raises(error, match="param"):
             optim.SGD(params, lr=0.1)

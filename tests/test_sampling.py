@@ -47,6 +47,9 @@ def test_positions_that_are_no_numbers(mode, padding_mode):
     np.testing.assert_array_equal(y[..., :1], corner)  # NaN counts as -1
     if padding_mode == "zeros":
         np.testing.assert_array_equal(y[..., 1:], 0)
+    if padding_mode == "border":  # beyond the last element is the last element
+        far = np.clip(grid[:, :, 1:], -4, 4)
+        np.testing.assert_allclose(y[..., 1:], F.grid_sample(X[:1], far, mode, padding_mode))
     assert all(np.isfinite(result).all() for result in (y, *pullback(np.ones_like(y))))
 
 

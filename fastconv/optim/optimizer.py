@@ -77,6 +77,8 @@ class Optimizer:
         self.state: dict[Tensor, Options] = {}
         if isinstance(params, (Tensor, str)) or not isinstance(params, Iterable):
             raise TypeError(f"params must be an iterable of parameters or groups, got {type(params).__name__}")
+        if isinstance(params, set | frozenset):
+            params = [{"params": params}]
         entries = list(params)
         if not entries:
             raise ValueError("params must hold at least one parameter, got none")
@@ -110,7 +112,12 @@ class Optimizer:
                 f"param_group has unknown options {unknown}; {type(self).__name__} has {list(self.defaults)}"
             )
         given = param_group["params"]
+        if isinstance(given, set | frozenset):
+            raise TypeError("params must have an order, got a set: state_dict would name other parameters next time")
         entries = [given] if isinstance(given, Tensor) else list(given)
+        named = sum(isinstance(entry, tuple) for entry in entries)
+        if 0 < named < len(entries):
+            raise ValueError(f"params must all have names or none, got {named} of {len(entries)} with one")
         parameters = [entry[1] if isinstance(entry, tuple) and len(entry) == 2 else entry for entry in entries]
         seen = {id(p) for group in self.param_groups for p in group["params"]}
         for parameter in parameters:

@@ -50,7 +50,7 @@ def _inside(position: ndarray, n: int, padding: str, align_corners: bool) -> tup
     if padding == "reflection":
         position, slope = _reflected(position, *((0, n - 1) if align_corners else (-0.5, n - 0.5)))
     slope = np.where((position > 0) & (position < n - 1), slope, 0)
-    return np.clip(np.where(np.isfinite(position), position, 0), 0, n - 1), slope
+    return np.clip(np.where(np.isnan(position), 0, position), 0, n - 1), slope  # a reflected infinity is NaN
 
 
 def _cubic(t: ndarray) -> Iterator[tuple[ndarray, ndarray]]:

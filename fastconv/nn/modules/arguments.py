@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from fastconv.devices import named_dtype
 from fastconv.tensor import Tensor
 
 __all__ = ["choice", "floating_dtype", "is_floating", "number", "operands", "output_sizes", "paddings", "size", "sizes"]
@@ -78,7 +79,7 @@ def floating_dtype(dtype: Any) -> np.dtype:
     """`dtype` (None: float32) as one of the four types the layers compute in."""
     message = f"dtype must be float32, float64, float16 or bfloat16, got {dtype!r}"
     try:
-        result = np.dtype(np.float32 if dtype is None else dtype)
+        result = np.dtype(np.float32 if dtype is None else named_dtype(dtype))
     except TypeError as error:
         raise TypeError(message) from error
     if result.name not in ("float32", "float64", "float16", "bfloat16") or not result.isnative:

@@ -382,6 +382,10 @@ class Module(Hooked):
         """Convert to float16; see :meth:`to`."""
         return self.to(np.float16)
 
+    def bfloat16(self) -> Self:
+        """Convert to bfloat16, which needs the package ml_dtypes; see :meth:`to`."""
+        return self.to("bfloat16")
+
     # ---- state -----------------------------------------------------------------------------------------------------
 
     def state_dict(self, *, prefix: str = "") -> OrderedDict[str, Any]:
@@ -435,7 +439,7 @@ class Module(Hooked):
         >>> import fastconv.nn as nn
         >>> layer = nn.Linear(2, 1)
         >>> layer.load_state_dict({"weight": np.ones((1, 2), np.float32), "bias": np.zeros(1, np.float32)})
-        LoadResult(missing_keys=[], unexpected_keys=[])
+        <All keys matched successfully>
         >>> layer.load_state_dict({"weight": np.ones((1, 3), np.float32)})
         Traceback (most recent call last):
             ...

@@ -22,6 +22,11 @@ class LoadResult(NamedTuple):
     missing_keys: list[str]
     unexpected_keys: list[str]
 
+    def __repr__(self) -> str:
+        if not any(self):
+            return "<All keys matched successfully>"
+        return f"LoadResult(missing_keys={self.missing_keys}, unexpected_keys={self.unexpected_keys})"
+
 
 def host_array(value: Any) -> np.ndarray:
     """`value` as a NumPy array: any array, a Tensor, a torch tensor, anything with ``__dlpack__``, or a sequence.
