@@ -8,7 +8,7 @@ from typing import Any, Self
 
 from fastconv.nn.modules.arguments import size
 from fastconv.nn.modules.module import Module, format_module, indent
-from fastconv.nn.modules.norm_relu import fuses, norm_relu
+from fastconv.nn.modules.norm_relu import fuses, norm_relu, pools_first
 
 __all__ = ["ModuleDict", "ModuleList", "Sequential"]
 
@@ -198,7 +198,9 @@ class Sequential(_Numbered):
         return list(self) * size("times", times, 1)
 
     def forward(self, input: Any) -> Any:
-        """Apply the layers in order; in training batch normalisation and the ReLU behind it as one operation."""
+        """Apply the layers in order; where nobody can tell, batch normalisation in training and the ReLU behind it as
+        one operation, and max-pooling before the ReLU that it follows.
+        """
         modules = tuple(self._modules.values())
         done = 0
         for i, module in enumerate(modules):
@@ -206,6 +208,9 @@ class Sequential(_Numbered):
                 continue
             if i + 1 < len(modules) and fuses(module, modules[i + 1]):
                 input = norm_relu(module, modules[i + 1], input)
+                done = i + 2
+            elif i + 1 < len(modules) and pools_first(module, modules[i + 1]):
+                input = module(modules[i + 1](input))
                 done = i + 2
             else:
                 input = module(input)
