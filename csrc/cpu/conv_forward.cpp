@@ -6,6 +6,7 @@
 #include "conv_pack.h"
 #include "conv_phases.h"
 #include "conv_pointwise.h"
+#include "conv_rows.h"
 #include "conv_select.h"
 #include "conv_taps.h"
 #include "conv_winograd.h"
@@ -292,6 +293,17 @@ void solve(ConvAlgorithm algorithm, TapProblem p, const T* x, const T* weights, 
       });
     }
     if (kept) ctx.packed_filled();
+    if constexpr (sizeof(T) == sizeof(A))
+      if (const int64_t vectors = row_vectors<A>(p, b)) {
+        alignas(64) A joined[kRowWeightBytes / sizeof(A)];
+        join_panels(ws.panels, vectors, p.channels, joined);
+        const PixelRows<A> rows{reinterpret_cast<const A*>(x), b.pitch, joined, p.channels, p.columns,
+                                reinterpret_cast<A*>(y), bias ? ws.bias : nullptr, finish.wanted ? &finish : nullptr};
+        parallel_for(b.threads, tasks, [&](int64_t task, int) {
+          run_pixel_rows(vectors, rows, task * b.cols, min_of((task + 1) * b.cols, wide.count));
+        });
+        return;
+      }
     parallel_for(b.threads, tasks, [&](int64_t task, int thread) { compute(task, thread, u0, u1); });
   }
 }
