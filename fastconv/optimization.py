@@ -173,9 +173,10 @@ def optimize(model: Module, input_shape: Sequence[int] | None = None, *, pack_we
     Returns
     -------
     Optimized
-        A Module; its results differ from the model's by rounding alone. What may be folded is read off one recorded
-        forward pass, so that any ``forward`` is understood; its parameters are frozen, packed ones
-        read-only.
+        A Module; its results differ from the model's by rounding alone, as long as its ``forward`` goes the way that it
+        went in one recorded pass, from which is read what may be folded. Where it goes another way at another call, for
+        a flag, a shape or the values, it may find there what is not computed any more: optimise a model for each way.
+        Its parameters are frozen, packed ones read-only.
 
     Raises
     ------

@@ -21,8 +21,15 @@ def is_floating(dtype: np.dtype) -> bool:
 
 
 def wide(x: Array) -> np.dtype:
-    """Type in which sums over `x` are accumulated: float32 for the 16-bit types."""
+    """Type in which sums over `x` are accumulated: float32 for the 16-bit types, int64 for integers and bool."""
+    if x.dtype.kind in "biu":
+        return np.dtype(np.int64)
     return np.dtype(np.float32) if is_floating(x.dtype) and x.dtype.itemsize == 2 else x.dtype
+
+
+def summed(y: Array, x: Array) -> Array:
+    """What was accumulated over `x` in its type; sums of integers stay int64, as torch's."""
+    return y.astype(x.dtype, copy=False) if is_floating(x.dtype) else y
 
 
 def operand(x: Any) -> Any:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .devices import array_module
-from .tensor_arithmetic import Arithmetic, Array, masked, operand, wide
+from .tensor_arithmetic import Arithmetic, Array, is_floating, masked, operand, summed, wide
 
 
 class Extremum(NamedTuple):
@@ -51,8 +51,19 @@ def flat_shape(shape: tuple[int, ...], start_dim: int, end_dim: int) -> tuple[in
     return (*shape[:start], joined, *shape[end + 1 :])
 
 
-def _numbers_first(key: tuple, ndim: int) -> tuple[tuple, tuple]:
-    """An index as two: one that takes out the dimensions where `key` has numbers, one with the rest of it."""
+def _is_basic(key: tuple[Any, ...]) -> bool:
+    """Whether an index names a view: neither arrays nor lists nor bools."""
+    return all(i is None or i is Ellipsis or type(i) is int or isinstance(i, slice) for i in key)
+
+
+def index_steps(index: Any, ndim: int) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+    """An index as two, the first of which takes out the dimensions with numbers where others have arrays, or is empty.
+
+    As torch, where a number takes its dimension out first; NumPy lets it decide where the dimensions of the arrays go.
+    """
+    key = tuple(operand(i) for i in (index if isinstance(index, tuple) else (index,)))
+    if _is_basic(key) or not any(type(i) is int for i in key):
+        return (), key
 
     def covered(k: Any) -> int:
         if k is None or k is Ellipsis or isinstance(k, bool):
@@ -73,9 +84,9 @@ class Dimensions(Arithmetic):
     __slots__ = ()
 
     def _in_wide_type(self, reduce: Callable[[Any], Any]) -> Any:
-        """`reduce` of the Tensor as the type that sums are accumulated in; its result in the Tensor's own type."""
-        x = self.to(dtype=wide(self.data))
-        return reduce(x) if x is self else reduce(x).to(dtype=self.dtype)
+        """`reduce` of the Tensor in the type of sums; of a floating Tensor, the result in its own type."""
+        y = reduce(self.to(dtype=wide(self.data)))
+        return y.to(dtype=self.dtype) if is_floating(self.dtype) else y
 
     # Reductions: torch's dim/keepdim and NumPy's axis/keepdims.
 
@@ -89,7 +100,7 @@ class Dimensions(Arithmetic):
         if dtype is not None:
             return self.to(dtype=dtype).sum(dim, keepdim, axis=axis, keepdims=keepdims)
         axes = named_axes(dim, axis, self.ndim)
-        y = self.data.sum(axes, dtype=wide(self.data), keepdims=True).astype(self.dtype, copy=False)
+        y = summed(self.data.sum(axes, dtype=wide(self.data), keepdims=True), self.data)
         full, kept = self.shape, y.shape
         y = y if keepdim or keepdims else y.reshape([n for i, n in enumerate(self.shape) if i not in axes])
         return self._op(y, (self, lambda dy: np.broadcast_to(dy.reshape(kept), full)))
@@ -254,15 +265,10 @@ class Dimensions(Arithmetic):
         return self.permute(*range(self.ndim)[::-1])
 
     def __getitem__(self, index: Any) -> Any:
-        items = index if isinstance(index, tuple) else (index,)
-        key: Any = tuple(operand(i) for i in items)
-        basic = all(i is None or i is Ellipsis or type(i) is int or isinstance(i, slice) for i in key)
-        if not basic and any(type(i) is int for i in key):
-            # As torch: a number takes its dimension out first. NumPy would let it decide where those of the arrays go.
-            numbers, others = _numbers_first(key, self.ndim)
-            return self[numbers][others]
-
-        shape = self.shape
+        numbers, key = index_steps(index, self.ndim)
+        if numbers:
+            return self[numbers][key]
+        basic, shape = _is_basic(key), self.shape
 
         def scatter(dy: Array) -> Array:
             library = array_module(dy)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from .devices import array_module, as_array
-from .tensor_arithmetic import Array, beside, masked, operand, wide
+from .tensor_arithmetic import Array, beside, masked, operand, summed, wide
 from .tensor_dimensions import Extremum, as_sizes, dimension, named_axes
 from .tensor_methods import Methods, _indices, places
 
@@ -252,7 +252,7 @@ class Functions(Casts):
             from .joining import stack
 
             return stack(list(accumulate(self.unbind(axis), operator.mul)), axis)
-        y = np.cumprod(self.data, axis).astype(self.dtype, copy=False)
+        y = summed(np.cumprod(self.data, axis, dtype=wide(self.data)), self.data)
 
         def gradient(dy: Array) -> Array:
             return np.flip(np.cumsum(np.flip(dy * y, axis), axis, dtype=wide(dy)), axis) / self.data

@@ -8,8 +8,8 @@ import numpy as np
 
 from .devices import array_module, as_array
 from .tape import mode
-from .tensor_arithmetic import Array, beside, is_floating, masked, operand, wide
-from .tensor_dimensions import Dimensions, as_sizes, dimension, named_axes
+from .tensor_arithmetic import Array, beside, is_floating, masked, operand, summed, wide
+from .tensor_dimensions import Dimensions, as_sizes, dimension, index_steps, named_axes
 
 
 class Ordered(NamedTuple):
@@ -202,8 +202,8 @@ class Methods(Dimensions):
             behind = np.flip(np.concatenate([ones, np.cumprod(np.flip(data, axis), axis)[lead]], axis), axis)
             return dy.reshape(np.prod(data, axis=axis, keepdims=True).shape) * before * behind
 
-        y = np.prod(data, axis=axis, keepdims=keepdim and dim is not None and self.ndim > 0)
-        return self._op(y.astype(self.dtype, copy=False), (x, others))
+        y = np.prod(data, axis=axis, dtype=wide(data), keepdims=keepdim and dim is not None and self.ndim > 0)
+        return self._op(summed(y, data), (x, others))
 
     def norm(self, p: Any = 2, dim: Any = None, keepdim: bool = False) -> Any:
         """The `p`-norm of all elements or over `dim`: a number, infinity, or "fro" for 2; gradient 0 at 0.
@@ -270,7 +270,7 @@ class Methods(Dimensions):
         axis = dimension(dim, self.ndim)
         if not self.ndim:
             return self.clone()
-        y = np.cumsum(self.data, axis, dtype=wide(self.data)).astype(self.dtype, copy=False)
+        y = summed(np.cumsum(self.data, axis, dtype=wide(self.data)), self.data)
         return self._op(y, (self, lambda dy: np.flip(np.cumsum(np.flip(dy, axis), axis), axis)))
 
     # Selections and copies.
@@ -392,10 +392,17 @@ class Methods(Dimensions):
     # In place: where nothing is recorded.
 
     def _write(self, value: Any) -> Any:
+        self._writable()[...] = beside(self.data, value)
+        return self
+
+    def _writable(self) -> Array:
         if mode.enabled and self.requires_grad:
             raise ValueError("a Tensor that requires grad can be changed in place only under fastconv.no_grad()")
-        self.data[...] = beside(self.data, value)
-        return self
+        return self.data
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        data, (numbers, key) = self._writable(), index_steps(index, self.ndim)
+        (data[numbers] if numbers else data)[key] = beside(self.data, value)
 
     def zero_(self) -> Any:
         """Set all elements to 0."""

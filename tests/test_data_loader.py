@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections import namedtuple
 
 import numpy as np
 import pytest
@@ -179,11 +180,23 @@ def test_collation():
     batch = data.collate([(1.5, np.int64(3), {"a": np.zeros(2, np.float16)})] * 2)
     assert batch[0].dtype == np.float32 and batch[1].dtype == np.int64
     assert batch[2]["a"].shape == (2, 2) and batch[2]["a"].dtype == np.float16
+    Pair = namedtuple("Pair", "image path")
+    pair = data.collate([Pair(np.zeros(2, np.uint8), "a.png"), Pair(np.full(2, 300), "b.png")])
+    assert isinstance(pair, Pair) and pair.path == ["a.png", "b.png"] and pair.image[1, 0] == 300
+    for samples, kind, values in (
+        ([1, 2.5], np.float32, [1, 2.5]),
+        ([True, 2], np.int64, [1, 2]),
+        ([np.float64(1e300), np.float64(1)], np.float64, [1e300, 1]),
+        ([np.float32(1), np.float64(1e300)], np.float64, [1, 1e300]),
+    ):
+        batch = data.collate(samples)
+        assert batch.dtype == kind and batch.tolist() == values
     for samples, error, word in (
         ([np.zeros(2), np.zeros(3)], ValueError, r"one shape.*\(2,\), \(3,\)"),
         ([(1, 2), (1,)], ValueError, "one length"),
         ([{"a": 1}, {"b": 1}], ValueError, "same keys"),
-        (["a", "b"], TypeError, "numbers or arrays, got str"),
+        ([object(), 1], TypeError, "numbers, arrays or strings, got object"),
+        ([1, "a"], TypeError, "numbers, arrays or strings, got str"),
     ):
         with pytest.raises(error, match=word):
             data.collate(samples)

@@ -126,7 +126,7 @@ def test_command_line(tmp_path, capsys):
         return mpiexec_python(2, "-m", "fastconv", *command(digits, *arguments), **options)
 
     done = on_two(tmp_path / "two")
-    assert done.stdout.count("epoch 2/2: ") == done.stdout.count("best validation accuracy") == 1
+    assert done.stdout.count("epoch 2/2: ") == done.stdout.count("best validation loss") == 1
     assert main(command(digits, tmp_path / "one")) == 0
     one, two = (read_checkpoint(tmp_path / name / "last.npz").history for name in ("one", "two"))
     np.testing.assert_allclose([row["loss"] for row in two], [row["loss"] for row in one], rtol=1e-4)

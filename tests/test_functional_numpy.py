@@ -134,6 +134,8 @@ CASES = [
     Case("smooth_l1_loss", PAIR, {"beta": 0.7}),
     Case("smooth_l1_loss", PAIR, {"beta": 0.0, "reduction": "none"}),
     Case("huber_loss", PAIR, {"delta": 0.7}),
+    Case("huber_loss", {**PAIR, "weight": (4, 3)}, {"delta": 0.7}),
+    Case("mse_loss", {**PAIR, "weight": (4, 3)}),
     Case("kl_div", LOG_PAIR),
     Case("kl_div", LOG_PAIR, {"reduction": "batchmean"}),
     Case("kl_div", {"input": (4, 3), "target": (4, 3)}, {"reduction": "none", "log_target": True}),

@@ -1,5 +1,7 @@
 """Every layer against torch.nn's: state_dict, repr, outputs and gradients with the same weights."""
 
+import math
+
 import numpy as np
 import pytest
 
@@ -126,6 +128,7 @@ LOSSES = [
     ("L1Loss", {"reduction": "none"}, "same"),
     ("SmoothL1Loss", {"beta": 0.5}, "same"),
     ("HuberLoss", {"delta": 0.7}, "same"),
+    ("HuberLoss", {"delta": math.inf}, "same"),
     ("HuberLoss", {"delta": 2.0, "reduction": "none"}, "same"),
     ("KLDivLoss", {"reduction": "batchmean"}, "probabilities"),
     ("KLDivLoss", {"log_target": True, "reduction": "sum"}, "same"),

@@ -43,6 +43,12 @@ def test_every_model_takes_classes_and_channels(name):
                 info.build(**{option: 1.5})
 
 
+@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2", "densenet121", "alexnet", "m5", "c3d", "lenet5"])
+def test_no_images_give_no_logits(name):
+    net = models.get_model(name, num_classes=3).eval()
+    assert net(np.zeros((0, *models.model_info(name).input_shape), np.float32)).shape == (0, 3)
+
+
 def test_parameters_of_the_small_models():
     assert count("linear_classifier") == 7850
     assert count("mlp", hidden=(300,)) == 238_510

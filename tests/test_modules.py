@@ -306,7 +306,9 @@ def test_summary_of_shared_uncalled_and_failing_layers():
     net = Odd()
     with pytest.raises(ValueError) as caught:
         net.summary((1, 3))
-    assert "input_shape=(1, 3)" in caught.value.__notes__[0]
+    layer, shape = caught.value.__notes__
+    assert layer == "in layer Linear(in_features=2, out_features=2, bias=True), float32 (1, 3)"
+    assert "input_shape=(1, 3)" in shape
     assert net.training and not net.used._forward_hooks
     with pytest.raises(ValueError, match="input_shape"):
         net.summary((1, -2))
@@ -408,6 +410,26 @@ def test_hooks_with_keywords_and_before_others_as_torchs(torch):
         module(np.zeros(2))
     with pytest.raises(TypeError, match="hook must be callable"):
         module.register_forward_hook(3, with_kwargs=True)
+
+
+def test_errors_name_the_layer_and_what_it_got():
+    net = nn.Sequential(nn.Linear(3, 4), nn.Sequential(nn.BatchNorm1d(5)))
+    with pytest.raises(ValueError) as caught:
+        net(np.zeros((2, 3), np.float32))
+    (note,) = caught.value.__notes__
+    assert note.startswith("in layer BatchNorm1d(5, ") and note.endswith(", float32 (2, 4)")
+    with pytest.raises(TypeError) as caught:
+        net(fc.tensor(np.zeros((2, 3))))
+    (note,) = caught.value.__notes__
+    assert note.startswith("in layer Linear(in_features=3, ") and "float64 (2, 3); its parameters are float32" in note
+
+    class Own(nn.Module):
+        def forward(self, x):
+            raise ValueError("what is this")
+
+    with pytest.raises(ValueError, match="what is this") as caught:
+        Own()(np.zeros(2))
+    assert caught.value.__notes__ == ["in layer Own, float64 (2,)"]
 
 
 def test_lists_and_dictionaries_of_parameters(torch):

@@ -110,6 +110,14 @@ def test_arrays_of_torch_give_arrays_of_torch(torch):
     np.testing.assert_array_equal(from_torch(output), layer(from_torch(x))[0])
 
 
+@pytest.mark.parametrize("layer", [nn.LSTM(3, 4), nn.LSTM(3, 4, proj_size=2), nn.GRU(3, 4), nn.RNN(3, 4)], ids=repr)
+def test_no_sequences_have_no_gradients(layer):
+    x = fc.tensor(np.zeros((5, 0, 3), np.float32), requires_grad=True)
+    layer(x)[0].sum().backward()
+    assert x.grad.shape == x.shape
+    assert all((p.grad == 0).all() for p in layer.parameters())
+
+
 def test_dropout_works_between_layers_in_training():
     layer = nn.LSTM(2, 50, num_layers=2, dropout=1.0)
     x = np.ones((3, 1, 2), np.float32)
@@ -191,6 +199,8 @@ def test_bad_options(args, options, error, word):
     for layer in (nn.LSTM, nn.GRU):
         with pytest.raises(error, match=word):
             layer(*args, **options)
+    with pytest.raises(ValueError, match="proj_size is for LSTM alone"):
+        nn.GRU(3, 4, proj_size=2)
 
 
 def test_bad_inputs_of_layers():

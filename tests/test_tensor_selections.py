@@ -40,6 +40,41 @@ def test_an_empty_dim_names_all(torch):
     assert x.sum(axis=()).shape == VALUES.shape  # NumPy's names none
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.int32, np.int64, bool])
+def test_sums_of_integers_do_not_wrap(torch, dtype):
+    values = np.random.default_rng(0).integers(0, 2 if dtype is bool else 120, (3, 40)).astype(dtype)
+    x, t = fc.tensor(values), torch.from_numpy(values)
+    for name, arguments in (
+        ("sum", ()),
+        ("sum", (1,)),
+        ("cumsum", (0,)),
+        ("cumsum", (1,)),
+        ("cumprod", (0,)),
+        ("prod", (0,)),
+    ):
+        y, expected = (getattr(a, name)(*arguments) for a in (x, t))
+        assert y.dtype == np.int64
+        np.testing.assert_array_equal(y.data, expected.numpy())
+    assert x.mean().dtype == np.float64
+    np.testing.assert_allclose(x.mean(1).data, values.mean(1))
+    np.testing.assert_allclose(x.var(1).data, values.astype(float).var(1, ddof=1))
+
+
+@pytest.mark.parametrize("index", INDICES.values(), ids=INDICES)
+def test_writing_to_indices_is_torchs(torch, index):
+    x, t = fc.tensor(VALUES.copy()), to_torch(VALUES.copy())
+    value = np.random.default_rng(0).random(x[index(np.asarray)].shape)
+    x[index(np.asarray)] = value
+    t[index(torch.from_numpy)] = to_torch(value)
+    np.testing.assert_array_equal(x.data, from_torch(t))
+    leaf = fc.tensor(VALUES.copy(), requires_grad=True)
+    with pytest.raises(ValueError, match=r"under fastconv\.no_grad"):
+        leaf[0] = 1
+    with fc.no_grad():
+        leaf[..., 0] = fc.tensor(2.0)
+    assert (leaf.data[..., 0] == 2).all() and leaf.data[0, 0, 0, 1] == 1
+
+
 def test_parts_of_nothing_are_torchs(torch):
     x, t = fc.tensor(np.zeros((0, 3))), torch.zeros(0, 3)
     for method, arguments in (("split", (2,)), ("chunk", (3,)), ("split", (2, 1))):

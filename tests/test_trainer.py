@@ -230,8 +230,29 @@ def test_bad_batches_are_named():
     for call in (lambda: trainer.fit([], 1), lambda: trainer.evaluate([]), lambda: trainer.predict([])):
         with pytest.raises(ValueError, match="at least one"):
             call()
-    with pytest.raises(ValueError, match=r"monitor must be one of .*loss.*; got 'val_accuracy'"):
-        _trainer(monitor="val_accuracy").fit([(IMAGES, LABELS)], 1)
+    early = _trainer(monitor="val_accuracy")
+    before = _state(early)
+    with pytest.raises(ValueError, match="monitor='val_accuracy' needs validation, got none"):
+        early.fit([(IMAGES, LABELS)], 1)
+    assert _state(early) == before
+    pair = np.ones((3, 2), np.float32), np.ones((3, 1), np.float32)
+    with pytest.raises(ValueError, match=r"monitor must be one of .*loss.*; got 'accuracy'"):
+        _trainer(nn.Linear(2, 1), monitor="accuracy", loss=F.mse_loss).fit([pair], 1)
+    with pytest.raises(ValueError, match="optimizer must hold parameters of the model"):
+        fc.Trainer(early.model, optim.SGD(nn.Linear(2, 2).parameters(), lr=1.0))
+
+
+def test_frozen_normalisation_stays_in_evaluation_mode():
+    trainer = _trainer()
+    norm, dropout = trainer.model[1], trainer.model[3]
+    norm.eval()
+    running = norm.running_mean.copy()
+    trainer.fit(_loader(), 2, _validation())
+    assert not norm.training and dropout.training and trainer.model.training
+    np.testing.assert_array_equal(norm.running_mean, running)
+    trainer.model.eval()  # the whole of it: to be trained
+    trainer.fit(_loader(), 3)
+    assert norm.training and (norm.running_mean != running).all()
 
 
 def test_auxiliary_outputs_and_pixels_and_regression():

@@ -262,5 +262,6 @@ def _report(arguments: argparse.Namespace, trainer: Any, folder: Path, picture: 
             }
         )
     elif rows:
-        best = max(rows, key=lambda row: row.get("val_accuracy", 0))
-        say(f"best validation accuracy {100 * best['val_accuracy']:.2f} % after epoch {best['epoch']}; all in {folder}")
+        best = min(rows, key=lambda row: row["val_loss"])  # the one that is kept
+        accuracy = f", accuracy {100 * best['val_accuracy']:.2f} %" if "val_accuracy" in best else ""
+        say(f"best validation loss {best['val_loss']:.4f}{accuracy} after epoch {best['epoch']}; all in {folder}")

@@ -50,19 +50,24 @@ def collate(samples: Sequence[Any]) -> Any:
     if isinstance(first, tuple | list):
         if len({len(sample) for sample in samples}) != 1:
             raise ValueError(f"samples must have one length to become a batch, got {sorted({len(s) for s in samples})}")
-        return tuple(collate(entries) for entries in zip(*samples))
+        fields = [collate(entries) for entries in zip(*samples)]
+        return first._make(fields) if hasattr(first, "_make") else tuple(fields)
     if isinstance(first, dict):
         if any(set(sample) != set(first) for sample in samples):
             raise ValueError("samples must have the same keys to become a batch")
         return {key: collate([sample[key] for sample in samples]) for key in first}
+    if isinstance(first, str | bytes):
+        return list(samples)
     arrays = [np.asarray(sample) for sample in samples]
     shapes = sorted({array.shape for array in arrays})
     if len(shapes) != 1:
         raise ValueError(f"samples must have one shape to become a batch, got {', '.join(map(str, shapes))}")
-    if arrays[0].dtype.kind not in "biufcV":
-        raise TypeError(f"samples must be numbers or arrays, got {type(first).__name__}")
+    if odd := [type(s).__name__ for s, array in zip(samples, arrays) if array.dtype.kind not in "biufcV"]:
+        raise TypeError(f"samples must be numbers, arrays or strings, got {odd[0]}")
     # A Python float says nothing about its precision: it becomes what layers compute in.
-    return np.stack(arrays).astype(np.float32 if isinstance(first, float) else arrays[0].dtype, copy=False)
+    types = {type(sample) for sample in samples}
+    batch = np.stack(arrays)
+    return batch.astype(np.float32) if float in types and types <= {float, int, bool} else batch
 
 
 class DataLoader:

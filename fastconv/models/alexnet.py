@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import fastconv.nn as nn
+from fastconv.joining import flatten
 from fastconv.models.initialization import initialize, normal
 from fastconv.models.weights import takes_weights
 from fastconv.nn.modules.arguments import size
@@ -83,7 +84,7 @@ class AlexNet(nn.Module):
     def forward(self, x: Any) -> Any:
         """Logits (N, num_classes) of images (N, in_channels, H, W)."""
         x = self.avgpool(self.features(x))
-        return self.classifier(x.reshape(x.shape[0], -1))
+        return self.classifier(flatten(x, 1))
 
 
 def _features(in_channels: int) -> nn.Sequential:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import fastconv.nn as nn
+from fastconv.joining import flatten
 from fastconv.models.initialization import initialize, normal
 from fastconv.models.weights import takes_weights
 from fastconv.nn.modules.arguments import number, size
@@ -92,7 +93,7 @@ class C3D(nn.Module):
     def forward(self, x: Any) -> Any:
         """Logits (N, num_classes) of clips (N, in_channels, T, H, W), T, H and W at least 16."""
         x = self.avgpool(self.features(x))
-        return self.classifier(x.reshape(x.shape[0], -1))
+        return self.classifier(flatten(x, 1))
 
 
 @takes_weights

@@ -9,7 +9,7 @@ from typing import Any
 
 import fastconv.nn as nn
 import fastconv.nn.functional as F
-from fastconv.joining import cat
+from fastconv.joining import cat, flatten
 from fastconv.models.initialization import he_fan_in, initialize
 from fastconv.models.weights import takes_weights
 from fastconv.nn.modules.arguments import choice, number, size
@@ -182,7 +182,7 @@ class DenseNet(nn.Module):
     def forward(self, x: Any) -> Any:
         """Logits (N, num_classes) of images (N, in_channels, H, W)."""
         x = F.adaptive_avg_pool2d(self.relu(self.features(x)), 1)
-        return self.classifier(x.reshape(x.shape[0], -1))
+        return self.classifier(flatten(x, 1))
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True) -> LoadResult:
         """As :meth:`fastconv.nn.Module.load_state_dict`, for the keys of torchvision's files of 2017, too."""

@@ -8,7 +8,7 @@ import numpy as np
 
 import fastconv.nn as nn
 import fastconv.nn.functional as F
-from fastconv.joining import cat
+from fastconv.joining import cat, flatten
 from fastconv.models.initialization import he_fan_in, initialize
 from fastconv.models.weights import takes_weights
 from fastconv.nn.modules.arguments import choice, number, size
@@ -181,7 +181,7 @@ class InceptionAux(nn.Module):
     def forward(self, x: Any) -> Any:
         """Logits (N, num_classes) of features (N, in_channels, H, W)."""
         x = self.conv(F.adaptive_avg_pool2d(x, 4))
-        x = F.relu(self.fc1(x.reshape(x.shape[0], -1)))
+        x = F.relu(self.fc1(flatten(x, 1)))
         return self.fc2(self.dropout(x))
 
 
@@ -316,7 +316,7 @@ class GoogLeNet(nn.Module):
         second = self.inception4d(self.inception4c(self.inception4b(first)))
         x = self.maxpool4(self.inception4e(second))
         x = self.avgpool(self.inception5b(self.inception5a(x)))
-        logits = self.fc(self.dropout(x.reshape(x.shape[0], -1)))
+        logits = self.fc(self.dropout(flatten(x, 1)))
         if not (self.training and self.aux_logits):
             return logits
         return GoogLeNetOutputs(logits, self.aux2(second), self.aux1(first))

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import fastconv.nn as nn
 import fastconv.nn.functional as F
-from fastconv.joining import cat
+from fastconv.joining import cat, flatten
 from fastconv.models.googlenet import BasicConv2d, imagenet_to_half
 from fastconv.models.initialization import initialize
 from fastconv.models.weights import takes_weights
@@ -219,7 +219,7 @@ class InceptionAux(nn.Module):
         """Logits (N, num_classes) of features (N, in_channels, H, W), H and W at least 17."""
         x = self.conv1(self.conv0(F.avg_pool2d(x, 5, 3)))
         x = F.adaptive_avg_pool2d(x, 1)
-        return self.fc(x.reshape(x.shape[0], -1))
+        return self.fc(flatten(x, 1))
 
 
 class _InceptionNet(nn.Module):
@@ -260,7 +260,7 @@ class _InceptionNet(nn.Module):
             if name == self._aux_after and self.training and self.aux_logits:
                 aux = self.AuxLogits(x)
         x = self.dropout(self.avgpool(x))
-        logits = self.fc(x.reshape(x.shape[0], -1))
+        logits = self.fc(flatten(x, 1))
         return logits if aux is None else InceptionOutputs(logits, aux)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import fastconv.nn as nn
+from fastconv.joining import flatten
 from fastconv.models.initialization import he_fan_out, initialize, normal
 from fastconv.models.residual import Add
 from fastconv.models.weights import takes_weights
@@ -161,7 +162,7 @@ class MobileNetV1(nn.Module):
     def forward(self, x: Any) -> Any:
         """Logits (N, num_classes) of images (N, in_channels, H, W)."""
         x = self.avgpool(self.features(x))
-        return self.classifier(x.reshape(x.shape[0], -1))
+        return self.classifier(flatten(x, 1))
 
 
 class InvertedResidual(nn.Module):
@@ -282,7 +283,7 @@ class MobileNetV2(nn.Module):
     def forward(self, x: Any) -> Any:
         """Logits (N, num_classes) of images (N, in_channels, H, W)."""
         x = self.avgpool(self.features(x))
-        return self.classifier(x.reshape(x.shape[0], -1))
+        return self.classifier(flatten(x, 1))
 
 
 # The paper's table 2: expansion, channels, repetitions, first stride.

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import fastconv.nn as nn
+from fastconv.joining import flatten
 from fastconv.models.initialization import he_fan_out, initialize
 from fastconv.models.residual import Add, norm_add_relu
 from fastconv.models.weights import takes_weights
@@ -275,7 +276,7 @@ class ResNet(nn.Module):
         for name in self._stages:
             x = self._modules[name](x)  # type: ignore[misc]
         x = self.avgpool(x)
-        return self.fc(x.reshape(x.shape[0], -1))
+        return self.fc(flatten(x, 1))
 
 
 @takes_weights

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import fastconv.nn as nn
+from fastconv.joining import flatten
 from fastconv.models.initialization import he_fan_out, initialize, normal
 from fastconv.models.weights import takes_weights
 from fastconv.nn.modules.arguments import size
@@ -130,7 +131,7 @@ class VGG(nn.Module):
     def forward(self, x: Any) -> Any:
         """Logits (N, num_classes) of images (N, in_channels, H, W)."""
         x = self.avgpool(self.features(x))
-        return self.classifier(x.reshape(x.shape[0], -1))
+        return self.classifier(flatten(x, 1))
 
 
 @takes_weights

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import fastconv.nn as nn
+from fastconv.joining import flatten
 from fastconv.models.initialization import initialize
 from fastconv.models.residual import Add
 from fastconv.models.weights import takes_weights
@@ -118,7 +119,7 @@ class WaveformNet(nn.Module):
     def forward(self, x: Any) -> Any:
         """Logits (N, num_classes) of waveforms (N, in_channels, L)."""
         x = self.avgpool(self.features(x))
-        return self.classifier(x.reshape(x.shape[0], -1))
+        return self.classifier(flatten(x, 1))
 
 
 def _scaled(width: float, stages: Sequence[tuple[int, int]], first: int) -> tuple[list[tuple[int, int]], int]:

@@ -98,7 +98,7 @@ def _cumulative_sum(node: Node, x: Any, axis: Any) -> Any:
     place = int(axis.item()) % x.ndim
     if node.get("reverse", 0):
         x = x.flip(place)
-    y = x.cumsum(place)
+    y = x.cumsum(place).to(dtype=x.dtype)
     if node.get("exclusive", 0):
         y = y - x
     return y.flip(place) if node.get("reverse", 0) else y

@@ -17,6 +17,7 @@ from ..devices import guard, to_device, to_host
 from ..distributed import Communicator, DataParallel, SingleProcess
 from ..nn import functional as F
 from ..nn.modules.arguments import choice, number, size
+from ..nn.modules.calling import evaluation_mode
 from ..nn.modules.module import Module
 from ..nn.modules.summary import place_of
 from ..nn.utils import clip_grad_norm_
@@ -129,6 +130,9 @@ class Trainer:
             raise TypeError(f"model must be a Module, got {type(model).__name__}")
         if not isinstance(optimizer, Optimizer):
             raise TypeError(f"optimizer must be an Optimizer, got {type(optimizer).__name__}")
+        own = {id(parameter) for parameter in model.parameters()}
+        if not any(id(parameter) in own for group in optimizer.param_groups for parameter in group["params"]):
+            raise ValueError("optimizer must hold parameters of the model, got those of another")
         if scheduler is not None and (not isinstance(scheduler, LRScheduler) or scheduler.optimizer is not optimizer):
             raise ValueError(f"scheduler must be a schedule of this optimizer, got {scheduler!r}")
         if schedule_batches and (scheduler is None or isinstance(scheduler, ReduceLROnPlateau)):
@@ -161,6 +165,9 @@ class Trainer:
     def fit(self, train: Iterable[Any], epochs: int, validation: Iterable[Any] | None = None) -> History:
         """Train until `epochs` epochs are done, those before a checkpoint included.
 
+        A model in evaluation mode is put into training mode. In one that is there, layers that were put into evaluation
+        mode stay so, such as frozen normalisation (``net.features.eval()``).
+
         Parameters
         ----------
         train : DataLoader, or iterable of (input, target)
@@ -184,6 +191,8 @@ class Trainer:
             The checkpoint holds the last whole epoch then.
         """
         size("epochs", epochs, 0)
+        if validation is None and (self.monitor or "").startswith("val_"):
+            raise ValueError(f"monitor={self.monitor!r} needs validation, got none")
         if self._loaded is not None:
             if self._loaded.loader is not None and hasattr(train, "load_state_dict"):
                 train.load_state_dict(self._loaded.loader)
@@ -208,7 +217,8 @@ class Trainer:
         return self.patience is not None and self._bad_epochs >= self.patience
 
     def _epoch(self, train: Iterable[Any], epochs: int) -> dict[str, Any]:
-        self._network.train()
+        if not self.model.training:  # in one that is, layers in evaluation mode stay so, such as frozen norms
+            self._network.train()
         meter, rate = Meter(), self.optimizer.param_groups[0]["lr"]
         label = f"epoch {self.epoch + 1}/{epochs}"
         started = time.perf_counter()
@@ -308,13 +318,8 @@ class Trainer:
 
     @contextmanager
     def _evaluation(self) -> Iterator[None]:
-        before = self.model.training
-        self.model.eval()
-        try:
-            with no_grad():
-                yield
-        finally:
-            self.model.train(before)
+        with evaluation_mode(self.model), no_grad():
+            yield
 
     def _moved(self, batch: Any) -> tuple[Any, Any]:
         """Input and target on the device of the model."""

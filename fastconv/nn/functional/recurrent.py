@@ -104,9 +104,9 @@ def _lstm_rule(wanted, x, h0, c0, weight_ih, weight_hh, bias_ih, bias_hh, weight
             dz[t, :, 1] = dc * cells[t] * f * (1 - f)
             dz[t, :, 2] = dc * i * (1 - g * g)
             dz[t, :, 3] = dh * squashed * o * (1 - o)
-            dh = ops.linear_backward_input(dz[t].reshape(batch, -1), w_hh)
+            dh = ops.linear_backward_input(dz[t].reshape(batch, len(w_hh)), w_hh)
             dc = dc * f
-        flat = dz.reshape(steps, batch, -1)
+        flat = dz.reshape(steps, batch, len(w_hh))
         dx = ops.linear_backward_input(flat, w_ih).astype(x.dtype, copy=False) if wanted[0] else None
         ends = (d.astype(x.dtype, copy=False) if w else None for d, w in zip((dh, dc), wanted[1:3]))
         parameters = _parameter_gradients(wanted[3:7], flat, flat, a, outputs[:-1], x.dtype)
@@ -151,8 +151,8 @@ def _gru_rule(wanted, x, h0, weight_ih, weight_hh, bias_ih, bias_hh):
             dx_gates[t, :, 2] = d
             dh_gates[t, :, :2] = dx_gates[t, :, :2]
             dh_gates[t, :, 2] = d * reset
-            dh = dh * update + ops.linear_backward_input(dh_gates[t].reshape(batch, -1), w_hh)
-        flat, flat_h = (d.reshape(steps, batch, -1) for d in (dx_gates, dh_gates))
+            dh = dh * update + ops.linear_backward_input(dh_gates[t].reshape(batch, len(w_hh)), w_hh)
+        flat, flat_h = (d.reshape(steps, batch, len(w_hh)) for d in (dx_gates, dh_gates))
         dx = ops.linear_backward_input(flat, w_ih).astype(x.dtype, copy=False) if wanted[0] else None
         dh0 = dh.astype(x.dtype, copy=False) if wanted[1] else None
         return (dx, dh0, *_parameter_gradients(wanted[2:], flat, flat_h, a, states[:-1], x.dtype))

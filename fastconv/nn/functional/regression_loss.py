@@ -13,14 +13,17 @@ from .activation import log1p_exp, logistic
 from .reduction import REDUCTIONS, check_reduction, element_weight, may_read, pair, reduce
 
 
-def _difference_rule(wanted, x, target, reduction, weight, value: Callable, slope: Callable):
-    """Rule for a loss of the difference d = x - target: `value` of d, and its derivative `slope`."""
+def _difference_rule(wanted, x, target, reduction, weight, value: Callable, slope: Callable, *, by_weight: bool = True):
+    """Rule for a loss of the difference d = x - target: `value` of d, and its derivative `slope`.
+
+    `by_weight`: "mean" divides by the sum of the weights, not by their number.
+    """
     check_reduction(reduction)
     a, b = pair(x, target)
     w = element_weight(weight, x)
     d = a - b
     loss = value(d) if w is None else w * value(d)
-    y, spread = reduce(loss, reduction, x.size if w is None else w.sum(), x.dtype)
+    y, spread = reduce(loss, reduction, w.sum() if by_weight and w is not None else x.size, x.dtype)
 
     def pullback(dy):
         dx = spread(dy) * slope(d) if w is None else spread(dy) * w * slope(d)
@@ -57,7 +60,10 @@ def _huber_rule(wanted, x, target, reduction, delta, weight):
     def value(d: ndarray) -> ndarray:
         return np.where(np.abs(d) <= delta, d * d / 2, delta * (np.abs(d) - delta / 2))
 
-    return _difference_rule(wanted, x, target, reduction, weight, value, lambda d: np.clip(d, -delta, delta))
+    def slope(d: ndarray) -> ndarray:
+        return np.clip(d, -delta, delta)
+
+    return _difference_rule(wanted, x, target, reduction, weight, value, slope, by_weight=False)
 
 
 def _kl_div_rule(wanted, x, target, reduction, log_target):
@@ -237,7 +243,7 @@ def huber_loss(input: A, target: Array, reduction: str = "mean", delta: float = 
     delta : float
         Positive.
     weight : array, optional
-        As for `mse_loss`.
+        Factor of each element; "mean" divides by the number of elements, as torch does here.
 
     Returns
     -------

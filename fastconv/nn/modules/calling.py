@@ -13,7 +13,7 @@ from fastconv.tensor import Tensor
 if TYPE_CHECKING:
     from fastconv.nn.modules.module import Module
 
-__all__ = ["call_with_tensors", "convert_leaves", "evaluation_mode", "holds_tensor", "plain"]
+__all__ = ["call_with_tensors", "convert_leaves", "evaluation_mode", "holds_tensor", "note_layer", "plain"]
 
 
 def convert_leaves(convert: Callable[[Any], Any], value: Any) -> Any:
@@ -55,6 +55,24 @@ def call_with_tensors(forward: Callable[..., Any], args: tuple[Any, ...], kwargs
     with no_grad():
         output = forward(*convert_leaves(_wrapped, args), **convert_leaves(_wrapped, kwargs))
     return convert_leaves(plain, output)
+
+
+_NOTE = "in layer "
+
+
+def note_layer(module: Module, args: tuple[Any, ...], error: Exception) -> None:
+    """Note in `error`, once, in which layer it arose, and what the layer was given."""
+    if any(note.startswith(_NOTE) for note in getattr(error, "__notes__", ())):
+        return
+    name = (
+        repr(module) if type(module).__module__.startswith("fastconv.") and not module._modules else module._get_name()
+    )
+    inputs = [x for x in args if hasattr(x, "dtype") and hasattr(x, "shape")]
+    note = f"{_NOTE}{name}" + "".join(f", {x.dtype} {tuple(x.shape)}" for x in inputs)
+    own = sorted({str(p.dtype) for p in module._parameters.values() if p is not None})
+    if own and any(x.dtype.kind == "f" and str(x.dtype) not in own for x in inputs):
+        note += f"; its parameters are {', '.join(own)}: convert the input (astype), or the network (to)"
+    error.add_note(note)
 
 
 @contextlib.contextmanager

@@ -233,7 +233,8 @@ class HuberLoss(_Loss):
 
     Notes
     -----
-    `delta` times :class:`SmoothL1Loss` with ``beta=delta``. Source: torch.nn.HuberLoss.
+    Huber 1964. `delta` times :class:`SmoothL1Loss` with ``beta=delta``; infinity gives half the squared difference.
+    Source: torch.nn.HuberLoss.
 
     Examples
     --------
@@ -250,7 +251,7 @@ class HuberLoss(_Loss):
 
     def forward(self, input: Any, target: Any) -> Any:
         """The loss of `input` against `target` of the same shape."""
-        return F.smooth_l1_loss(input, target, reduction=self.reduction, beta=self.delta) * self.delta
+        return F.huber_loss(input, target, reduction=self.reduction, delta=self.delta)
 
 
 class KLDivLoss(_Loss):

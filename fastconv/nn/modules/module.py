@@ -10,7 +10,7 @@ import numpy as np
 
 from fastconv.devices import destination, is_array, to_device
 from fastconv.nn.modules.arguments import floating_dtype, is_floating
-from fastconv.nn.modules.calling import call_with_tensors, convert_leaves, holds_tensor, plain
+from fastconv.nn.modules.calling import call_with_tensors, convert_leaves, holds_tensor, note_layer, plain
 from fastconv.nn.modules.hooking import GradientWatch, Hooked, call_after, call_before
 from fastconv.nn.modules.state import LoadResult, lazy_sizes, load_entries, writable_state
 from fastconv.nn.modules.summary import Summary, summarize
@@ -84,18 +84,22 @@ class Module(Hooked):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run :meth:`forward`, before it the pre-hooks and after it the hooks, in the order of their registration."""
-        if self._forward_pre_hooks:
-            args, kwargs = call_before(self, args, kwargs)
-        watch = GradientWatch(self) if self._backward_hooks else None
-        if watch is not None:
-            args = watch.enter(args)
-        if self._users_forward and not (holds_tensor(args) or holds_tensor(kwargs)):
-            output = call_with_tensors(self.forward, args, kwargs)
-        else:
-            output = self.forward(*args, **kwargs)
-        if self._forward_hooks:
-            output = call_after(self, args, kwargs, output)
-        return output if watch is None else watch.leave(output)
+        try:
+            if self._forward_pre_hooks:
+                args, kwargs = call_before(self, args, kwargs)
+            watch = GradientWatch(self) if self._backward_hooks else None
+            if watch is not None:
+                args = watch.enter(args)
+            if self._users_forward and not (holds_tensor(args) or holds_tensor(kwargs)):
+                output = call_with_tensors(self.forward, args, kwargs)
+            else:
+                output = self.forward(*args, **kwargs)
+            if self._forward_hooks:
+                output = call_after(self, args, kwargs, output)
+            return output if watch is None else watch.leave(output)
+        except (TypeError, ValueError) as error:
+            note_layer(self, args, error)
+            raise
 
     # ---- attributes ------------------------------------------------------------------------------------------------
 

@@ -56,6 +56,7 @@ class _Recurrent(Stateful):
     """What they have in common: parameters, layers, directions, the shapes of input, state and output."""
 
     _gates: ClassVar[int]
+    _projects: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -78,6 +79,8 @@ class _Recurrent(Stateful):
         self.hidden_size = size("hidden_size", hidden_size, 1)
         self.num_layers = size("num_layers", num_layers, 1)
         self.proj_size = size("proj_size", proj_size, 0)
+        if self.proj_size and not self._projects:
+            raise ValueError(f"proj_size is for LSTM alone, got {proj_size}")
         if self.proj_size >= self.hidden_size:
             raise ValueError(f"proj_size must be smaller than hidden_size {self.hidden_size}, got {proj_size}")
         self.bias, self.batch_first, self.bidirectional = bool(bias), bool(batch_first), bool(bidirectional)
@@ -229,6 +232,7 @@ class LSTM(_Recurrent):
     """
 
     _gates = 4
+    _projects = True
     _state_names = ("h_0", "c_0")
 
     def __init__(

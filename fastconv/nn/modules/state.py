@@ -94,6 +94,10 @@ def writable_state(module: Any) -> dict[str, Any]:
     return state
 
 
+_MOST_SHOWN = 30
+"""Problems of a state that a message lists."""
+
+
 def load_entries(owner: str, targets: Mapping[str, Any], values: Mapping[str, Any], strict: bool) -> LoadResult:
     """Copy `values` into the arrays `targets` in place, or raise one ValueError that lists all problems."""
     if not isinstance(values, Mapping):
@@ -114,7 +118,15 @@ def load_entries(owner: str, targets: Mapping[str, Any], values: Mapping[str, An
                 converted[key] = result
     if problems:
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
-        raise ValueError("\n  ".join([f"cannot load this state into {owner}, which is unchanged; {count}:", *problems]))
+        shown = problems[:_MOST_SHOWN]
+        if len(problems) > len(shown):
+            shown.append(f"and {len(problems) - len(shown)} more")
+        for prefix in ("model.", "module."):
+            if targets and all(f"{prefix}{key}" in values for key in targets):
+                shown.append(
+                    f"all of its keys are there behind {prefix!r}: a checkpoint of fastconv.Trainer, or a wrapper"
+                )
+        raise ValueError("\n  ".join([f"cannot load this state into {owner}, which is unchanged; {count}:", *shown]))
     for key, array in converted.items():
         write(targets[key], array)
     return LoadResult(missing, unexpected)
