@@ -112,14 +112,14 @@ def denormals(effort: Effort, layouts: Sequence[str] = LAYOUTS) -> Iterator[Clif
             yield Cliff("denormals", what, layout, pair["denormal"].seconds / pair["normal"].seconds, 1.1)
 
 
-def threads(effort: Effort, layouts: Sequence[str] = LAYOUTS) -> Iterator[Cliff]:
+def threads(effort: Effort) -> Iterator[Cliff]:
     """Representative convolutions above 0.1 GFLOP in a batch of 8, one thread against two; limit 1.8."""
     before = fc.get_num_threads()
     for task in conv_tasks(8, backward=False, depthwise=False):
         if task.flops < 1e8 or task.layer not in REPRESENTATIVE:
             continue
         arrays = task.arrays(np.dtype(np.float32))
-        for layout in layouts:
+        for layout in LAYOUTS:
             call = task.ours(arrange(arrays, layout) or arrays)
 
             def with_threads(count: int, call: Call = call) -> Any:

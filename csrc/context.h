@@ -31,7 +31,7 @@ class Context {
   void* packed_form(const PackedForm&, std::size_t bytes, bool* filled);
   void packed_filled();
 
-  static constexpr double kSerialFlops = 0.5e6;   // cpu.md section 7: gains 2 us at most below, loses 4
+  static constexpr double kSerialFlops = 0.5e6;   // a second thread gains 2 us at most below, and loses 4
   static constexpr double kSerialBytes = 256e3;   // about 10 us at one core's copy speed
 
  private:

@@ -10,7 +10,7 @@ struct ThreadInfo {
 
 const ThreadInfo& thread_info();   // the default and where it comes from
 int thread_count();                // threads of the next call
-void set_thread_count(int n);      // 0: back to the default
+void set_thread_count(int n);
 bool threads_were_set();
 bool in_forked_child();
 

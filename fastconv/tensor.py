@@ -43,6 +43,33 @@ def _op(value: Any, *edges: tuple[Any, Callable[[Array], Array]]) -> Tensor:
     return record(value, [x for x, _ in needed], lambda dy: [fit(f(dy), shape, dtype) for f, shape, dtype in targets])
 
 
+_UNRECORDED = (
+    " amax amin array_split average broadcast_to clip column_stack concatenate cumprod cumsum diagonal diff dot dstack"
+    " einsum expand_dims flip fliplr flipud hstack inner max mean median min moveaxis nan_to_num nanmean nansum outer"
+    " pad prod ravel repeat reshape roll rot90 sort split squeeze stack std sum swapaxes take tensordot tile trace"
+    " transpose tril triu var vstack where "
+)
+"""Functions of NumPy that make values of values, each between spaces."""
+
+
+def _requires_grad(value: Any) -> bool:
+    if isinstance(value, tuple | list):
+        return any(map(_requires_grad, value))
+    if isinstance(value, dict):
+        return any(map(_requires_grad, value.values()))
+    return isinstance(value, Tensor) and value.requires_grad
+
+
+def _arrays(value: Any) -> Any:
+    """`value` with the arrays of the Tensors in it."""
+    if isinstance(value, tuple | list):
+        entries = [_arrays(entry) for entry in value]
+        return entries if isinstance(value, list) else tuple(entries)
+    if isinstance(value, dict):
+        return {key: _arrays(entry) for key, entry in value.items()}
+    return value.numpy() if isinstance(value, Tensor) else value
+
+
 class Tensor(Functions):
     """An array whose computations are recorded, as torch.Tensor for the part that networks need.
 
@@ -179,6 +206,15 @@ class Tensor(Functions):
         self.numpy()
         array = self.data if dtype is None else self.data.astype(dtype, copy=False)
         return array.copy() if copy and array is self.data else array
+
+    def __array_function__(self, function: Any, types: Any, args: Any, kwargs: Any) -> Any:
+        # NumPy would take the array of a recorded Tensor, and what comes of it would train nothing.
+        if mode.enabled and f" {function.__name__} " in _UNRECORDED and _requires_grad((args, kwargs)):
+            raise TypeError(
+                f"numpy.{function.__name__} records no gradient: call the Tensor's method or fastconv's function of "
+                "this name, or pass .data if none is wanted"
+            )
+        return function(*_arrays(args), **_arrays(kwargs))
 
     def item(self) -> Any:
         """The value of a Tensor with one element, as a Python number."""

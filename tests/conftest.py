@@ -45,7 +45,6 @@ def _prefer_installed() -> None:
 _prefer_installed()
 
 import fake_cupy  # noqa: E402
-
 import fastconv as fc  # noqa: E402
 import fastconv.backend  # noqa: E402
 import fastconv.cuda  # noqa: E402

@@ -10,8 +10,9 @@ import types
 from collections.abc import Callable
 from typing import Any
 
-import fake_cupy
 import numpy as np
+
+import fake_cupy
 
 DTYPES = "bBiIlLqQefd"
 

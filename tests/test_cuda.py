@@ -10,11 +10,11 @@ import subprocess
 import sys
 from typing import Any
 
-import fake_cupy
 import ml_dtypes
 import numpy as np
 import pytest
 
+import fake_cupy
 import fastconv as fc
 import fastconv.cuda
 import fastconv.nn.functional as F

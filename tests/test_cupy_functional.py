@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-import fake_cupy
 import ml_dtypes
 import numpy as np
 import pytest
 import test_functional
 import test_functional_numpy
-from functional_cases import Case, first_of
 
+import fake_cupy
 import fastconv as fc
 import fastconv.nn.functional as F
 from checks import assert_same_bits, normal
 from fastconv import reference
+from functional_cases import Case, first_of
 
 CASES = [*test_functional.CASES, *test_functional_numpy.CASES]
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-import fake_cupy
 import numpy as np
 import pytest
 
+import fake_cupy
 import fastconv as fc
 import fastconv.distributed
 import fastconv.nn as nn

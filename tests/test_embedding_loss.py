@@ -3,6 +3,12 @@
 import ml_dtypes
 import numpy as np
 import pytest
+
+import fastconv as fc
+import fastconv.nn as nn
+import fastconv.nn.functional as F
+from checks import from_torch, to_torch
+from fastconv.reference import embedding_loss, loss
 from functional_cases import (
     Case,
     check_dlpack,
@@ -15,12 +21,6 @@ from functional_cases import (
     probabilities,
     signs,
 )
-
-import fastconv as fc
-import fastconv.nn as nn
-import fastconv.nn.functional as F
-from checks import from_torch, to_torch
-from fastconv.reference import embedding_loss, loss
 
 
 def labels(*rows):

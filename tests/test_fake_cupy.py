@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import inspect
 
-import fake_cupy
-import fake_nccl
 import numpy as np
 import pytest
+
+import fake_cupy
+import fake_nccl
 
 
 def test_names_and_parameters_are_cupys():

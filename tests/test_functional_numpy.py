@@ -3,6 +3,7 @@
 import ml_dtypes
 import numpy as np
 import pytest
+
 from functional_cases import (
     Case,
     check_dlpack,

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import sys
 
-import fake_cupy
 import numpy as np
 import pytest
 
+import fake_cupy
 import fastconv as fc
 import fastconv.cuda
 import fastconv.nn.functional as F

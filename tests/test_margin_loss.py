@@ -2,6 +2,9 @@
 
 import numpy as np
 import pytest
+
+import fastconv.nn as nn
+import fastconv.nn.functional as F
 from functional_cases import (
     Case,
     check_dtype,
@@ -12,9 +15,6 @@ from functional_cases import (
     classes,
     probabilities,
 )
-
-import fastconv.nn as nn
-import fastconv.nn.functional as F
 
 SCORES = {"input": (4, 5), "target": classes(5, 4)}
 WESTON_WATKINS = [

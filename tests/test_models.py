@@ -6,13 +6,13 @@ import json
 
 import numpy as np
 import pytest
-from model_checks import assert_follows_torch, count
 
 import fastconv as fc
 import fastconv.nn as nn
 import fastconv.nn.functional as F
 from fastconv import models
 from fastconv.cli import main
+from model_checks import assert_follows_torch, count
 
 
 def test_catalogue():

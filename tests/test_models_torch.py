@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-from model_checks import assert_follows_torch, count, macs
 
 import fastconv.nn as nn
 from checks import torch_networks as theirs
 from fastconv import models
+from model_checks import assert_follows_torch, count, macs
 
 # Parameters and, in units of 10 million, multiply-accumulates as torchvision's documentation gives them ("GFLOPS"
 # there); for the others the parameters of the paper or of its authors' code.

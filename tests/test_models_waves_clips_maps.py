@@ -2,13 +2,13 @@
 
 import numpy as np
 import pytest
-from model_checks import assert_follows_torch, count, gradients_reach_all
 
 import fastconv as fc
 import fastconv.nn.functional as F
 from checks import torch_networks as theirs
 from fastconv import models
 from fastconv.models.segmentation import bilinear_kernel
+from model_checks import assert_follows_torch, count, gradients_reach_all
 
 
 def test_sizes():

@@ -3,12 +3,12 @@
 import ml_dtypes
 import numpy as np
 import pytest
-from functional_cases import Case, check_dlpack, check_dtype, check_finite_differences, check_pullback, check_tensor
 
 import fastconv as fc
 import fastconv.nn as nn
 import fastconv.nn.functional as F
 from checks import from_torch, to_torch
+from functional_cases import Case, check_dlpack, check_dtype, check_finite_differences, check_pullback, check_tensor
 
 SIZES = {"input": (3, 2, 4), "h0": (2, 5)}
 LSTM = {**SIZES, "c0": (2, 5), "weight_ih": (20, 4), "weight_hh": (20, 5)}

@@ -97,6 +97,27 @@ def test_dimensions_that_are_refused():
             call()
 
 
+def test_functions_of_numpy_drop_no_gradient_in_silence():
+    x = fc.tensor(VALUES[0, 0], requires_grad=True)
+    for call in (
+        lambda t: np.concatenate([t, t]),
+        lambda t: np.transpose(t),
+        lambda t: np.where(VALUES[0, 0] > 3, t, 0),
+        lambda t: np.mean(t, axis=0),
+        lambda t: np.clip(t, 0, 1),
+        lambda t: np.pad(t * 2, 1),
+    ):
+        with pytest.raises(TypeError, match=r"numpy\..* records no gradient"):
+            call(x)
+        expected = call(VALUES[0, 0])
+        with fc.no_grad():
+            np.testing.assert_array_equal(call(x), expected)
+        result = call(fc.tensor(VALUES[0, 0]))
+        assert type(result) is np.ndarray
+        np.testing.assert_array_equal(result, expected)
+    assert np.shape(x) == (4, 5) and np.array_equal(x, VALUES[0, 0]) and np.asarray(x) is x.data
+
+
 def test_bfloat16_by_name():
     x = fc.tensor([1.0, 3.0], dtype="bfloat16", requires_grad=True)
     assert x.dtype == ml_dtypes.bfloat16 and x.bfloat16() is x

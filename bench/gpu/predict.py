@@ -51,7 +51,7 @@ class Kind(NamedTuple):
     products: int
 
 
-# The first that fits. Shares: gpu.md's expectation for mma.sync fed by cp.async, 350 to 450 of 790; 40 of 50 on the
+# The first that fits. Shares: what is expected of mma.sync fed by cp.async, 350 to 450 of 790; 40 of 50 on the
 # ordinary cores with 8 x 8 sums a thread; splitting takes about a quarter of the instructions of six products. Those of
 # warpgroups are what an H100 measured on its ceilings (bench/results/h100): 3x3 layers 290 to 560 of 800 TFLOP/s in
 # bfloat16, 68 to 76 in float32's class.

@@ -234,9 +234,9 @@ def error(result: Any, right: Any, device: Device) -> float:
     return float(np.linalg.norm((got - right).ravel()) / (scale or 1.0))
 
 
-def checked(work: Work, result: Any, right: Any, device: Device, slack: float = 1) -> float:
+def checked(work: Work, result: Any, right: Any, device: Device) -> float:
     """The error; ValueError beyond the tolerance of the precision."""
-    found, limit = error(result, right, device), slack * TOLERANCE[work.precision]
+    found, limit = error(result, right, device), TOLERANCE[work.precision]
     if not found <= limit:
         raise ValueError(f"wrong: relative error {found:.2g}, at most {limit:.0e}")
     return float(f"{found:.3g}")

@@ -62,7 +62,7 @@ FC_INLINE int64_t amx_wide_unit(const TapProblem& p) {
 FC_INLINE int64_t amx_pitch(const TapProblem& p) {
   if (folds(p)) return p.channels;
   int64_t pitch = round_up(p.channels, kAmxDepth);
-  // Pixels a multiple of 512 bytes apart share few L1 sets; 64 bytes more spread them (cpu.md, design rule 6).
+  // Pixels a multiple of 512 bytes apart share few L1 sets; 64 bytes more spread them.
   if (pitch * amx_wide_unit(p) % 256 == 0) pitch += 32;
   return pitch;
 }

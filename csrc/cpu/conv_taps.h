@@ -54,7 +54,7 @@ struct TapProblem {
 // 192 -> 32 at 28x28 1.6, 256 -> 64 1.25, 512 and more 1.0 to 1.05; the same arrays again and again 1.13 over ten layers.
 // All of it at the tile's beginning was worth a third of that, and rows of 96 bytes lose 3 to 7 %.
 constexpr int64_t kFarBytes = 1 << 20, kFarRow = 128;
-// A scratch block of this size leaves room for a weight chunk and the output in a 2 MB L2 (cpu.md, design rule 2).
+// A scratch block of this size leaves room for a weight chunk and the output in a 2 MB L2.
 constexpr int64_t kScratchBytes = int64_t(512) << 10;
 // Reduction steps of one chunk: 256 x 32 columns x 4 bytes = 32 KB of weights in a 48 KB L1. On AVX2, 512 x 16 columns:
 // fewer sums that are stored and loaded again, 1.04 times as fast as 256 on 13 layers (Zen 3, 32 KB of L1).
@@ -143,7 +143,7 @@ template <class A> Blocking choose_blocking(const TapProblem& p, int threads) {
   b.rows = high.count;
   b.cols = wide.count;
   b.pitch = b.in_place ? p.groups * p.channels : p.channels;
-  // Pixels a multiple of 2 KB apart share two L1 sets; 64 bytes more spread them (cpu.md, design rule 6).
+  // Pixels a multiple of 2 KB apart share two L1 sets; 64 bytes more spread them.
   if (!b.in_place && !b.folded && p.channels * int64_t(sizeof(A)) % 2048 == 0) b.pitch += 64 / int64_t(sizeof(A));
 
   const auto scratch = [&](int64_t rows, int64_t cols) {

@@ -77,9 +77,9 @@ def augmentation(words: str, size: tuple[int, int]) -> list[Any]:
     return [AUGMENTATIONS[name](transforms, size) for name in names]
 
 
-def normalisation(dataset: Any, most: int = 512) -> tuple[list[float], list[float]]:
-    """Mean and standard deviation of each channel, of at most so many images spread over the data set."""
-    chosen = np.unique(np.linspace(0, len(dataset) - 1, min(most, len(dataset))).astype(int))
+def normalisation(dataset: Any) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation of each channel, of at most 512 images spread over the data set."""
+    chosen = np.unique(np.linspace(0, len(dataset) - 1, min(512, len(dataset))).astype(int))
     images = np.stack([dataset[int(i)][0] for i in chosen]).astype(np.float64)
     mean, std = images.mean(axis=(0, 2, 3)), images.std(axis=(0, 2, 3))
     # Rounded, so that they read well in the checkpoint; a channel without contrast is only centred.

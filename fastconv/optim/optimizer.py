@@ -307,9 +307,9 @@ def check_range(name: str, value: Any, low: float = 0.0, below: float = math.inf
         raise ValueError(f"{name} must {limit}, got {value}")
 
 
-def check_pair(name: str, value: Any, low: float = 0.0, below: float = math.inf) -> None:
+def check_pair(name: str, value: Any, below: float = math.inf) -> None:
     """Raise unless `value` is two such numbers."""
     if not isinstance(value, (tuple, list)) or len(value) != 2:
         raise ValueError(f"{name} must be a pair of numbers, got {value!r}")
     for entry in value:
-        check_range(name, entry, low, below)
+        check_range(name, entry, 0.0, below)

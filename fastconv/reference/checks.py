@@ -142,11 +142,11 @@ def same_shape(name: str, x: np.ndarray, shape: Sequence[int], rule: str) -> Non
         raise ValueError(f"{name} has shape {x.shape}: must be {describe(tuple(shape))}, {rule}")
 
 
-def no_empty_dimension(name: str, shape: Sequence[int], first: int, rule: str = "be at least 1") -> None:
+def no_empty_dimension(name: str, shape: Sequence[int], first: int) -> None:
     """Refuse zero sizes in dimensions `first`, `first` + 1, ..."""
     for axis in range(first, len(shape)):
         if shape[axis] == 0:
-            raise ValueError(f"{name} has shape {describe(tuple(shape))}: dimension {axis} must {rule}")
+            raise ValueError(f"{name} has shape {describe(tuple(shape))}: dimension {axis} must be at least 1")
 
 
 def images(name: str, shape: Sequence[int], nd: int, first: int) -> tuple[bool, tuple[int, ...]]:
