@@ -20,6 +20,7 @@ from typing import Any, NamedTuple, ParamSpec, Protocol, TypeVar, cast
 import numpy as np
 
 from .devices import array_module, guard, one_device
+from .elements import is_floating
 from .interop import like, to_array
 from .tape import mode
 from .tensor import Parameter, Tensor, record
@@ -175,10 +176,6 @@ def _bind(function: Any, args: tuple, kwargs: dict[str, Any]) -> list[Any]:
     return values
 
 
-def _is_floating(value: Any) -> bool:
-    return value.dtype.kind == "f" or value.dtype.name == "bfloat16"
-
-
 def _make_vjp(function: Any) -> Callable[..., tuple[Any, Callable[[Any], tuple]]]:
     def vjp(*args: Any, wrt: Any = None, **kwargs: Any) -> tuple[Any, Callable[[Any], tuple]]:
         spec = function.spec
@@ -187,7 +184,7 @@ def _make_vjp(function: Any) -> Callable[..., tuple[Any, Callable[[Any], tuple]]
         on_device = _arrays_of(function, values)
         if spec.inplace is not None:
             values[spec.inplace] = False
-        given = [spec.names[i] for i in spec.wrt if values[i] is not None and _is_floating(values[i])]
+        given = [spec.names[i] for i in spec.wrt if values[i] is not None and is_floating(values[i].dtype)]
         wanted_names = given if wrt is None else [wrt] if isinstance(wrt, str) else list(wrt)
         for name in wanted_names:
             if name not in given:

@@ -13,12 +13,15 @@ _LARGE = 1 << 14
 """Elements from which a native call is faster than NumPy's."""
 
 
+def is_floating(dtype: np.dtype) -> bool:
+    """Whether `dtype` is one of NumPy's floating-point types or bfloat16."""
+    return dtype.kind == "f" or dtype.name == "bfloat16"
+
+
 def _alike(arrays: Sequence[Any]) -> bool:
     """Whether these are NumPy arrays of one floating type."""
     first = arrays[0]
-    return all(type(a) is np.ndarray and a.dtype == first.dtype for a in arrays) and (
-        first.dtype.kind == "f" or first.dtype.name == "bfloat16"
-    )
+    return all(type(a) is np.ndarray and a.dtype == first.dtype for a in arrays) and is_floating(first.dtype)
 
 
 def add(a: Any, b: Any, into: bool = False) -> Any:

@@ -129,7 +129,8 @@ def load(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
 
 def _format_of(path: Path, table: Mapping[str, Callable[..., Any]]) -> Callable[..., Any]:
     if path.suffix.lower() not in table:
-        raise ValueError(f"path must end in {' or '.join(table)}, got {str(path)!r}")
+        hint = "; for torch's own files net.load_state_dict(torch.load(path))" if path.suffix in (".pt", ".pth") else ""
+        raise ValueError(f"path must end in {' or '.join(table)}, got {str(path)!r}{hint}")
     return table[path.suffix.lower()]
 
 

@@ -9,15 +9,10 @@ import numpy as np
 
 from .cuda import is_device_array
 from .devices import array_module, device_of
-from .elements import add
+from .elements import add, is_floating
 from .tape import mode
 
 Array = np.ndarray
-
-
-def is_floating(dtype: np.dtype) -> bool:
-    """Whether `dtype` is one of NumPy's floating-point types or bfloat16."""
-    return dtype.kind == "f" or dtype.name == "bfloat16"
 
 
 def wide(x: Array) -> np.dtype:

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import subprocess
 import sys
 import zipfile
@@ -91,6 +92,13 @@ def test_reader_that_goes_away_is_no_error():
     command = f"{sys.executable} -m fastconv verify --quick --op relu --backend reference | head -1"
     result = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60, check=True)
     assert "operation" in result.stdout and "Traceback" not in result.stderr
+
+
+def test_terminals_without_a_character_show_another():
+    command = [sys.executable, "-m", "fastconv", "explain", "relu", "5x7", "--backend", "reference"]
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment, check=True)
+    assert "?" in result.stdout and not result.stderr
 
 
 def test_info(capsys):

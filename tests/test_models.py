@@ -23,7 +23,9 @@ def test_catalogue():
         assert info.name == name and info.source and len(info.input_shape) in (2, 3, 4)
     net = models.get_model("lenet5", num_classes=3)
     assert isinstance(net, models.LeNet5) and net.classifier[-1].out_features == 3
-    with pytest.raises(ValueError, match=r"name must be one of linear_classifier, mlp, .*; got 'lenet6'"):
+    with pytest.raises(
+        ValueError, match=r"name must be one of linear_classifier, mlp, .*; got 'lenet6', which is like 'lenet5'"
+    ):
         models.get_model("lenet6")
     with pytest.raises(TypeError, match="wings"):
         models.get_model("mlp", wings=2)

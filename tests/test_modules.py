@@ -412,6 +412,11 @@ def test_hooks_with_keywords_and_before_others_as_torchs(torch):
         module.register_forward_hook(3, with_kwargs=True)
 
 
+def test_a_list_of_layers_is_refused_with_advice():
+    with pytest.raises(TypeError, match="got list: give its entries one by one"):
+        nn.Sequential([nn.ReLU(), nn.Tanh()])
+
+
 def test_errors_name_the_layer_and_what_it_got():
     net = nn.Sequential(nn.Linear(3, 4), nn.Sequential(nn.BatchNorm1d(5)))
     with pytest.raises(ValueError) as caught:

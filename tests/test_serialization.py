@@ -148,6 +148,8 @@ def test_wrong_paths_and_values(tmp_path, suffix):
             fc.save(_net(), tmp_path / path)
         with pytest.raises(ValueError, match="path must end in"):
             fc.load(tmp_path / path)
+    with pytest.raises(ValueError, match=r"torch's own files net\.load_state_dict\(torch\.load"):
+        fc.load(tmp_path / "net.pth")
     with pytest.raises(FileNotFoundError):
         fc.load(tmp_path / f"absent{suffix}")
     with pytest.raises(FileNotFoundError):

@@ -56,6 +56,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     0
     """
     argv = list(sys.argv[1:] if argv is None else argv)
+    for stream in (sys.stdout, sys.stderr):
+        if getattr(stream, "errors", "") == "strict" and hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")  # a terminal without the character shows another one
     if argv[:1] == ["bench"]:
         # The benchmark has its own parser; argparse would take its options for unknown ones.
         return _guarded("bench", bench.run, argv[1:])

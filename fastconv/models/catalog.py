@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -127,7 +128,9 @@ def model_info(name: str) -> ModelInfo:
     (1, 28, 28)
     """
     if name not in _MODELS:
-        raise ValueError(f"name must be one of {', '.join(_MODELS)}; got {name!r}")
+        close = difflib.get_close_matches(str(name), _MODELS, 1)
+        hint = f", which is like {close[0]!r}" if close else ""
+        raise ValueError(f"name must be one of {', '.join(_MODELS)}; got {name!r}{hint}")
     return _MODELS[name]
 
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from ..devices import as_array, is_array
 from ..distributed import SingleProcess, world
+from ..elements import is_floating
 from ..nn.modules.calling import convert_leaves, plain
 from ..nn.modules.module import Module
 from ..nn.modules.sync_batch_norm import SyncBatchNorm
@@ -24,7 +25,7 @@ def is_finite(value: Any) -> bool:
 
     def look(leaf: Any) -> Any:
         array = plain(leaf)
-        if is_array(array) and (array.dtype.kind == "f" or array.dtype.name == "bfloat16"):
+        if is_array(array) and is_floating(array.dtype):
             found.append(bool(np.isfinite(array).all()))
         return leaf
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from fastconv.devices import named_dtype
+from fastconv.elements import is_floating
 from fastconv.tensor import Tensor
 
 __all__ = ["choice", "floating_dtype", "is_floating", "number", "operands", "output_sizes", "paddings", "size", "sizes"]
@@ -68,11 +69,6 @@ def choice(name: str, value: Any, allowed: tuple[str, ...]) -> str:
     if value not in allowed:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {value!r}")
     return value
-
-
-def is_floating(dtype: np.dtype) -> bool:
-    """Whether `dtype` is a real floating type, the ones that ml_dtypes adds (kind "V") included."""
-    return dtype.kind == "f" or dtype.name.startswith(("bfloat", "float"))
 
 
 def floating_dtype(dtype: Any) -> np.dtype:

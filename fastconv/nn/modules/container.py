@@ -15,7 +15,8 @@ __all__ = ["ModuleDict", "ModuleList", "Sequential"]
 
 def _checked(module: Any) -> Module:
     if not isinstance(module, Module):
-        raise TypeError(f"module must be a Module, got {type(module).__name__}")
+        hint = ": give its entries one by one, with a star before it" if isinstance(module, list | tuple) else ""
+        raise TypeError(f"module must be a Module, got {type(module).__name__}{hint}")
     return module
 
 
