@@ -428,6 +428,11 @@ def test_errors_name_the_layer_and_what_it_got():
     (note,) = caught.value.__notes__
     assert note.startswith("in layer Linear(in_features=3, ") and "float64 (2, 3); its parameters are float32" in note
 
+    torch = pytest.importorskip("torch")
+    with pytest.raises(TypeError, match="must have") as caught:
+        net(torch.zeros((2, 3), dtype=torch.float64))
+    assert "torch.float64 (2, 3)" in caught.value.__notes__[0]
+
     class Own(nn.Module):
         def forward(self, x):
             raise ValueError("what is this")

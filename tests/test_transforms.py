@@ -21,6 +21,7 @@ ALL = [
     T.ColorJitter(0.3, 0.4, 0.5),
     T.RandomErasing(),
     T.RandomErasing(value="random"),
+    T.RandomResizedCrop((6, 7)),
     T.Normalize((0.1, 0.2, 0.3), 0.5),
     T.Resize((5, 13)),
     T.Compose([T.RandomHorizontalFlip(), T.RandomErasing()]),
@@ -139,6 +140,27 @@ def test_sizes_and_places_are_torchvisions():
     np.testing.assert_allclose(moved[:, 0, 4], np.broadcast_to(np.arange(8.0), (6, 8)))
 
 
+def test_resized_crops_are_parts_in_one_size():
+    """Of a plane that rises along both sides, the corners of a result tell which part it was."""
+    y, x = np.mgrid[0:60, 0:80].astype(np.float64)
+    images = np.broadcast_to(np.stack([y, x]), (400, 2, 60, 80))
+    crops = T.RandomResizedCrop((11, 9), scale=(0.1, 0.3), ratio=(0.5, 2.0))(images, rng=_rng())
+    steps = [
+        np.diff(crops[:, 0, 3:-3], axis=1),
+        np.diff(crops[:, 1, :, 3:-3], axis=2),
+    ]  # away from what the border bends
+    assert all((np.ptp(step, axis=(1, 2)) < 0.2 * step.mean((1, 2))).all() for step in steps)
+    height, width = steps[0].mean((1, 2)) * 11, steps[1].mean((1, 2)) * 9
+    share, ratio = height * width / 4800, width / height
+    assert 0.09 < share.min() < 0.12 and 0.27 < share.max() < 0.32 and abs(share.mean() - 0.2) < 0.02
+    assert 0.45 < ratio.min() < 0.6 and 1.7 < ratio.max() < 2.2 and abs(np.log(ratio).mean()) < 0.08
+    centre = crops[:, :, 5, 4]
+    assert (centre[:, 0] > 0).all() and (centre[:, 0] < 59).all() and np.ptp(centre[:, 1]) > 40
+    wide = T.RandomResizedCrop(4, scale=(1.0, 1.0), ratio=(4.0, 4.0))(images[:1], rng=_rng())  # cut to the image
+    np.testing.assert_allclose(np.diff(wide[0, 1], axis=1)[:, 1], 20)
+    np.testing.assert_array_equal(T.RandomResizedCrop((60, 80), (1, 1), (4 / 3, 4 / 3))(images[:2]), images[:2])
+
+
 def test_normalisation_takes_arrays():
     mean, std = IMAGES.mean((0, 2, 3)), IMAGES.std((0, 2, 3))
     result = T.Normalize(mean, std)(IMAGES)
@@ -198,6 +220,9 @@ def test_normalise():
         (lambda: T.ColorJitter(contrast=(2, 1)), ValueError, "contrast"),
         (lambda: T.RandomErasing(scale=(0.5, 1.5)), ValueError, "scale must be at most 1"),
         (lambda: T.RandomErasing(value="black"), TypeError, "value"),
+        (lambda: T.RandomResizedCrop(0), ValueError, "size must be at least 1"),
+        (lambda: T.RandomResizedCrop(8, scale=(0.5, 1.5)), ValueError, "scale must be at most 1"),
+        (lambda: T.RandomResizedCrop(8, ratio=2.0), ValueError, "ratio must be a pair"),
         (lambda: T.Normalize(0.5, 0.0), ValueError, "std must be above 0"),
         (lambda: T.Normalize("a", 1.0), TypeError, "mean"),
         (lambda: T.Compose([3]), TypeError, "callable"),

@@ -24,7 +24,8 @@ __all__ = ["DataLoader", "collate"]
 
 
 def collate(samples: Sequence[Any]) -> Any:
-    """Samples as one batch: arrays and numbers are stacked, tuples and dictionaries entry by entry.
+    """Samples as one batch: arrays and numbers are stacked, in the type that holds them all, strings become a list;
+    tuples, named ones too, and dictionaries entry by entry.
 
     Parameters
     ----------
@@ -36,7 +37,7 @@ def collate(samples: Sequence[Any]) -> Any:
     ValueError
         Shapes, lengths or keys that differ.
     TypeError
-        What is no number and no array.
+        What is no number, no array and no string.
 
     Examples
     --------

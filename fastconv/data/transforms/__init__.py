@@ -17,7 +17,7 @@ Names and arguments are torchvision's where it has them; values are taken to lie
 from .base import Compose, Transform
 from .colour import ColorJitter, Normalize, RandomErasing
 from .geometry import CenterCrop, RandomCrop, RandomHorizontalFlip, RandomVerticalFlip
-from .warp import RandomAffine, RandomRotation, RandomTranslation, RandomZoom, Resize
+from .warp import RandomAffine, RandomResizedCrop, RandomRotation, RandomTranslation, RandomZoom, Resize
 
 __all__ = [
     "CenterCrop",
@@ -28,6 +28,7 @@ __all__ = [
     "RandomCrop",
     "RandomErasing",
     "RandomHorizontalFlip",
+    "RandomResizedCrop",
     "RandomRotation",
     "RandomTranslation",
     "RandomVerticalFlip",

@@ -1,4 +1,4 @@
-"""Resizing; rotation, shift and zoom: affine maps of the plane with bilinear interpolation, a whole batch at once."""
+"""Resizing, of crops too; rotation, shift and zoom, affine maps with bilinear interpolation, a whole batch at once."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ...nn.modules.arguments import choice, number, sizes
 from ...nn.modules.arguments import size as whole
 from .base import Transform, pair_of_numbers, positive_pair
 
-__all__ = ["RandomAffine", "RandomRotation", "RandomTranslation", "RandomZoom", "Resize"]
+__all__ = ["RandomAffine", "RandomResizedCrop", "RandomRotation", "RandomTranslation", "RandomZoom", "Resize"]
 
 
 def _resizing(have: int, want: int, dtype: np.dtype) -> np.ndarray:
@@ -20,6 +20,21 @@ def _resizing(have: int, want: int, dtype: np.dtype) -> np.ndarray:
     centres = (np.arange(want) + 0.5) * scale - 0.5
     weights = np.maximum(0, 1 - np.abs(centres[:, None] - np.arange(have)) / width)
     return (weights / weights.sum(axis=1, keepdims=True)).astype(dtype)
+
+
+def _size_of(images: np.ndarray) -> tuple[int, ...]:
+    if 0 in images.shape[2:]:
+        raise ValueError(f"images must have at least one pixel, got shape {images.shape}")
+    return images.shape[2:]
+
+
+def _wide(images: np.ndarray) -> np.ndarray:
+    return images if images.dtype.itemsize > 2 else images.astype(np.float32)
+
+
+def _resized(images: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
+    rows, columns = (_resizing(*ends, images.dtype) for ends in zip(images.shape[-2:], size))
+    return rows @ images @ columns.T
 
 
 class Resize(Transform):
@@ -54,17 +69,65 @@ class Resize(Transform):
         self.size = sizes("size", size, 2, 1) if isinstance(size, tuple | list) else whole("size", size, 1)
 
     def _apply(self, images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        have = images.shape[2:]
-        if 0 in have:
-            raise ValueError(f"images must have at least one pixel, got shape {images.shape}")
+        have = _size_of(images)
         want = self.size
         if isinstance(want, int):
             want = tuple(want * n // min(have) for n in have)
-        if have == want:
-            return images.copy()
-        work = images if images.dtype.itemsize > 2 else images.astype(np.float32)
-        rows, columns = (_resizing(*ends, work.dtype) for ends in zip(have, want))
-        return rows @ work @ columns.T
+        return images.copy() if have == want else _resized(_wide(images), want)
+
+
+class RandomResizedCrop(Transform):
+    """A part of an image of random size, proportions and place, in one size: how networks for ImageNet are trained.
+
+    Parameters
+    ----------
+    size : int or (height, width)
+        Of the result.
+    scale : (low, high)
+        Range of the part's share of the area, at most 1.
+    ratio : (low, high)
+        Range of its width over its height; its logarithm is drawn evenly.
+
+    Raises
+    ------
+    ValueError, TypeError
+        A parameter breaks its rule.
+
+    Notes
+    -----
+    Szegedy et al. 2015, section 6. As torchvision.transforms.RandomResizedCrop with antialias, except that a part too
+    large for the image is cut, not drawn again.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastconv.data.transforms import RandomResizedCrop
+    >>> RandomResizedCrop(8)(np.zeros((2, 3, 20, 30))).shape
+    (2, 3, 8, 8)
+    """
+
+    def __init__(
+        self, size: Any, scale: tuple[float, float] = (0.08, 1.0), ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    ) -> None:
+        self.size = sizes("size", size, 2, 1)
+        self.scale, self.ratio = positive_pair("scale", scale), positive_pair("ratio", ratio)
+        if self.scale[1] > 1:
+            raise ValueError(f"scale must be at most 1, got {scale!r}")
+
+    def _apply(self, images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        count = len(images)
+        have = _size_of(images)
+        area = rng.uniform(*self.scale, count) * have[0] * have[1]
+        ratio = np.exp(rng.uniform(np.log(self.ratio[0]), np.log(self.ratio[1]), count))
+        parts = [
+            np.clip(np.rint(np.sqrt(value)), 1, n).astype(int) for value, n in zip((area / ratio, area * ratio), have)
+        ]
+        starts = [(rng.random(count) * (n - part + 1)).astype(int) for n, part in zip(have, parts)]
+        work = _wide(images)
+        result = np.empty((*images.shape[:2], *self.size), work.dtype)
+        for image, out, top, left, height, width in zip(work, result, *starts, *parts):
+            out[...] = _resized(image[:, top : top + height, left : left + width], self.size)
+        return result
 
 
 def _bilinear(images: np.ndarray, y: np.ndarray, x: np.ndarray, fill: float | None) -> np.ndarray:
@@ -154,8 +217,7 @@ class RandomAffine(Transform):
         sine, cosine = np.sin(angle) / zoom, np.cos(angle) / zoom
         y = cosine * rows + sine * columns + (height - 1) / 2
         x = cosine * columns - sine * rows + (width - 1) / 2
-        work = images if images.dtype.itemsize > 2 else images.astype(np.float32)
-        return _bilinear(work, y, x, self.fill if self.padding_mode == "constant" else None)
+        return _bilinear(_wide(images), y, x, self.fill if self.padding_mode == "constant" else None)
 
 
 class RandomRotation(RandomAffine):

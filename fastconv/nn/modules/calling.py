@@ -70,7 +70,7 @@ def note_layer(module: Module, args: tuple[Any, ...], error: Exception) -> None:
     inputs = [x for x in args if hasattr(x, "dtype") and hasattr(x, "shape")]
     note = f"{_NOTE}{name}" + "".join(f", {x.dtype} {tuple(x.shape)}" for x in inputs)
     own = sorted({str(p.dtype) for p in module._parameters.values() if p is not None})
-    if own and any(x.dtype.kind == "f" and str(x.dtype) not in own for x in inputs):
+    if own and any(getattr(x.dtype, "kind", "") == "f" and str(x.dtype) not in own for x in inputs):
         note += f"; its parameters are {', '.join(own)}: convert the input (astype), or the network (to)"
     error.add_note(note)
 
