@@ -154,8 +154,8 @@ def explain(function: Callable[..., Any], *arrays: Any, **options: Any) -> Any:
     *arrays, **options
         Its arguments. The call is repeated for about 0.2 s, and the machine's ceilings are measured once a process. For
         a Module one argument, the shape of an input with its batch dimension; forward passes in evaluation mode are
-        repeated for about 1 s. The work of layers is known; what a ``forward`` calls itself, such as ``F.conv2d``, counts
-        as one operation an element of its result.
+        repeated for about 1 s. The work of layers is known; what a ``forward`` calls itself, such as ``F.conv2d``,
+        counts as one operation an element of its result.
 
     Returns
     -------
