@@ -82,6 +82,16 @@ class Conv:
     def options(self) -> Arguments:
         return (self.stride, self.padding, self.dilation, self.groups, self.nd)
 
+    def forward(self, rng: np.random.Generator) -> Arguments:
+        x, w = rng.standard_normal(self.x_shape), rng.standard_normal(self.w_shape)
+        return (x, w, rng.standard_normal(self.filters) if self.bias else None, *self.options)
+
+    def backward_input(self, rng: np.random.Generator) -> Arguments:
+        return (rng.standard_normal(self.y_shape), rng.standard_normal(self.w_shape), self.x_shape, *self.options)
+
+    def backward_weight(self, rng: np.random.Generator) -> Arguments:
+        return (rng.standard_normal(self.y_shape), rng.standard_normal(self.x_shape), self.w_shape, *self.options)
+
 
 def _times(value: tuple) -> str:
     return "x".join("+".join(map(str, v)) if isinstance(v, tuple) else str(v) for v in value)
@@ -90,24 +100,14 @@ def _times(value: tuple) -> str:
 def conv_cases(spec: Conv) -> Iterator[Case]:
     """Forward and the gradients of input, weight and bias of one convolution."""
 
-    def forward(rng: np.random.Generator) -> Arguments:
-        x, w = rng.standard_normal(spec.x_shape), rng.standard_normal(spec.w_shape)
-        return (x, w, rng.standard_normal(spec.filters) if spec.bias else None, *spec.options)
-
-    def backward_input(rng: np.random.Generator) -> Arguments:
-        return (rng.standard_normal(spec.y_shape), rng.standard_normal(spec.w_shape), spec.x_shape, *spec.options)
-
-    def backward_weight(rng: np.random.Generator) -> Arguments:
-        return (rng.standard_normal(spec.y_shape), rng.standard_normal(spec.x_shape), spec.w_shape, *spec.options)
-
     def backward_bias(rng: np.random.Generator) -> Arguments:
         return (rng.standard_normal(spec.y_shape), spec.nd)
 
     window, outputs = math.prod(spec.kernel), spec.batch * math.prod(spec.y_shape[2:])
     for name, draw, terms in (
-        ("forward", forward, spec.channels // spec.groups * window + 1),
-        ("backward_input", backward_input, spec.filters // spec.groups * window),
-        ("backward_weight", backward_weight, outputs),
+        ("forward", spec.forward, spec.channels // spec.groups * window + 1),
+        ("backward_input", spec.backward_input, spec.filters // spec.groups * window),
+        ("backward_weight", spec.backward_weight, outputs),
         ("backward_bias", backward_bias, outputs),
     ):
         if name != "backward_bias" or spec.bias:
@@ -149,21 +149,11 @@ class ConvTranspose(Conv):
 def conv_transpose_cases(spec: ConvTranspose) -> Iterator[Case]:
     """Forward and the gradients of input and weight of one transposed convolution."""
 
-    def forward(rng: np.random.Generator) -> Arguments:
-        x, w = rng.standard_normal(spec.x_shape), rng.standard_normal(spec.w_shape)
-        return (x, w, rng.standard_normal(spec.filters) if spec.bias else None, *spec.options)
-
-    def backward_input(rng: np.random.Generator) -> Arguments:
-        return (rng.standard_normal(spec.y_shape), rng.standard_normal(spec.w_shape), spec.x_shape, *spec.options)
-
-    def backward_weight(rng: np.random.Generator) -> Arguments:
-        return (rng.standard_normal(spec.y_shape), rng.standard_normal(spec.x_shape), spec.w_shape, *spec.options)
-
     window = math.prod(spec.kernel)
     for name, draw, terms in (
-        ("forward", forward, spec.channels // spec.groups * window + 1),
-        ("backward_input", backward_input, spec.filters // spec.groups * window),
-        ("backward_weight", backward_weight, spec.batch * math.prod(spec.space)),
+        ("forward", spec.forward, spec.channels // spec.groups * window + 1),
+        ("backward_input", spec.backward_input, spec.filters // spec.groups * window),
+        ("backward_weight", spec.backward_weight, spec.batch * math.prod(spec.space)),
     ):
         op = f"conv_transpose_{name}"
         yield Case(op, spec.label, spec.group, draw, terms, absolute, channels_last=spec.channels_last)

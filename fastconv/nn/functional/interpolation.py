@@ -24,7 +24,7 @@ _RANKS = {
     "trilinear": (5,),
     "area": (3, 4, 5),
 }
-_CUBIC, _CUBIC_SMOOTH = -0.75, -0.5  # Keys' parameter: torch's for interpolation, and with antialiasing
+CUBIC, _CUBIC_SMOOTH = -0.75, -0.5  # Keys' parameter: torch's for interpolation, and with antialiasing
 
 
 class Taps(NamedTuple):
@@ -76,7 +76,7 @@ def _taps(n: int, m: int, scale: float | None, mode: str, align_corners: bool, a
     offsets = np.arange(-1, 3) if cubic else np.arange(2)
     sources = below[:, None] + offsets
     distance = centers[:, None] - sources
-    weights = cubic_kernel(distance, _CUBIC) if cubic else 1 - np.abs(distance)
+    weights = cubic_kernel(distance, CUBIC) if cubic else 1 - np.abs(distance)
     return Taps(np.clip(sources, 0, n - 1), weights)
 
 

@@ -14,11 +14,11 @@ from numpy import ndarray
 
 from ...devices import array_module
 from ...differentiable import A, Array, apply, differentiable
+from .interpolation import CUBIC, cubic_kernel
 from .parameters import check_floating, compute_dtype, in_layout, integers
 
 _MODES = ("bilinear", "nearest", "bicubic")
 _PADDING = ("zeros", "border", "reflection")
-_CUBIC = -0.75  # Keys' parameter, as torch's
 
 
 class _Tap(NamedTuple):
@@ -55,14 +55,12 @@ def _inside(position: ndarray, n: int, padding: str, align_corners: bool) -> tup
 
 def _cubic(t: ndarray) -> Iterator[tuple[ndarray, ndarray]]:
     """Weights of the elements at -1, 0, 1 and 2 for a position `t` in [0, 1), with their derivatives."""
-    a = _CUBIC
+    a = CUBIC
     for offset in (-1, 0, 1, 2):
         d = np.abs(t - offset)
+        near, far = (3 * (a + 2) * d - 2 * (a + 3)) * d, (3 * a * d - 10 * a) * d + 8 * a
         sign = np.where(t < offset, -1, 1).astype(t.dtype)
-        if offset in (0, 1):
-            yield ((a + 2) * d - (a + 3)) * d * d + 1, sign * (3 * (a + 2) * d - 2 * (a + 3)) * d
-        else:
-            yield ((a * d - 5 * a) * d + 8 * a) * d - 4 * a, sign * ((3 * a * d - 10 * a) * d + 8 * a)
+        yield cubic_kernel(d, a), sign * (near if offset in (0, 1) else far)
 
 
 def _taps(grid: ndarray, n: int, mode: str, padding: str, align_corners: bool) -> list[_Tap]:
