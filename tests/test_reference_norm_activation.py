@@ -27,22 +27,26 @@ def arrays(seed, *shapes):
     return [rng.standard_normal(shape) for shape in shapes]
 
 
-@pytest.mark.parametrize("shape", NORM_SHAPES)
+@pytest.mark.parametrize(
+    "kind, shape",
+    [*(("batch", shape) for shape in NORM_SHAPES), *(("instance", shape) for shape in NORM_SHAPES[1:])],
+)
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("affine", [True, False])
-def test_batch_norm(shape, training, affine):
+def test_norms(kind, shape, training, affine):
     x, dy, w, b, mean = arrays(0, shape, shape, 3, 3, 3)
     var = np.abs(mean) + 0.5
     running, expected = [mean.copy(), var.copy()], [to_torch(mean), to_torch(var)]
     w, b = (w, b) if affine else (None, None)
     tx, tw, tb = leaf(x), leaf(w) if affine else None, leaf(b) if affine else None
-    ty = F.batch_norm(tx, *expected, tw, tb, training, 0.3, 1e-3)
-    y, saved_mean, saved_invstd = ref.batch_norm_forward(x, w, b, *running, training, 0.3, 1e-3)
+    ty = getattr(F, f"{kind}_norm")(tx, *expected, tw, tb, training, 0.3, 1e-3)
+    y, saved_mean, saved_invstd = getattr(ref, f"{kind}_norm_forward")(x, w, b, *running, training, 0.3, 1e-3)
     close(y, ty)
+    assert saved_mean.shape == saved_invstd.shape == (shape[:2] if kind == "instance" else shape[1:2])
     for actual, statistic in zip(running, expected):
         close(actual, statistic)
     ty.backward(to_torch(dy))
-    dx, dw, db = ref.batch_norm_backward(dy, x, w, saved_mean, saved_invstd, training)
+    dx, dw, db = getattr(ref, f"{kind}_norm_backward")(dy, x, w, saved_mean, saved_invstd, training)
     close(dx, tx.grad)
     if affine:
         close(dw, tw.grad)
@@ -72,29 +76,6 @@ def test_batch_norm_of_half_precision_takes_float32_parameters(dtype):
     close(var, expected[1], rtol=1e-6)
     dx, dw, db = ref.batch_norm_backward(y, x, w, saved_mean, invstd, True)
     assert (dx.dtype, dw.dtype, db.dtype) == (dtype, np.float32, np.float32)
-
-
-@pytest.mark.parametrize("shape", NORM_SHAPES[1:])
-@pytest.mark.parametrize("use_input_stats", [True, False])
-@pytest.mark.parametrize("affine", [True, False])
-def test_instance_norm(shape, use_input_stats, affine):
-    x, dy, w, b, mean = arrays(0, shape, shape, 3, 3, 3)
-    var = np.abs(mean) + 0.5
-    running, expected = [mean.copy(), var.copy()], [to_torch(mean), to_torch(var)]
-    w, b = (w, b) if affine else (None, None)
-    tx, tw, tb = leaf(x), leaf(w) if affine else None, leaf(b) if affine else None
-    ty = F.instance_norm(tx, *expected, tw, tb, use_input_stats, 0.3, 1e-3)
-    y, saved_mean, saved_invstd = ref.instance_norm_forward(x, w, b, *running, use_input_stats, 0.3, 1e-3)
-    close(y, ty)
-    assert saved_mean.shape == saved_invstd.shape == shape[:2]
-    for actual, statistic in zip(running, expected):
-        close(actual, statistic)
-    ty.backward(to_torch(dy))
-    dx, dw, db = ref.instance_norm_backward(dy, x, w, saved_mean, saved_invstd, use_input_stats)
-    close(dx, tx.grad)
-    if affine:
-        close(dw, tw.grad)
-        close(db, tb.grad)
 
 
 @pytest.mark.parametrize("shape", [(2, 0, 3), (0, 2, 3), (2, 3, 0)])
