@@ -18,6 +18,7 @@ from .cuda import is_device_array
 from .devices import array_module, as_array, destination, device_of, guard, named_dtype, one_device, to_device, to_host
 from .hooks import HookHandle, register_hook
 from .interop import to_array
+from .leaves import any_leaf, convert_leaves
 from .tape import Node, Pullback, mode, run_backward
 from .tensor_arithmetic import Array, fit, is_floating, operand
 from .tensor_dimensions import dimension
@@ -53,20 +54,10 @@ _UNRECORDED = (
 
 
 def _requires_grad(value: Any) -> bool:
-    if isinstance(value, tuple | list):
-        return any(map(_requires_grad, value))
-    if isinstance(value, dict):
-        return any(map(_requires_grad, value.values()))
     return isinstance(value, Tensor) and value.requires_grad
 
 
-def _arrays(value: Any) -> Any:
-    """`value` with the arrays of the Tensors in it."""
-    if isinstance(value, tuple | list):
-        entries = [_arrays(entry) for entry in value]
-        return entries if isinstance(value, list) else tuple(entries)
-    if isinstance(value, dict):
-        return {key: _arrays(entry) for key, entry in value.items()}
+def _array(value: Any) -> Any:
     return value.numpy() if isinstance(value, Tensor) else value
 
 
@@ -209,12 +200,12 @@ class Tensor(Functions):
 
     def __array_function__(self, function: Any, types: Any, args: Any, kwargs: Any) -> Any:
         # NumPy would take the array of a recorded Tensor, and what comes of it would train nothing.
-        if mode.enabled and f" {function.__name__} " in _UNRECORDED and _requires_grad((args, kwargs)):
+        if mode.enabled and f" {function.__name__} " in _UNRECORDED and any_leaf(_requires_grad, (args, kwargs)):
             raise TypeError(
                 f"numpy.{function.__name__} records no gradient: call the Tensor's method or fastconv's function of "
                 "this name, or pass .data if none is wanted"
             )
-        return function(*_arrays(args), **_arrays(kwargs))
+        return function(*convert_leaves(_array, args), **convert_leaves(_array, kwargs))
 
     def item(self) -> Any:
         """The value of a Tensor with one element, as a Python number."""

@@ -10,7 +10,15 @@ import numpy as np
 from ...nn.modules.arguments import number
 from ...random import generator
 
-__all__ = ["Compose", "Transform", "pair_of_numbers", "positive_pair", "probability"]
+__all__ = [
+    "Compose",
+    "Transform",
+    "area_scale",
+    "pair_of_numbers",
+    "positive_pair",
+    "probability",
+    "random_rectangles",
+]
 
 
 def probability(name: str, value: Any) -> float:
@@ -38,6 +46,29 @@ def positive_pair(name: str, value: Any) -> tuple[float, float]:
     if not 0 < number(name, value[0]) <= number(name, value[1]):
         raise ValueError(f"{name} must be a pair 0 < low <= high, got {value!r}")
     return value[0], value[1]
+
+
+def area_scale(value: Any) -> tuple[float, float]:
+    """A range of shares of an image's area."""
+    pair = positive_pair("scale", value)
+    if pair[1] > 1:
+        raise ValueError(f"scale must be at most 1, got {value!r}")
+    return pair
+
+
+def random_rectangles(
+    rng: np.random.Generator, shape: tuple[int, ...], size: tuple[int, int], scale: Any, ratio: Any
+) -> tuple[np.ndarray, np.ndarray]:
+    """The two sides of rectangles, arrays of `shape`, as shares of the area of `size`, both cut to it.
+
+    The first is `ratio` times as long as the second; the logarithm of the ratio is drawn evenly.
+    """
+    area = rng.uniform(scale[0], scale[1], shape) * size[0] * size[1]
+    factor = np.exp(rng.uniform(np.log(ratio[0]), np.log(ratio[1]), shape))
+    first, second = (
+        np.clip(np.rint(np.sqrt(product)), 1, n).astype(int) for product, n in zip((area * factor, area / factor), size)
+    )
+    return first, second
 
 
 class Transform:

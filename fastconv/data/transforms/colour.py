@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ...nn.modules.arguments import number
-from .base import Transform, positive_pair, probability
+from .base import Transform, area_scale, positive_pair, probability, random_rectangles
 
 __all__ = ["ColorJitter", "Normalize", "RandomErasing"]
 
@@ -119,19 +119,14 @@ class RandomErasing(Transform):
         value: Any = 0.0,
     ) -> None:
         self.p = probability("p", p)
-        self.scale, self.ratio = positive_pair("scale", scale), positive_pair("ratio", ratio)
-        if self.scale[1] > 1:
-            raise ValueError(f"scale must be at most 1, got {scale!r}")
+        self.scale, self.ratio = area_scale(scale), positive_pair("ratio", ratio)
         self.value = value if value == "random" else number("value", value)
 
     def _apply(self, images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         count, _, height, width = images.shape
         one_each = (count, 1, 1, 1)
         chosen = rng.random(one_each) < self.p
-        area = rng.uniform(*self.scale, one_each) * height * width
-        ratio = np.exp(rng.uniform(np.log(self.ratio[0]), np.log(self.ratio[1]), one_each))
-        heights = np.clip(np.rint(np.sqrt(area * ratio)), 1, height).astype(int)
-        widths = np.clip(np.rint(np.sqrt(area / ratio)), 1, width).astype(int)
+        heights, widths = random_rectangles(rng, one_each, (height, width), self.scale, self.ratio)
         # From numbers without limits of their own, so that every draw has one row for each image.
         down = np.arange(height)[:, None] - np.floor(rng.random(one_each) * (height - heights + 1))
         right = np.arange(width) - np.floor(rng.random(one_each) * (width - widths + 1))

@@ -8,7 +8,7 @@ import numpy as np
 
 from ...nn.modules.arguments import choice, number, sizes
 from ...nn.modules.arguments import size as whole
-from .base import Transform, pair_of_numbers, positive_pair
+from .base import Transform, area_scale, pair_of_numbers, positive_pair, random_rectangles
 
 __all__ = ["RandomAffine", "RandomResizedCrop", "RandomRotation", "RandomTranslation", "RandomZoom", "Resize"]
 
@@ -110,23 +110,19 @@ class RandomResizedCrop(Transform):
         self, size: Any, scale: tuple[float, float] = (0.08, 1.0), ratio: tuple[float, float] = (3 / 4, 4 / 3)
     ) -> None:
         self.size = sizes("size", size, 2, 1)
-        self.scale, self.ratio = positive_pair("scale", scale), positive_pair("ratio", ratio)
-        if self.scale[1] > 1:
-            raise ValueError(f"scale must be at most 1, got {scale!r}")
+        self.scale, self.ratio = area_scale(scale), positive_pair("ratio", ratio)
 
     def _apply(self, images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         count = len(images)
-        have = _size_of(images)
-        area = rng.uniform(*self.scale, count) * have[0] * have[1]
-        ratio = np.exp(rng.uniform(np.log(self.ratio[0]), np.log(self.ratio[1]), count))
-        parts = [
-            np.clip(np.rint(np.sqrt(value)), 1, n).astype(int) for value, n in zip((area / ratio, area * ratio), have)
-        ]
-        starts = [(rng.random(count) * (n - part + 1)).astype(int) for n, part in zip(have, parts)]
+        height, width = _size_of(images)
+        across, down = random_rectangles(rng, (count,), (width, height), self.scale, self.ratio)
+        tops, lefts = (
+            (rng.random(count) * (n - part + 1)).astype(int) for n, part in ((height, down), (width, across))
+        )
         work = _wide(images)
         result = np.empty((*images.shape[:2], *self.size), work.dtype)
-        for image, out, top, left, height, width in zip(work, result, *starts, *parts):
-            out[...] = _resized(image[:, top : top + height, left : left + width], self.size)
+        for image, out, top, left, h, w in zip(work, result, tops, lefts, down, across):
+            out[...] = _resized(image[:, top : top + h, left : left + w], self.size)
         return result
 
 

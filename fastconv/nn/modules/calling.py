@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from fastconv.devices import is_array
+from fastconv.leaves import any_leaf, convert_leaves
 from fastconv.tape import no_grad
 from fastconv.tensor import Tensor
 
@@ -16,25 +17,13 @@ if TYPE_CHECKING:
 __all__ = ["call_with_tensors", "convert_leaves", "evaluation_mode", "holds_tensor", "note_layer", "plain"]
 
 
-def convert_leaves(convert: Callable[[Any], Any], value: Any) -> Any:
-    """`value` with `convert` applied to what lies in its tuples, lists and dictionaries."""
-    if isinstance(value, tuple):
-        entries = [convert_leaves(convert, entry) for entry in value]
-        return type(value)(*entries) if hasattr(value, "_fields") else tuple(entries)
-    if isinstance(value, list):
-        return [convert_leaves(convert, entry) for entry in value]
-    if isinstance(value, dict):
-        return {key: convert_leaves(convert, entry) for key, entry in value.items()}
-    return convert(value)
+def _is_tensor(value: Any) -> bool:
+    return isinstance(value, Tensor)
 
 
 def holds_tensor(value: Any) -> bool:
     """Whether `value` is a Tensor, or a tuple, list or dictionary that holds one."""
-    if isinstance(value, (tuple, list)):
-        return any(map(holds_tensor, value))
-    if isinstance(value, dict):
-        return any(map(holds_tensor, value.values()))
-    return isinstance(value, Tensor)
+    return any_leaf(_is_tensor, value)
 
 
 def plain(value: Any) -> Any:
