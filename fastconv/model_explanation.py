@@ -16,8 +16,9 @@ import numpy as np
 from .explanation import _flops, _scaled, _time
 from .nn.modules.arguments import floating_dtype, size
 from .nn.modules.calling import evaluation_mode
-from .nn.modules.conv import Pending, _Conv
+from .nn.modules.conv import _Conv
 from .nn.modules.module import Module
+from .nn.modules.pending import Held, Pending
 from .nn.modules.recurrent import _Recurrent
 from .nn.modules.shape import Identity
 from .roofline import measure
@@ -216,16 +217,18 @@ def _watched(layers: dict[Module, str], note: Callable[..., None]) -> Iterator[N
             start = time.perf_counter()
             output = forward(*inputs, **options)
             seconds = time.perf_counter() - start
-            if isinstance(output, Pending):
+            y = _bare(output)
+            if isinstance(y, Pending):
                 return output  # nothing is done yet
             modules: tuple[Module, ...] = (module,)
             layers = modules
+            inputs = tuple(map(_bare, inputs))
             if inputs and isinstance(inputs[0], Pending):
                 waited = inputs[0]
                 layers = (*waited.layers, module)
                 modules = layers if isinstance(module, _Conv) else waited.layers
                 inputs = (waited.x, *inputs[1:])
-            note(_Call(modules, " + ".join(each._get_name() for each in layers), inputs, output), seconds)
+            note(_Call(modules, " + ".join(each._get_name() for each in layers), inputs, y), seconds)
             return output
 
         return call
@@ -237,6 +240,10 @@ def _watched(layers: dict[Module, str], note: Callable[..., None]) -> Iterator[N
     finally:
         for module in layers:
             module.__dict__.pop("forward", None)
+
+
+def _bare(value: Any) -> Any:
+    return value.value if isinstance(value, Held) else value
 
 
 def _measures(call: _Call) -> tuple[tuple[int, ...], int, int]:
@@ -254,7 +261,7 @@ def _measures(call: _Call) -> tuple[tuple[int, ...], int, int]:
     if isinstance(modules[0], _Conv):
         flops, shape = 0, arrays[0].shape
         for module in modules:
-            shape = _convolved_shape(module, shape)
+            shape = module._output_shape(shape)
             flops += 2 * math.prod(shape) * math.prod(module._parameters["weight"].data.shape[1:])
         return y.shape, flops + sum(a.size for a in arrays[1:]), transferred  # and what a sum adds to it
     (module,) = modules
@@ -264,16 +271,3 @@ def _measures(call: _Call) -> tuple[tuple[int, ...], int, int]:
     named = {"input": arrays[0]} | {key: p.data for key, p in module._parameters.items() if p is not None}
     options = {**vars(module), "training": not getattr(module, "track_running_stats", True)}  # statistics of the input
     return y.shape, _flops(name, options, named, y), transferred
-
-
-def _convolved_shape(layer: Any, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Shape of a convolution's output for an input of `shape`."""
-    nd = layer._nd
-    border = layer._border(shape[-nd:])[::-1]  # after and before, first dimension first
-    space = tuple(
-        (extent + border[2 * d] + border[2 * d + 1] - layer.dilation[d] * (layer.kernel_size[d] - 1) - 1)
-        // layer.stride[d]
-        + 1
-        for d, extent in enumerate(shape[-nd:])
-    )
-    return (*shape[: -nd - 1], layer.out_channels, *space)

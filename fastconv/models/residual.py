@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 
 import fastconv.nn as nn
 import fastconv.nn.functional as F
-from fastconv.nn.modules.conv import Pending
 from fastconv.nn.modules.norm_relu import fuses, is_untouched
+from fastconv.nn.modules.pending import Held, Pending, is_unrecorded, take
 
 __all__ = ["Add", "norm_add_relu"]
 
@@ -34,17 +35,30 @@ class Add(nn.Module):
         super().__init__()
         self.inplace = inplace
 
-    # Limits of the sum that `fastconv.optimize` sets: an activation that went into the layer.
+    # Set by `fastconv.optimize`: limits of an activation that went into the layer, and that activation.
     _limits: tuple[float, float] | None = None
+    _takers: tuple[nn.Module, ...] = ()
 
     def forward(self, x: Any, y: Any) -> Any:
         """The sum of two features of one shape."""
-        if isinstance(x, Pending):
-            if type(y) is np.ndarray:
-                return x.plus(y, self._limits)
-            x = x.plus(None, None)
-        total = self._sum(x, y)
-        return total if self._limits is None else F.hardtanh(total, *self._limits)
+        x = take(self, x)
+        total = self._taken_along(x, y) if isinstance(x, Pending) else None
+        if total is None:
+            total = self._sum(x.plus() if isinstance(x, Pending) else x, y)
+            if self._limits is not None:
+                total = F.hardtanh(total, *self._limits)
+        return Held(total, self._takers) if self._takers else total
+
+    def _taken_along(self, x: Pending, y: Any) -> Any:
+        """The sum by the convolutions that wait for it; None where they cannot."""
+        if not is_unrecorded(y):
+            return None
+        try:
+            return x.plus(y, self._limits or (-math.inf, math.inf))
+        except ValueError:
+            if tuple(x.shape) == tuple(y.shape):
+                raise
+            return None  # it broadcasts
 
     def _sum(self, x: Any, y: Any) -> Any:
         if self.inplace and type(x) is np.ndarray and type(y) is np.ndarray:

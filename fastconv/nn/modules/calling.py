@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from fastconv.devices import is_array
 from fastconv.leaves import any_leaf, convert_leaves
+from fastconv.nn.modules.pending import convert_held
 from fastconv.tape import no_grad
 from fastconv.tensor import Tensor
 
@@ -41,9 +43,10 @@ def call_with_tensors(forward: Callable[..., Any], args: tuple[Any, ...], kwargs
     A forward in torch's style says ``x.view(x.size(0), -1)``, which an array does not understand. So that what works in
     training works in inference too, a user's forward always meets Tensors; without gradients, they record nothing.
     """
+    wrapped, bare = functools.partial(convert_held, _wrapped), functools.partial(convert_held, plain)
     with no_grad():
-        output = forward(*convert_leaves(_wrapped, args), **convert_leaves(_wrapped, kwargs))
-    return convert_leaves(plain, output)
+        output = forward(*convert_leaves(wrapped, args), **convert_leaves(wrapped, kwargs))
+    return convert_leaves(bare, output)
 
 
 _NOTE = "in layer "

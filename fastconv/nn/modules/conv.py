@@ -12,6 +12,7 @@ from fastconv import backend
 from fastconv.nn import init
 from fastconv.nn.modules.arguments import choice, floating_dtype, operands, paddings, size, sizes
 from fastconv.nn.modules.module import Module
+from fastconv.nn.modules.pending import Held, Pending, is_unrecorded, take
 from fastconv.tensor import Parameter
 
 __all__ = ["Conv1d", "Conv2d", "Conv3d", "ConvTranspose1d", "ConvTranspose2d", "ConvTranspose3d"]
@@ -24,7 +25,10 @@ class _ConvBase(Module):
 
     _nd: int
     _transposed = False
-    _limits: tuple[float, float] | None = None  # set by `fastconv.optimize`: of an activation that went into the layer
+    # Set by `fastconv.optimize`: limits of an activation that went into the layer; the layers it does the work of, or
+    # that do its work.
+    _limits: tuple[float, float] | None = None
+    _takers: tuple[Module, ...] = ()
 
     def _set_up(
         self,
@@ -89,29 +93,6 @@ class _ConvBase(Module):
         return ", ".join(parts)
 
 
-class Pending:
-    """Convolutions in a row that wait for the layer after them, which does their work; `fastconv.optimize` makes them.
-
-    To anybody else, such as a hook, it is an array that is computed when it is asked for.
-    """
-
-    __slots__ = ("layers", "x")
-
-    def __init__(self, layers: tuple[_Conv, ...], x: np.ndarray) -> None:
-        self.layers, self.x = layers, x
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        return np.asarray(self.plus(None, self.layers[-1]._limits), dtype)
-
-    def plus(self, other: np.ndarray | None, limits: tuple[float, float] | None) -> np.ndarray:
-        """min(max(what they compute + other, low), high), in one pass."""
-        *before, last = self.layers
-        if not before:
-            return last._convolved(self.x, other, limits)
-        stages = [*(layer._stage(layer._limits) for layer in before), last._stage(limits)]
-        return backend.ops.conv_chain_forward(self.x, stages, last._nd, other)
-
-
 class _Conv(_ConvBase):
     _waits = False  # set by `fastconv.optimize`: the sum or the convolution that follows does the work
 
@@ -146,15 +127,18 @@ class _Conv(_ConvBase):
 
     def forward(self, input: Any) -> Any:
         """Convolve `input` of shape (N, C, *S) or (C, *S)."""
-        waits = isinstance(input, Pending)
-        if waits or (type(input) is np.ndarray and (self._waits or self._limits is not None)):
-            pending = Pending((*input.layers, self), input.x) if waits else Pending((self,), input)
-            # A hook wants to see an array.
-            return pending if self._waits and not self._forward_hooks else pending.plus(None, self._limits)
-        weight, bias = operands(input, self.weight, self.bias)
-        input, padding = self._padded(input)
-        y = _CONV[self._nd](input, weight, bias, self.stride, padding, self.dilation, self.groups)
-        return y if self._limits is None else F.hardtanh(y, *self._limits)
+        input = take(self, input)
+        if isinstance(input, Pending) or ((self._waits or self._limits is not None) and is_unrecorded(input)):
+            before, x = (input.layers, input.x) if isinstance(input, Pending) else ((), input)
+            pending = Pending((*before, self), x)
+            y = pending if self._waits else pending.plus()
+        else:
+            weight, bias = operands(input, self.weight, self.bias)
+            input, padding = self._padded(input)
+            y = _CONV[self._nd](input, weight, bias, self.stride, padding, self.dilation, self.groups)
+            if self._limits is not None:
+                y = F.hardtanh(y, *self._limits)
+        return Held(y, self._takers) if self._takers else y
 
     def _convolved(self, x: np.ndarray, add: np.ndarray | None, limits: tuple[float, float] | None) -> np.ndarray:
         weight, bias = operands(x, self.weight, self.bias)
@@ -166,6 +150,18 @@ class _Conv(_ConvBase):
         """Of a chain of convolutions; its borders are zeros."""
         weight, bias = operands(None, self.weight, self.bias)
         return weight, bias, self.stride, self.padding, self.dilation, self.groups, *(limits or (-math.inf, math.inf))
+
+    def _output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Of the output for an input of `shape`."""
+        nd = self._nd
+        border = self._border(shape[-nd:])[::-1]  # after and before, first dimension first
+        space = tuple(
+            (shape[d - nd] + border[2 * d] + border[2 * d + 1] - self.dilation[d] * (self.kernel_size[d] - 1) - 1)
+            // self.stride[d]
+            + 1
+            for d in range(nd)
+        )
+        return (*shape[: -nd - 1], self.out_channels, *space)
 
     def _padded(self, x: Any) -> tuple[Any, Any]:
         """`x` and the padding that is left to the convolution: all of it, but for borders that are no zeros."""
@@ -356,7 +352,8 @@ class _ConvTranspose(_ConvBase):
         weight, bias = operands(input, self.weight, self.bias)
         extra = self.output_padding if output_size is None else self._extra(tuple(input.shape), output_size)
         transpose = _CONV_TRANSPOSE[self._nd]
-        return transpose(input, weight, bias, self.stride, self.padding, extra, self.groups, self.dilation)
+        y = transpose(input, weight, bias, self.stride, self.padding, extra, self.groups, self.dilation)
+        return Held(y, self._takers) if self._takers else y
 
     def _extra(self, shape: tuple[int, ...], output_size: Any) -> tuple[int, ...]:
         wanted = tuple(size("output_size", entry, 0) for entry in output_size)

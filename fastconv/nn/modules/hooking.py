@@ -9,6 +9,7 @@ import numpy as np
 
 from fastconv.devices import array_module
 from fastconv.hooks import HookHandle, register_hook
+from fastconv.nn.modules.pending import close_held, open_held
 from fastconv.tape import mode
 from fastconv.tensor import Tensor, record
 
@@ -115,6 +116,7 @@ def call_before(
     module: Module, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """The arguments that the hooks before forward make of `args` and `kwargs`."""
+    holders, args = open_held(args)
     for hook in tuple(module._forward_pre_hooks.values()):
         if isinstance(hook, WithKeywords):
             given = hook(module, args, kwargs)
@@ -127,16 +129,18 @@ def call_before(
             inputs = hook(module, args)
         if inputs is not None:
             args = inputs if isinstance(inputs, tuple) else (inputs,)
-    return args, kwargs
+    return close_held(holders, args), kwargs
 
 
 def call_after(module: Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
     """What the hooks after forward make of `output`."""
+    args = open_held(args)[1]
+    holders, (output,) = open_held((output,))
     for hook in tuple(module._forward_hooks.values()):
         given = hook(module, args, *([kwargs] if isinstance(hook, WithKeywords) else []), output)
         if given is not None:
             output = given
-    return output
+    return close_held(holders, (output,))[0]
 
 
 class GradientWatch:
@@ -156,19 +160,23 @@ class GradientWatch:
 
     def enter(self, args: tuple[Any, ...]) -> tuple[Any, ...]:
         """The inputs, recorded once more."""
+        holders, args = open_held(args)
         needed = [isinstance(x, Tensor) and x.requires_grad and mode.enabled for x in args]
         self.inputs = tuple((x.shape, x.dtype) if need else None for x, need in zip(args, needed))
         self.gate = record(np.zeros(0), [x for x, need in zip(args, needed) if need], lambda _: self._call())
-        return tuple(self._pass(x, i, self.before) if need else x for i, (x, need) in enumerate(zip(args, needed)))
+        passed = tuple(self._pass(x, i, self.before) if need else x for i, (x, need) in enumerate(zip(args, needed)))
+        return close_held(holders, passed)
 
     def leave(self, output: Any) -> Any:
         """The output or outputs, recorded once more."""
         several = isinstance(output, tuple | list)
-        entries = list(output) if several else [output]
+        holders, opened = open_held(tuple(output) if several else (output,))
+        entries = list(opened)
         self.outputs = len(entries)
         for i, y in enumerate(entries):
             if isinstance(y, Tensor) and y.requires_grad and mode.enabled:
                 entries[i] = self._pass(y, i, self.after, y)
+        entries = list(close_held(holders, tuple(entries)))
         if not several:
             return entries[0]
         return output._make(entries) if hasattr(output, "_make") else type(output)(entries)

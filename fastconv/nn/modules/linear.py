@@ -11,6 +11,7 @@ import fastconv.nn.functional as F
 from fastconv.nn import init
 from fastconv.nn.modules.arguments import floating_dtype, operands, size
 from fastconv.nn.modules.module import Module
+from fastconv.nn.modules.pending import Held
 from fastconv.tensor import Parameter, Tensor
 
 __all__ = ["Bilinear", "Linear"]
@@ -51,6 +52,8 @@ class Linear(Module):
     (5, 2)
     """
 
+    _takers: tuple[Module, ...] = ()  # set by `fastconv.optimize`: the layers that it does the work of
+
     def __init__(self, in_features: int, out_features: int, bias: bool = True, *, dtype: Any = None) -> None:
         super().__init__()
         self.in_features = size("in_features", in_features, 0)
@@ -73,7 +76,8 @@ class Linear(Module):
     def forward(self, input: Any) -> Any:
         """Apply the layer to `input` of shape (*, in_features)."""
         weight, bias = operands(input, self.weight, self.bias)
-        return F.linear(input, weight, bias)
+        y = F.linear(input, weight, bias)
+        return Held(y, self._takers) if self._takers else y
 
     def extra_repr(self) -> str:
         return f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"
