@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from .elements import add
+from .nn import functional as F
 from .nn.modules.activation import Hardtanh, ReLU
 from .nn.modules.arguments import is_floating
 from .nn.modules.calling import convert_leaves
@@ -49,11 +51,13 @@ class Absorbed(Identity):
         The layer's name.
     activation : Module, optional
         The layer, if it has no parameters: what is not handed on by another goes through it.
+    operator : str, optional
+        "relu": for a function that forward calls, no layer.
     """
 
-    def __init__(self, absorbed: str, activation: Module | None = None) -> None:
+    def __init__(self, absorbed: str, activation: Module | None = None, operator: str | None = None) -> None:
         super().__init__()
-        self.absorbed = absorbed
+        self.absorbed, self.operator = absorbed, operator
         self._activation = (activation,)  # in a tuple, it is no part of the network
 
     def forward(self, input: Any) -> Any:
@@ -100,6 +104,8 @@ class _Recording:
     calls : list of _Call
     outputs : list of Tensor
         Of the whole pass.
+    values : list of Tensor
+        All that the outputs were computed from.
     worker : dict
         By the id of layers whose work goes to another layer: that layer.
     """
@@ -120,7 +126,8 @@ class _Recording:
             for handle in handles:
                 handle.remove()
         self.outputs = _leaves(result, Tensor)
-        self._readers = Counter(id(parent) for tensor in self._behind_outputs() for parent in self.parents(tensor))
+        self.values = self._behind_outputs()
+        self._readers = Counter(id(parent) for tensor in self.values for parent in self.parents(tensor))
         self._readers.update(id(output) for output in self.outputs)
         self._times = Counter(id(call.layer) for call in self.calls)
         self._made_by = {id(call.output): call.layer for call in self.calls}
@@ -142,6 +149,15 @@ class _Recording:
     def once(self, layer: Module) -> bool:
         """Whether `layer` is called once."""
         return self._times[id(layer)] == 1
+
+    def add_operator(self, stand_in: Module, output: Tensor) -> None:
+        """Take `stand_in` for the layer that made `output`, which an operator did."""
+        self._made_by[id(output)] = stand_in
+        self._times[id(stand_in)] = 1
+
+    def made_by_a_layer(self, value: Tensor) -> bool:
+        """Whether `value` is the output of a layer."""
+        return id(value) in self._made_by
 
     def maker(self, value: Tensor) -> Any:
         """The layer whose only call made `value` for one reader alone, or the one that does its work; None: no such."""
@@ -175,7 +191,7 @@ def rewrite(model: Module, shapes: Sequence[Sequence[int]]) -> Rewritten:
             return _rewrite(model, shapes, barred)
         except AnotherWayError as error:  # something reads values outside the tape: Tensor.data, Tensor.detach
             taker = error.taker
-            barred.add(taker.absorbed if isinstance(taker, Absorbed) else names[taker])
+            barred.add(getattr(taker, "absorbed", None) or names[taker])
 
 
 def _rewrite(model: Module, shapes: Sequence[Sequence[int]], barred: set[str]) -> Rewritten:
@@ -186,15 +202,15 @@ def _rewrite(model: Module, shapes: Sequence[Sequence[int]], barred: set[str]) -
     names = {module: name for name, module in model.named_modules()}
     record = _Recording(model, inputs, barred)
     folded, scales = _foldings(record)
-    joined = _sums(record)
-    limited = _activations(record)
+    names |= {scale: names[norm] for norm, scale in scales.items()}
+    joined = _sums(record, names, barred)
+    limited = _activations(record, names, barred)
     busy = {id(layer) for layer, *_ in (*folded, *joined, *limited)}
     scales = {norm: scale for norm, scale in scales.items() if id(scale) in busy}
-    names |= {scale: names[norm] for norm, scale in scales.items()}
     chains = _chains(record, limited)
     with _Changes(model) as changes:
         absorbed = {module: Absorbed(names[module]) for _, module, _ in folded}
-        absorbed |= {module: Absorbed(names[module], module) for _, module in limited}
+        absorbed |= {module: Absorbed(names[module], module) for _, module in limited if _limits(module)}
         for layer, _, affine in folded:
             changes.fold(layer, affine)
         for norm, scale in scales.items():
@@ -204,16 +220,11 @@ def _rewrite(model: Module, shapes: Sequence[Sequence[int]], barred: set[str]) -
         for layer in dict.fromkeys((*(layer for layer, _ in joined), *(layer for c in chains for layer in c[:-1]))):
             changes.set(layer, "_waits", True)
         for layer, module in limited:
-            changes.set(layer, "_limits", _limits(module))
-        # Who takes the output of whom, in the order of the calls.
+            changes.set(layer, "_limits", _limits(module) or (0.0, math.inf))
         takers: dict[Module, list[Module]] = defaultdict(list)
-        for call in record.calls:
-            layer = record.maker(call.entry)
-            if (call.layer in absorbed and layer) or any(layer is first and call.layer is add for first, add in joined):
-                takers[layer].append(absorbed.get(call.layer, call.layer))
-        for chain in chains:
-            for layer, after in itertools.pairwise(chain):
-                takers[layer].append(after)
+        neighbours = [pair for chain in chains for pair in itertools.pairwise(chain)]
+        for layer, module in (*((layer, norm) for layer, norm, _ in folded), *joined, *limited, *neighbours):
+            takers[layer].append(absorbed.get(module, module))
         for layer, those in takers.items():
             changes.set(layer, "_takers", tuple(those))
         result = model(*(x.copy() for x in inputs))
@@ -242,8 +253,8 @@ def _foldings(record: _Recording) -> tuple[list[tuple[Any, Module, Affine]], dic
     return folded, scales
 
 
-def _sums(record: _Recording) -> list[tuple[_Conv, Module]]:
-    """Convolutions with the sums that they take along."""
+def _sums(record: _Recording, names: dict[Module, str], barred: set[str]) -> list[tuple[_Conv, Module]]:
+    """Convolutions with the sums that they take along: layers and ``+``."""
     from .models.residual import Add  # not before it is needed: all models come with it
 
     joined: list[tuple[_Conv, Module]] = []
@@ -251,17 +262,43 @@ def _sums(record: _Recording) -> list[tuple[_Conv, Module]]:
         broadcasts = any(part.shape != output.shape for part in record.parents(output))
         if isinstance(module, Add) and not broadcasts and isinstance(layer := record.maker(entry), _Conv):
             joined.append((layer, module))
+    for value in record.values:
+        parts = record.parents(value)
+        if record.made_by_a_layer(value) or len(parts) != 2 or any(part.shape != value.shape for part in parts):
+            continue
+        layer = next((layer for part in parts if isinstance(layer := record.maker(part), _Conv)), None)
+        name = f"{names[layer]} +" if layer else ""
+        if layer and name not in barred and np.array_equal(add(parts[0].data, parts[1].data), value.data):
+            stand_in = Add()
+            stand_in.operator, stand_in.absorbed = "+", name
+            names[stand_in] = name
+            record.add_operator(stand_in, value)
+            joined.append((layer, stand_in))
     return joined
 
 
-def _activations(record: _Recording) -> list[tuple[Any, Module]]:
-    """Convolutions and sums with the activations that they take along."""
+def _activations(record: _Recording, names: dict[Module, str], barred: set[str]) -> list[tuple[Any, Module]]:
+    """Convolutions and sums with the activations that they take along: layers, and ReLU as a function."""
     from .models.residual import Add
 
     limited: list[tuple[Any, Module]] = []
     for module, entry, _ in record.calls:
         if _limits(module) and isinstance(layer := record.maker(entry), (_Conv, Add)):
             limited.append((layer, module))
+    for value in record.values:
+        parts = record.parents(value)
+        if (
+            record.made_by_a_layer(value)
+            or len(parts) != 1
+            or not isinstance(layer := record.maker(parts[0]), (_Conv, Add))
+        ):
+            continue
+        name, before = f"{names[layer]} relu", parts[0].data
+        if name not in barred and (before < 0).any() and np.array_equal(F.relu(before), value.data):
+            stand_in = Absorbed(name, operator="relu")
+            names[stand_in] = name
+            record.add_operator(stand_in, value)
+            limited.append((layer, stand_in))
     return limited
 
 

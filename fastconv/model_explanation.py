@@ -170,6 +170,9 @@ def explain_model(model: Module, input_shape: Sequence[int]) -> ModelExplanation
             for name, module in model.named_modules()
             if not isinstance(module, Identity) and (not module._modules or module._parameters)
         }
+        # A sum that a convolution takes along may be no layer, but an operator in a forward.
+        takers = [taker for module in model.modules() for taker in getattr(module, "_takers", ())]
+        names |= {taker: "+" for taker in takers if getattr(taker, "operator", None) == "+"}
         with _watched(names, lambda call, seconds: calls.append(call)):
             model(x)
         found = [_measures(call) for call in calls]

@@ -138,10 +138,10 @@ def optimize(model: Module, input_shape: Sequence[int] | None = None, *, pack_we
     """A copy of `model` for inference that computes the same with less.
 
     Batch normalisation with running statistics is folded into the convolution, transposed convolution or linear layer
-    before it; ReLU, ReLU6 and Hardtanh, and the sums at the end of residual blocks, are computed by the convolution
-    before them while its results are in registers; depthwise convolutions and their neighbours are computed together, a
-    few rows at a time, so that nothing between them goes to memory; the interior runs in channels-last, whatever the
-    input's layout; weights are packed once.
+    before it; ReLU, ReLU6 and Hardtanh, and the sums at the end of residual blocks (also where ``forward`` says ``+``
+    and ``F.relu``), are computed by the convolution before them while its results are in registers; depthwise
+    convolutions and their neighbours are computed together, a few rows at a time, so that nothing between them goes to
+    memory; the interior runs in channels-last, whatever the input's layout; weights are packed once.
 
     Parameters
     ----------

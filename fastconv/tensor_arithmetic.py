@@ -73,6 +73,16 @@ def exponent_slope(a: Any, n: Any, y: Any) -> Any:
     return y * np.log(np.where((a == 0) & (n >= 0), 1, a))
 
 
+class Deferred:
+    """A value that is no array yet, and decides itself what ``+`` and ReLU make of it; see nn/modules/pending.py."""
+
+    __slots__ = ()
+
+    def applied(self, operator: str, *others: Any) -> Any:
+        """What `operator` gives: "+" with another operand, or "relu"."""
+        raise NotImplementedError
+
+
 class Arithmetic:
     """Operators over `data`; each records itself through `_op`, which `fastconv.Tensor` brings."""
 
@@ -93,6 +103,8 @@ class Arithmetic:
     # Arithmetic. Numbers keep the Tensor's type; arrays promote as in NumPy.
 
     def __add__(self, other: Any) -> Any:
+        if isinstance(other, Deferred):
+            return NotImplemented  # which asks `other`
         return self._op(add(self.data, beside(self.data, other)), (self, lambda dy: dy), (other, lambda dy: dy))
 
     def __sub__(self, other: Any) -> Any:

@@ -10,6 +10,7 @@ from numpy import ndarray
 from ... import backend
 from ...devices import is_writable
 from ...differentiable import A, Array, apply, differentiable
+from ...tensor_arithmetic import Deferred
 from .parameters import check_floating, compute_dtype
 
 
@@ -129,6 +130,8 @@ def relu(input: A, inplace: bool = False) -> A:
     """
     if type(input) is ndarray:
         return backend.ops.relu_forward(input, inplace)
+    if isinstance(input, Deferred):
+        return input.applied("relu")
     return apply(relu, input, inplace)
 
 

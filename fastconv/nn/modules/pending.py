@@ -15,6 +15,7 @@ from fastconv import backend
 from fastconv.leaves import convert_leaves
 from fastconv.tape import mode
 from fastconv.tensor import Tensor
+from fastconv.tensor_arithmetic import Deferred
 
 if TYPE_CHECKING:
     from .conv import _Conv
@@ -50,7 +51,7 @@ class AnotherWayError(ValueError):
         self.taker = taker
 
 
-class Held:
+class Held(Deferred):
     """A value that the layers `takers` alone may take, one after the other; everybody may ask for its shape and dtype.
 
     Examples
@@ -77,6 +78,22 @@ class Held:
         if layer is not self.takers[0]:
             self.refuse()
         return Held(self.value, self.takers[1:]) if len(self.takers) > 1 else self.value
+
+    def applied(self, operator: str, *others: Any) -> Any:
+        """What `operator` gives, if the next taker stands for that in a forward that uses no layer for it."""
+        taker = self.takers[0]
+        if getattr(taker, "operator", None) != operator:
+            self.refuse()
+        return taker(self, *others)
+
+    def __add__(self, other: Any) -> Any:
+        return self.applied("+", other)
+
+    __radd__ = __add__
+
+    def relu(self) -> Any:
+        """As of a Tensor."""
+        return self.applied("relu")
 
     def computed(self) -> Held:
         """With an array in place of work that is put off."""
@@ -118,7 +135,7 @@ class Held:
 
     __array__ = __array_ufunc__ = __array_function__ = __dlpack_device__ = __dlpack__ = refuse
     __getitem__ = __iter__ = __len__ = __bool__ = __float__ = __int__ = __neg__ = __abs__ = refuse
-    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = refuse
+    __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = refuse
     __pow__ = __rpow__ = __matmul__ = __rmatmul__ = __lt__ = __le__ = __gt__ = __ge__ = refuse
 
 
