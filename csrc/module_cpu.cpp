@@ -41,6 +41,12 @@ void set_algorithm(const std::string& name) {
   throw py::value_error("conv algorithm must be one of " + known + ", got '" + name + "'");
 }
 
+void check_environment() {
+  const char* text = std::getenv("FASTCONV_NUM_THREADS");
+  if (text && *text && !thread_info().fastconv_num_threads)
+    throw py::value_error("FASTCONV_NUM_THREADS must be a whole number from 1 to 4095, got '" + std::string(text) + "'");
+}
+
 py::dict thread_dict() {
   const ThreadInfo& t = thread_info();
   py::dict d;
@@ -120,6 +126,7 @@ PYBIND11_MODULE(FC_MODULE, m, pybind11::mod_gil_not_used()) {
   m.def("reset_workspace_peak", [] { reset_workspace_peak(); });
   m.def("release_memory", [] { pool_trim(); });
   thread_info();  // installs the fork handler before any thread exists
+  check_environment();
   if (const char* forced = std::getenv("FASTCONV_ISA"); forced && *forced) set_isa(forced);
   if (const char* forced = std::getenv("FASTCONV_ALGO"); forced && *forced) set_algorithm(forced);
 }

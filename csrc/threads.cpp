@@ -61,7 +61,8 @@ int environment(const char* name) {
   char* end;
   errno = 0;
   const long v = std::strtol(text, &end, 10);
-  return errno == 0 && end != text && v > 0 && v < 4096 ? int(v) : 0;
+  // OpenMP's variable may be a list, one number for each level of nesting.
+  return errno == 0 && end != text && (!*end || *end == ',') && v > 0 && v < 4096 ? int(v) : 0;
 }
 
 ThreadInfo& info() {

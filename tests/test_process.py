@@ -246,6 +246,14 @@ def test_number_of_threads_is_set_and_checked():
         fc.set_num_threads(before)
 
 
+@pytest.mark.skipif(not KERNEL_BACKENDS, reason="no native module")
+@pytest.mark.parametrize("value", ["abc", "0", "-1", "2x", "1.5", "4096"])
+def test_a_number_of_threads_that_is_none_is_an_error(value):
+    done = script(THREADS, check=False, FASTCONV_NUM_THREADS=value)
+    assert done.returncode == 1
+    assert f"FASTCONV_NUM_THREADS must be a whole number from 1 to 4095, got '{value}'" in done.stderr
+
+
 THREADS = "import json, fastconv as fc; print(json.dumps(fc.get_num_threads()))"
 
 
@@ -255,6 +263,7 @@ def test_default_number_of_threads():
     assert printed(THREADS, OMP_NUM_THREADS="1") == 1
     assert printed(THREADS, FASTCONV_NUM_THREADS="3") == 3
     assert printed(THREADS, FASTCONV_NUM_THREADS="3", OMP_NUM_THREADS="1") == 3
+    assert printed(THREADS, OMP_NUM_THREADS="1,2") == 1  # a number for each level of nesting
     one = "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); "
     assert printed(one + THREADS) == 1
 

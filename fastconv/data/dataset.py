@@ -1,16 +1,17 @@
-"""Data sets: the base class, arrays as a data set, a part of one; the four arrays of a task, and batches of arrays."""
+"""Data sets: the base class, arrays, a part of one, several as one; the four arrays of a task, batches of arrays."""
 
 from __future__ import annotations
 
+import bisect
 import operator
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..random import generator as default_generator
 
-__all__ = ["Dataset", "Subset", "TensorDataset", "TrainTest", "batches", "random_split"]
+__all__ = ["ConcatDataset", "Dataset", "Subset", "TensorDataset", "TrainTest", "batches", "random_split"]
 
 
 class Dataset:
@@ -34,7 +35,12 @@ class Dataset:
     ...         return index, index**2
     >>> Squares()[3]
     (3, 9)
+    >>> len(Squares() + Squares())
+    10
     """
+
+    def __add__(self, other: Any) -> ConcatDataset:
+        return ConcatDataset([self, other])
 
     def __len__(self) -> int:
         raise NotImplementedError(f"{type(self).__name__} defines no __len__")
@@ -130,6 +136,51 @@ class Subset(Dataset):
 
     def __getitem__(self, index: int) -> Any:
         return self.dataset[int(self.indices[index])]
+
+
+class ConcatDataset(Dataset):
+    """Data sets one after the other, as one.
+
+    Parameters
+    ----------
+    datasets : iterable of Dataset
+        At least one. ``a + b`` is ``ConcatDataset([a, b])``.
+
+    Raises
+    ------
+    ValueError
+        No data sets.
+    IndexError
+        An index that there is not.
+
+    Notes
+    -----
+    Source: torch.utils.data.ConcatDataset.
+
+    Examples
+    --------
+    >>> from fastconv.data import ConcatDataset
+    >>> data = ConcatDataset(["abc", "de"])
+    >>> len(data), data[3], data[-5]
+    (5, 'd', 'a')
+    """
+
+    def __init__(self, datasets: Iterable[Any]) -> None:
+        self.datasets = list(datasets)
+        if not self.datasets:
+            raise ValueError("datasets must be at least one, got none")
+        self.cumulative_sizes = np.cumsum([len(dataset) for dataset in self.datasets]).tolist()
+
+    def __len__(self) -> int:
+        return self.cumulative_sizes[-1]
+
+    def __getitem__(self, index: int) -> Any:
+        count, position = len(self), operator.index(index)
+        if not -count <= position < count:
+            raise IndexError(f"index must be from {-count} to {count - 1}, got {position}")
+        position %= count
+        which = bisect.bisect_right(self.cumulative_sizes, position)
+        return self.datasets[which][position - (self.cumulative_sizes[which - 1] if which else 0)]
 
 
 def random_split(dataset: Any, lengths: Sequence[float], generator: np.random.Generator | None = None) -> list[Subset]:

@@ -18,6 +18,7 @@ from ..nn.modules.arguments import size
 from ..nn.modules.calling import convert_leaves
 from ..random import generator
 from .dataset import Subset
+from .sampler import Sampler
 from .shard import ShardGenerator
 
 __all__ = ["DataLoader", "collate"]
@@ -91,6 +92,9 @@ class DataLoader:
         Whether to leave out a last batch that is not full.
     prefetch_factor : int, optional
         Batches prepared ahead for each worker, 2 by default.
+    sampler : Sampler or iterable of int, keyword only, optional
+        The indices of an epoch in their order, in place of `shuffle`; an iterable is gone through anew in each epoch,
+        and has a length.
     transform : callable, keyword only, optional
         ``transform(images, rng=...)`` on the first array of each batch, such as those of
         :mod:`fastconv.data.transforms`.
@@ -110,8 +114,8 @@ class DataLoader:
     Raises
     ------
     ValueError, TypeError
-        A parameter breaks its rule, or the data set is empty. What goes wrong in a worker is raised where its batch
-        is asked for, with a note that names the samples.
+        A parameter breaks its rule, the data set is empty, or a sampler gives an index that it has not. What goes wrong
+        in a worker is raised where its batch is asked for, with a note that names the samples.
 
     Notes
     -----
@@ -139,6 +143,7 @@ class DataLoader:
         drop_last: bool = False,
         prefetch_factor: int | None = None,
         *,
+        sampler: Any = None,
         transform: Callable[..., Any] | None = None,
         seed: int | None = None,
         shard: tuple[int, int] = (0, 1),
@@ -158,14 +163,36 @@ class DataLoader:
             raise ValueError(f"batch_size must be a multiple of the {count} processes, got {batch_size}")
         if not len(dataset):
             raise ValueError("dataset must hold at least one sample, got none")
+        if sampler is not None and shuffle:
+            raise ValueError("sampler must be None where shuffle is True: it decides the order itself")
+        self.sampler = sampler
+        if not self._count:
+            raise ValueError("sampler must give at least one index, got none")
         if not len(self):
-            raise ValueError(f"drop_last leaves no batch: {len(dataset)} samples, batch_size {self.batch_size}")
+            raise ValueError(f"drop_last leaves no batch: {self._count} samples, batch_size {self.batch_size}")
         self.epoch = 0
 
     def __len__(self) -> int:
         """Number of batches in an epoch."""
-        count = len(self.dataset)
-        return count // self.batch_size if self.drop_last else -(-count // self.batch_size)
+        return self._count // self.batch_size if self.drop_last else -(-self._count // self.batch_size)
+
+    @property
+    def _count(self) -> int:
+        """Samples of an epoch."""
+        return len(self.dataset) if self.sampler is None else len(self.sampler)
+
+    def _order(self, epoch: int) -> np.ndarray:
+        """The indices of an epoch."""
+        count, sampler = len(self.dataset), self.sampler
+        if sampler is None:
+            return self._random(epoch).permutation(count) if self.shuffle else np.arange(count)
+        drawn = sampler.draw(self._random(epoch)) if isinstance(sampler, Sampler) else list(sampler)
+        order = np.asarray(drawn)
+        if order.shape != (self._count,) or order.dtype.kind not in "iu":
+            raise ValueError(f"sampler must give {self._count} indices, got {order.dtype} of shape {order.shape}")
+        if order.min() < 0 or order.max() >= count:
+            raise ValueError(f"sampler must give indices from 0 to {count - 1}, got {order.min()} to {order.max()}")
+        return order.astype(np.int64)
 
     def _random(self, *key: int) -> np.random.Generator:
         return np.random.Generator(np.random.Philox(np.random.SeedSequence((self.seed, *key))))
@@ -194,8 +221,7 @@ class DataLoader:
     def __iter__(self) -> Iterator[Any]:
         """Go through one epoch; the next call goes through the next one."""
         epoch, self.epoch = self.epoch, self.epoch + 1
-        count = len(self.dataset)
-        order = self._random(epoch).permutation(count) if self.shuffle else np.arange(count)
+        order = self._order(epoch)
         work = [
             (epoch, number, order[number * self.batch_size : (number + 1) * self.batch_size])
             for number in range(len(self))
@@ -222,7 +248,7 @@ class DataLoader:
 
     def _shape(self) -> dict[str, Any]:
         return {
-            "samples": len(self.dataset),
+            "samples": self._count,
             "batch_size": self.batch_size,
             "shuffle": self.shuffle,
             "drop_last": self.drop_last,
