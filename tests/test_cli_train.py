@@ -128,6 +128,36 @@ def test_weights_of_a_checkpoint_and_of_another_architecture(trained, photos, tm
     assert not refused.exists()
 
 
+def test_weights_for_other_classes(trained, photos, tmp_path, capsys):
+    """--new-head: all but the last layer; --freeze: what stays as it is, also after going on."""
+    third = tmp_path / "three"
+    third.mkdir()
+    for name in ("bright", "dark", "dim"):
+        (third / name).symlink_to(photos / name.replace("dim", "dark"))
+    weights = ["--epochs", "1", "--weights", str(trained / "last-best.npz")]
+    assert _train(third, tmp_path / "a", *weights) == 2
+    assert "for other classes than the weights', add --new-head" in capsys.readouterr().err
+    assert _train(third, tmp_path / "a", *weights, "--new-head", "--freeze", "body", "--schedule", "constant") == 0
+    before, after = fc.load(trained / "last-best.npz"), read_checkpoint(tmp_path / "a" / "last.npz").model
+    head = list(before)[-1].rpartition(".")[0]
+    assert set(after) == set(before) and after[f"{head}.weight"].shape[0] == 3
+    for key in before:
+        assert key.startswith(head) or np.array_equal(after[key], before[key])
+    assert main(["train", "mlp", "--resume", "--epochs", "2", "--output", str(tmp_path / "a")]) == 0
+    again = read_checkpoint(tmp_path / "a" / "last.npz").model
+    for key in before:
+        assert key.startswith(head) != np.array_equal(again[key], after[key])
+    capsys.readouterr()
+    for options, message in (
+        (["--new-head"], "--new-head must come with --weights"),
+        (["--freeze", "layer9"], "no parameter of MLP is named 'layer9'"),
+        (["--freeze", f"body,{head}"], "--freeze must leave a parameter to train"),
+    ):
+        assert _train(third, tmp_path / "b", "--epochs", "1", *options) == 2
+        assert message in capsys.readouterr().err
+    assert not (tmp_path / "b").exists()
+
+
 def test_a_run_is_not_overwritten_by_accident(trained, photos, capsys):
     assert _train(photos, trained, "--epochs", "1") == 2
     assert "--resume" in capsys.readouterr().err

@@ -8,7 +8,7 @@ from typing import Any
 from ..models import get_model, model_info
 from ..nn.modules.module import Module
 
-__all__ = ["build", "image_size", "read_weights"]
+__all__ = ["begin_with", "build", "freeze", "image_size", "read_weights"]
 
 
 def read_weights(path: str) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -22,6 +22,40 @@ def read_weights(path: str) -> tuple[dict[str, Any], dict[str, Any]]:
 
     checkpoint = read_checkpoint(path)
     return checkpoint.model, checkpoint.config
+
+
+def begin_with(model: Module, path: str, new_head: bool) -> None:
+    """Load the weights in a file into `model`; with `new_head`, all but those of the last layer."""
+    from ..transfer import find_head
+
+    state = read_weights(path)[0]
+    own = model.state_dict()
+    if new_head:
+        head = find_head(model)
+        kept = {key: value for key, value in own.items() if key.startswith(f"{head}.")}
+        state = {key: value for key, value in state.items() if key not in kept} | kept
+    try:
+        model.load_state_dict(state)
+    except ValueError as error:
+        alike = set(state) == set(own)
+        wrong = [key for key in own if alike and state[key].shape != own[key].shape]
+        if wrong and not new_head and all(key.startswith(f"{find_head(model)}.") for key in wrong):
+            raise ValueError(f"{error}; for other classes than the weights', add --new-head") from error
+        raise
+
+
+def freeze(model: Module, words: str) -> None:
+    """Freeze the layers that a list such as "conv1,layer1" names; "body" stands for all but the last layer."""
+    from .. import transfer
+
+    for word in (word.strip() for word in words.split(",")):
+        if word == "body":
+            transfer.freeze(model)
+            transfer.unfreeze(model, transfer.find_head(model))
+        elif word:
+            transfer.freeze(model, word)
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise ValueError(f"--freeze must leave a parameter to train, got {words!r}")
 
 
 def image_size(model: str, wanted: int | None) -> tuple[int, int]:

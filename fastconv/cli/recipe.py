@@ -36,6 +36,8 @@ DEFAULTS: dict[str, Any] = {
     "bad_files": "raise",
     "model_options": {},
     "seed": 0,
+    "new_head": False,
+    "freeze": "",
 }
 
 # The learning rates that the optimisers' papers, or the networks trained with them, recommend.

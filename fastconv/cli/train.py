@@ -15,6 +15,7 @@ _EXAMPLES = """examples:
   fastconv train lenet5 --data digits --epochs 8
   fastconv train resnet18 --data photos/ --image-size 96 --optim sgd --augment flip,crop,colour
   fastconv train resnet18 --resume --output runs/resnet18      goes on where it stopped, bit for bit
+  fastconv train resnet18 --data pets/ --weights resnet18.safetensors --new-head --freeze body      other classes
   mpiexec -n 4 fastconv train resnet18 --data photos/          on 4 processes, each with a quarter of every batch
 
 --data is the word digits (scikit-learn's), a directory with MNIST's IDX or CIFAR's binary files, or one with a folder
@@ -63,6 +64,12 @@ def add_parser(verbs: Any) -> None:
         "--model-option", action="append", type=assignment, metavar="NAME=VALUE", help="of the model's constructor"
     )
     parser.add_argument("--weights", metavar="FILE", help="weights to begin with: .npz, .safetensors or a checkpoint")
+    parser.add_argument(
+        "--new-head", action="store_true", default=None, help="leave out the last layer of --weights: for other classes"
+    )
+    parser.add_argument(
+        "--freeze", metavar="LIST", help='layers that stay as they are, such as conv1,layer1; "body": all but the last'
+    )
     parser.add_argument(
         "--workers", type=natural, default=2, metavar="N", help="threads that prepare batches (default 2)"
     )
@@ -143,11 +150,13 @@ def _options(arguments: argparse.Namespace, last: Path) -> tuple[dict[str, Any],
             raise ValueError(f"{last} holds a run: go on with --resume, or begin anew with --overwrite")
         if arguments.data is None:
             raise ValueError("--data must be given: the word digits, or a directory")
+        if arguments.new_head and arguments.weights is None:
+            raise ValueError("--new-head must come with --weights, whose last layer it leaves out")
         named = {"model": arguments.model, "data": arguments.data, "weights": arguments.weights}
         return {**DEFAULTS, **given, **named}, None
     if arguments.overwrite:
         raise ValueError("--resume and --overwrite exclude each other")
-    saved = read_checkpoint(last).config
+    saved = {"new_head": False, "freeze": "", **read_checkpoint(last).config}  # runs from before there were these
     model_info(arguments.model)
     if set(DEFAULTS) - set(saved):
         raise ValueError(f"{last} was not written by `fastconv train`")
@@ -174,7 +183,7 @@ def prepare(options: dict[str, Any], arguments: argparse.Namespace, say: Any, gr
     from ..nn import functional as F
     from ..training import Trainer
     from . import recipe
-    from .networks import build, image_size, read_weights
+    from .networks import begin_with, build, freeze, image_size
     from .sources import open_source
 
     size = image_size(options["model"], options["image_size"])
@@ -193,7 +202,8 @@ def prepare(options: dict[str, Any], arguments: argparse.Namespace, say: Any, gr
     fc.manual_seed(options["seed"])
     model = build(options)
     if options["weights"] is not None:
-        model.load_state_dict(read_weights(options["weights"])[0])
+        begin_with(model, options["weights"], options["new_head"])
+    freeze(model, options["freeze"])
     if group.size > 1:
         model = SyncBatchNorm.convert_sync_batchnorm(model, group)
     if group.rank > 0:
