@@ -102,6 +102,7 @@ class _Recording:
     Attributes
     ----------
     calls : list of _Call
+        Those that the outputs depend on.
     outputs : list of Tensor
         Of the whole pass.
     values : list of Tensor
@@ -130,6 +131,8 @@ class _Recording:
         self._readers = Counter(id(parent) for tensor in self.values for parent in self.parents(tensor))
         self._readers.update(id(output) for output in self.outputs)
         self._times = Counter(id(call.layer) for call in self.calls)
+        used = {id(value) for value in self.values}
+        self.calls = [call for call in self.calls if id(call.output) in used]
         self._made_by = {id(call.output): call.layer for call in self.calls}
         self.worker: dict[int, Module] = {}
 
