@@ -28,7 +28,7 @@ from .config import (
 )
 from .joining import cat, flatten, stack
 from .random import get_rng_state, manual_seed, set_rng_state
-from .tape import enable_grad, is_grad_enabled, no_grad
+from .tape import enable_grad, is_grad_enabled, no_grad, set_grad_enabled
 
 # `tensor` is both a submodule and a function: importing it here, last, makes the function the package's attribute.
 from .tensor import Parameter, Tensor, tensor
@@ -111,6 +111,7 @@ __all__ = [
     "save",
     "set_backend",
     "set_float32_precision",
+    "set_grad_enabled",
     "set_num_threads",
     "set_rng_state",
     "show_config",

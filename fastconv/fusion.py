@@ -25,7 +25,7 @@ from .nn.modules.shape import Identity
 from .tape import enable_grad, keep_values, parents_of, topological_order
 from .tensor import Parameter, Tensor
 
-__all__ = ["Absorbed", "ChannelScale", "Rewritten", "rewrite"]
+__all__ = ["Absorbed", "ChannelScale", "Rewritten", "fold", "norm_affine", "rewrite"]
 
 Affine = tuple[np.ndarray, np.ndarray]
 """A factor and a shift for each channel."""
@@ -317,7 +317,12 @@ def _affine(module: Module, entry: Tensor) -> Affine | None:
     if not isinstance(module, BatchNorm):
         channelwise = getattr(module, "channel_affine", None)
         return None if channelwise is None else channelwise(entry.shape)
-    if module.running_mean is None or module.training:
+    return None if module.training else norm_affine(module)
+
+
+def norm_affine(module: BatchNorm) -> Affine | None:
+    """What a normalisation by running statistics multiplies each channel by and then adds; None: it has none."""
+    if module.running_mean is None:
         return None
     scale = 1 / np.sqrt(module.running_var.astype(np.float64) + module.eps)
     if module.weight is not None:
@@ -337,7 +342,7 @@ def _as_scale(norm: BatchNorm, entry: Tensor, affine: Affine) -> ChannelScale | 
     if entry.ndim != 4 or entry.dtype.itemsize < 4:
         return None
     scale = ChannelScale(norm.num_features, dtype=entry.dtype)
-    _fold(scale, *affine)
+    fold(scale, *affine)
     return scale
 
 
@@ -433,7 +438,7 @@ class _Changes:
             layer.weight, layer.bias = before
 
         self._undo.append(undo)
-        _fold(layer, *affine)
+        fold(layer, *affine)
 
     def set(self, layer: Module, name: str, value: Any) -> None:
         """Set an attribute that only the class has a value of."""
@@ -450,7 +455,7 @@ class _Changes:
                     self._undo.append(functools.partial(module._modules.__setitem__, name, old))
 
 
-def _fold(layer: Any, scale: np.ndarray, shift: np.ndarray) -> None:
+def fold(layer: Any, scale: np.ndarray, shift: np.ndarray) -> None:
     """Give `layer` the weight and bias with which it computes ``output * scale + shift``."""
     weight = layer.weight.data
     dtype = weight.dtype

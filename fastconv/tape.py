@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Union, cast
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, Union, cast
 
 import numpy as np
 
@@ -16,6 +16,8 @@ from .elements import add
 if TYPE_CHECKING:
     from .tensor import Tensor
 
+P = ParamSpec("P")
+R = TypeVar("R")
 Vertex = Union["Node", "Tensor"]  # of the graph of what was recorded: a Tensor where it is a leaf
 Pullback = Callable[[np.ndarray], Sequence[np.ndarray | None]]
 
@@ -40,8 +42,16 @@ def _grad_mode(enabled: bool) -> Iterator[None]:
         mode.enabled = before
 
 
-def no_grad() -> contextlib._GeneratorContextManager[None]:
-    """Context manager and decorator: record nothing, in this thread.
+def _context(enabled: bool, name: str, function: Callable[..., Any] | None) -> Any:
+    if function is None:
+        return _grad_mode(enabled)
+    if not callable(function):
+        raise TypeError(f"{name} takes a function to decorate, or nothing, got {type(function).__name__}")
+    return _grad_mode(enabled)(function)
+
+
+def no_grad(function: Callable[..., Any] | None = None) -> Any:
+    """Context manager and decorator, ``@no_grad()`` or ``@no_grad``: record nothing, in this thread.
 
     Tensors stay Tensors (``requires_grad`` is False for what is computed inside). As torch.no_grad.
 
@@ -53,11 +63,13 @@ def no_grad() -> contextlib._GeneratorContextManager[None]:
     ...     (w * 2).requires_grad
     False
     """
-    return _grad_mode(False)
+    return _context(False, "no_grad", function)
 
 
-def enable_grad() -> contextlib._GeneratorContextManager[None]:
-    """Context manager and decorator: record again inside a `no_grad` block. As torch.enable_grad.
+def enable_grad(function: Callable[..., Any] | None = None) -> Any:
+    """Context manager and decorator, with or without parentheses: record again inside a `no_grad` block.
+
+    As torch.enable_grad.
 
     Examples
     --------
@@ -67,7 +79,51 @@ def enable_grad() -> contextlib._GeneratorContextManager[None]:
     ...     (w * 2).requires_grad
     True
     """
-    return _grad_mode(True)
+    return _context(True, "enable_grad", function)
+
+
+class set_grad_enabled:  # lower case, for it is called like a function
+    """Record from now on, or not, in this thread; the end of a ``with`` block takes that back.
+
+    As a decorator it acts in the calls of the function alone.
+
+    Parameters
+    ----------
+    mode : bool
+
+    Notes
+    -----
+    Source: torch.set_grad_enabled.
+
+    Examples
+    --------
+    >>> import fastconv as fc
+    >>> training = False
+    >>> with fc.set_grad_enabled(training):
+    ...     fc.is_grad_enabled()
+    False
+    >>> fc.is_grad_enabled()
+    True
+    """
+
+    def __init__(self, mode: bool) -> None:
+        self._mode = bool(mode)
+        self._before = _swap_grad_mode(self._mode)
+
+    def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
+        _swap_grad_mode(self._before)
+        return _grad_mode(self._mode)(function)
+
+    def __enter__(self) -> set_grad_enabled:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        _swap_grad_mode(self._before)
+
+
+def _swap_grad_mode(enabled: bool) -> bool:
+    before, mode.enabled = mode.enabled, enabled
+    return before
 
 
 def is_grad_enabled() -> bool:

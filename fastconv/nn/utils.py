@@ -1,27 +1,43 @@
-"""Gradient clipping, under the module name that torch gave it, and what helps to write blocks of layers."""
+"""Gradient clipping, parameters as one vector and folded normalisations, under the names that torch gave them, and what
+helps to write blocks of layers."""
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
-from fastconv.devices import array_module, as_array, is_writable
+from fastconv.devices import array_module, as_array, is_writable, thaw
+from fastconv.joining import cat
 from fastconv.nn.modules.arguments import number
+from fastconv.nn.modules.module import Module
 from fastconv.nn.modules.norm_relu import norm_relu
 from fastconv.tensor import Tensor
 
-__all__ = ["clip_grad_norm_", "clip_grad_value_", "norm_relu"]
+__all__ = [
+    "clip_grad_norm_",
+    "clip_grad_value_",
+    "fuse_conv_bn_eval",
+    "fuse_linear_bn_eval",
+    "norm_relu",
+    "parameters_to_vector",
+    "vector_to_parameters",
+]
 
 
-def _with_gradients(parameters: Tensor | Iterable[Tensor]) -> list[tuple[Tensor, np.ndarray]]:
+def _tensors(parameters: Tensor | Iterable[Tensor]) -> list[Tensor]:
     entries = [parameters] if isinstance(parameters, Tensor) else list(parameters)
     for entry in entries:
         if not isinstance(entry, Tensor):
             raise TypeError(f"parameters must hold Tensors, got {type(entry).__name__}")
-    return [(entry, entry.grad) for entry in entries if entry.grad is not None]
+    return entries
+
+
+def _with_gradients(parameters: Tensor | Iterable[Tensor]) -> list[tuple[Tensor, np.ndarray]]:
+    return [(entry, entry.grad) for entry in _tensors(parameters) if entry.grad is not None]
 
 
 def clip_grad_norm_(
@@ -126,3 +142,163 @@ def _write(entry: Tensor, gradient: Any) -> None:
         entry.grad[...] = gradient
     else:
         entry.grad = as_array(gradient)
+
+
+def parameters_to_vector(parameters: Iterable[Tensor]) -> Tensor:
+    """All parameters one after the other in one Tensor, which records. As torch.nn.utils.parameters_to_vector.
+
+    Parameters
+    ----------
+    parameters : iterable of Tensor
+        At least one; all of one dtype and on one device.
+
+    Returns
+    -------
+    Tensor, shape (number of elements,)
+
+    Raises
+    ------
+    ValueError
+        No parameters.
+    TypeError
+        Something that is no Tensor.
+
+    Examples
+    --------
+    >>> import fastconv.nn as nn
+    >>> nn.utils.parameters_to_vector(nn.Linear(3, 2).parameters()).shape
+    (8,)
+    """
+    entries = _tensors(parameters)
+    if not entries:
+        raise ValueError("parameters must be at least one, got none")
+    return cat([entry.reshape(-1) for entry in entries])
+
+
+def vector_to_parameters(vec: Any, parameters: Iterable[Tensor]) -> None:
+    """Write the elements of a vector into the parameters, one after the other. As torch.nn.utils.vector_to_parameters.
+
+    Parameters
+    ----------
+    vec : Tensor or array, shape (number of elements,)
+    parameters : iterable of Tensor
+        Written in place.
+
+    Raises
+    ------
+    ValueError
+        Another number of elements, or a vector that is none; no parameter is changed then.
+    TypeError
+        Something that is no Tensor.
+
+    Examples
+    --------
+    >>> import numpy as np, fastconv.nn as nn
+    >>> layer = nn.Linear(2, 1)
+    >>> nn.utils.vector_to_parameters(np.float32([1, 2, 3]), layer.parameters())
+    >>> layer.weight.data, layer.bias.data
+    (array([[1., 2.]], dtype=float32), array([3.], dtype=float32))
+    """
+    values = as_array(vec.data if isinstance(vec, Tensor) else vec)
+    entries = _tensors(parameters)
+    wanted = sum(entry.data.size for entry in entries)
+    if values.shape != (wanted,):
+        raise ValueError(f"vec must have shape ({wanted},), the elements of all parameters, got {values.shape}")
+    start = 0
+    for entry in entries:
+        thaw(entry)
+        entry.data[...] = values[start : start + entry.data.size].reshape(entry.data.shape)
+        start += entry.data.size
+
+
+def fuse_conv_bn_eval(conv: Module, bn: Module, transpose: bool = False) -> Module:
+    """A copy of a convolution that computes what the convolution and the normalisation after it do in evaluation mode.
+
+    `fastconv.optimize` does this and more for a whole network.
+
+    Parameters
+    ----------
+    conv : Conv1d, Conv2d, Conv3d or a transposed one
+    bn : BatchNorm1d, BatchNorm2d or BatchNorm3d
+        With running statistics, of as many channels as `conv` puts out.
+    transpose : bool
+        As in torch, where it must say whether `conv` is transposed; here the layer knows.
+
+    Returns
+    -------
+    Module
+        In evaluation mode, with a bias.
+
+    Raises
+    ------
+    TypeError
+        Layers of other kinds.
+    ValueError
+        A layer in training mode, other channels, or no running statistics.
+
+    Notes
+    -----
+    Source: torch.nn.utils.fusion.fuse_conv_bn_eval; Jacob et al. 2018, section 3.2.
+
+    Examples
+    --------
+    >>> import fastconv.nn as nn
+    >>> conv, bn = nn.Conv2d(3, 8, 3, bias=False).eval(), nn.BatchNorm2d(8).eval()
+    >>> nn.utils.fuse_conv_bn_eval(conv, bn).bias.shape
+    (8,)
+    """
+    from fastconv.nn.modules.conv import _ConvBase
+
+    if not isinstance(conv, _ConvBase):
+        raise TypeError(f"conv must be a convolution, got {type(conv).__name__}")
+    return _fused("conv", conv, conv.out_channels, bn)
+
+
+def fuse_linear_bn_eval(linear: Module, bn: Module) -> Module:
+    """A copy of a linear layer that computes what it and the normalisation after it do in evaluation mode.
+
+    Parameters
+    ----------
+    linear : Linear
+    bn : BatchNorm1d
+        With running statistics, of as many features as `linear` puts out.
+
+    Returns, Raises
+    ---------------
+    As `fuse_conv_bn_eval`.
+
+    Notes
+    -----
+    Source: torch.nn.utils.fusion.fuse_linear_bn_eval.
+
+    Examples
+    --------
+    >>> import fastconv.nn as nn
+    >>> nn.utils.fuse_linear_bn_eval(nn.Linear(3, 2).eval(), nn.BatchNorm1d(2).eval())
+    Linear(in_features=3, out_features=2, bias=True)
+    """
+    from fastconv.nn.modules.linear import Linear
+
+    if not isinstance(linear, Linear):
+        raise TypeError(f"linear must be a Linear layer, got {type(linear).__name__}")
+    return _fused("linear", linear, linear.out_features, bn)
+
+
+def _fused(name: str, layer: Module, channels: int, bn: Any) -> Module:
+    from fastconv.fusion import fold, norm_affine
+    from fastconv.nn.modules.normalization import BatchNorm
+
+    if not isinstance(bn, BatchNorm):
+        raise TypeError(f"bn must be a batch normalisation, got {type(bn).__name__}")
+    if layer.training or bn.training:
+        raise ValueError(f"{name} and bn must be in evaluation mode: call eval() first")
+    if bn.num_features != channels:
+        raise ValueError(f"bn must have the {channels} channels that {name} puts out, got {bn.num_features}")
+    affine = norm_affine(bn)
+    if affine is None:
+        raise ValueError("bn must have running statistics, got a layer with track_running_stats=False")
+    fused = copy.deepcopy(layer)
+    fold(fused, *affine)
+    for parameter in fused.parameters():
+        parameter.requires_grad = True
+    return fused
