@@ -145,7 +145,7 @@ def _time(ms: float) -> str:
 def explain(function: Callable[..., Any], *arrays: Any, **options: Any) -> Any:
     """Explain one call of a function of `fastconv.nn.functional`: work, kernel, bound and measured time.
 
-    Or a network, layer by layer: ``explain(model, shape)``.
+    Or a network, layer by layer: ``explain(model, shape)``, with several inputs ``explain(model, [shape, shape])``.
 
     Parameters
     ----------
@@ -153,9 +153,9 @@ def explain(function: Callable[..., Any], *arrays: Any, **options: Any) -> Any:
         Such as ``F.conv2d``; or a Module.
     *arrays, **options
         Its arguments. The call is repeated for about 0.2 s, and the machine's ceilings are measured once a process. For
-        a Module one argument, the shape of an input with its batch dimension; forward passes in evaluation mode are
-        repeated for about 1 s. The work of layers is known; what a ``forward`` calls itself, such as ``F.conv2d``,
-        counts as one operation an element of its result.
+        a Module one argument, the shape of an input with its batch dimension, or a list of one for each input; forward
+        passes in evaluation mode are repeated for about 1 s. The work of layers is known; what a ``forward`` calls
+        itself, such as ``F.conv2d``, counts as one operation an element of its result.
 
     Returns
     -------
@@ -165,7 +165,7 @@ def explain(function: Callable[..., Any], *arrays: Any, **options: Any) -> Any:
     Raises
     ------
     TypeError
-        If `function` is not one of `fastconv.nn.functional`, nor a Module with one shape.
+        If `function` is not one of `fastconv.nn.functional`, nor a Module with one argument.
     TypeError, ValueError
         What the call itself raises.
 

@@ -6,7 +6,7 @@ import math
 import re
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .explanation import _flops, _scaled, _time
-from .nn.modules.arguments import floating_dtype, size
+from .nn.modules.arguments import floating_dtype, input_shapes
 from .nn.modules.calling import evaluation_mode
 from .nn.modules.conv import _Conv
 from .nn.modules.module import Module
@@ -80,6 +80,7 @@ class ModelExplanation:
     rows : tuple of LayerExplanation
         In the order of the calls.
     input_shape : tuple of int
+        Of several inputs a tuple of such tuples.
     measured_ms : float
         Median of whole passes; what is not in the rows is spent between the layers (sums, concatenations, Python).
     peak_gflops, bandwidth_gbs : float
@@ -94,7 +95,7 @@ class ModelExplanation:
     """
 
     rows: tuple[LayerExplanation, ...]
-    input_shape: tuple[int, ...]
+    input_shape: tuple[Any, ...]
     measured_ms: float
     peak_gflops: float
     bandwidth_gbs: float
@@ -145,7 +146,8 @@ class ModelExplanation:
             "  ".join(c.ljust(w) if i in left else c.rjust(w) for i, (c, w) in enumerate(zip(line, widths))).rstrip()
             for line in cells
         ]
-        shape = "x".join(map(str, self.input_shape))
+        shapes = input_shapes("input_shape", self.input_shape, 0)
+        shape = " and ".join("x".join(map(str, shape)) for shape in shapes)
         machine = f"{self.peak_gflops:.0f} GFLOP/s, {self.bandwidth_gbs:.1f} GB/s (measured)"
         return "\n".join([f"input {shape}; machine {machine}", "", *lines])
 
@@ -154,16 +156,17 @@ def _share(bound: float, measured: float) -> str:
     return f"{100 * bound / measured:.0f} %" if measured else "-"
 
 
-def explain_model(model: Module, input_shape: Sequence[int]) -> ModelExplanation:
+def explain_model(model: Module, input_shape: Any) -> ModelExplanation:
     """Explain a network in evaluation mode; see `fastconv.explain`, which calls this for a Module."""
-    shape = tuple(size("shape", extent, 1) for extent in input_shape)
+    shapes = input_shapes("shape", input_shape, 1)
     dtype = floating_dtype(next((p.data.dtype for p in model.parameters()), None))
-    x = np.random.default_rng(0).standard_normal(shape).astype(dtype)
+    rng = np.random.default_rng(0)
+    inputs = [rng.standard_normal(shape).astype(dtype) for shape in shapes]
     calls: list[_Call] = []
     times: list[list[float]] = []
     whole: list[float] = []
     with evaluation_mode(model):
-        model(x)  # what is done once, such as folding, is not part of any pass
+        model(*inputs)  # what is done once, such as folding, is not part of any pass
         # Identity is what folding leaves of a layer.
         names = {
             module: name
@@ -174,7 +177,7 @@ def explain_model(model: Module, input_shape: Sequence[int]) -> ModelExplanation
         takers = [taker for module in model.modules() for taker in getattr(module, "_takers", ())]
         names |= {taker: "+" for taker in takers if getattr(taker, "operator", None) == "+"}
         with _watched(names, lambda call, seconds: calls.append(call)):
-            model(x)
+            model(*inputs)
         found = [_measures(call) for call in calls]
         described = [(names[call.modules[0]], names[call.modules[-1]], call.layer) for call in calls]
         calls.clear()
@@ -182,10 +185,11 @@ def explain_model(model: Module, input_shape: Sequence[int]) -> ModelExplanation
             seconds: list[float] = []
             with _watched(names, lambda call, spent, seconds=seconds: seconds.append(spent)):
                 start = time.perf_counter()
-                model(x)
+                model(*inputs)
                 whole.append(time.perf_counter() - start)
             times.append(seconds)
-        fields = receptive_field(model, shape) if 3 <= len(shape) <= 5 else ReceptiveFields()
+        alone = len(shapes) == 1 and 3 <= len(shapes[0]) <= 5
+        fields = receptive_field(model, shapes[0]) if alone else ReceptiveFields()
     ceilings = measure("float64" if dtype == np.float64 else "float32")
     rows = []
     for i, ((name, last, layer), (output_shape, flops, transferred)) in enumerate(zip(described, found)):
@@ -196,7 +200,13 @@ def explain_model(model: Module, input_shape: Sequence[int]) -> ModelExplanation
             LayerExplanation(name, layer, output_shape, flops, transferred, bound * 1e3, bound_by, spent * 1e3, field)
         )
     total = statistics.median(whole) * 1e3
-    return ModelExplanation(tuple(rows), shape, total, ceilings.flops / 1e9, ceilings.bandwidth / 1e9)
+    return ModelExplanation(
+        tuple(rows),
+        shapes[0] if len(shapes) == 1 else tuple(shapes),
+        total,
+        ceilings.flops / 1e9,
+        ceilings.bandwidth / 1e9,
+    )
 
 
 class _Call(NamedTuple):

@@ -14,7 +14,7 @@ from .devices import is_array
 from .fusion import rewrite
 from .layouts import channels_first, channels_last
 from .nn.functional.packing import pack_weight
-from .nn.modules.arguments import size
+from .nn.modules.arguments import input_shapes
 from .nn.modules.calling import convert_leaves
 from .nn.modules.conv import _Conv
 from .nn.modules.linear import Linear
@@ -37,6 +37,7 @@ class Optimized(Module):
         Names of the convolutions and of the normalisations that went into them; None before the first call.
     fused : tuple of (str, str) or None
         Names of the convolutions, normalisations and sums, and of the activations (or of the sum) that they take along.
+        ``"conv1 relu"`` and ``"conv1 +"`` are what ``forward`` does to the output of ``conv1`` without a layer.
     chained : tuple of tuples of str or None
         Names of the convolutions that are computed together, a few rows at a time.
 
@@ -134,7 +135,7 @@ class Optimized(Module):
         self._pack()  # copies are writable again
 
 
-def optimize(model: Module, input_shape: Sequence[int] | None = None, *, pack_weights: bool = True) -> Optimized:
+def optimize(model: Module, input_shape: Any = None, *, pack_weights: bool = True) -> Optimized:
     """A copy of `model` for inference that computes the same with less.
 
     Batch normalisation with running statistics is folded into the convolution, transposed convolution or linear layer
@@ -147,9 +148,9 @@ def optimize(model: Module, input_shape: Sequence[int] | None = None, *, pack_we
     ----------
     model : Module
         Stays as it is; changes to it after the call do not reach the copy.
-    input_shape : sequence of int, optional
-        Shape of an input with its batch dimension, such as ``(1, 3, 224, 224)``: the copy is rewritten at once. By
-        default that happens at the first call, with the shape of its inputs.
+    input_shape : sequence of int, or a sequence of them, optional
+        Shape of an input with its batch dimension, such as ``(1, 3, 224, 224)``, of several inputs one each: the copy
+        is rewritten at once. By default that happens at the first call, with the shapes of its inputs.
     pack_weights : bool
         Keep the weights of convolutions and linear layers as `fastconv.nn.functional.pack_weight` does: up to twice as
         fast for single images, for one to two times more memory. False: pack them in each call.
@@ -197,7 +198,7 @@ def optimize(model: Module, input_shape: Sequence[int] | None = None, *, pack_we
         return copy.deepcopy(model)
     optimized = Optimized(copy.deepcopy(model), bool(pack_weights))
     if input_shape is not None:
-        optimized.prepare(tuple(size("input_shape", extent, 1) for extent in input_shape))
+        optimized.prepare(*input_shapes("input_shape", input_shape, 1))
     for parameter in optimized.parameters():
         parameter.requires_grad = False
         parameter.grad = None

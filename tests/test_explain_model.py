@@ -130,3 +130,36 @@ def test_command(capsys):
     assert main(["models", "--explain"]) == 2
     assert "--explain needs the NAME of one network" in capsys.readouterr().err
     assert main(["models", "lenet5", "--explain", "--batch-size", "0"]) == 2
+
+
+class Siamese(nn.Module):
+    """Two inputs of different shapes."""
+
+    def __init__(self):
+        super().__init__()
+        self.left, self.right, self.relu = nn.Conv2d(3, 4, 3), nn.Conv2d(3, 4, 1), nn.ReLU()
+
+    def forward(self, x, y):
+        return self.relu(self.left(x) + self.right(y))
+
+
+@pytest.mark.parametrize("kind", [list, tuple])
+def test_networks_of_several_inputs(kind):
+    net, shapes = Siamese().eval(), [(2, 3, 8, 9), (2, 3, 6, 7)]
+    report = fc.explain(net, kind(shapes))
+    assert report.input_shape == tuple(shapes) and "2x3x8x9 and 2x3x6x7" in str(report)
+    assert [(row.name, row.output_shape) for row in report.rows] == [
+        (name, (2, 4, 6, 7)) for name in ("left", "right", "relu")
+    ]
+    assert all(row.receptive_field is None for row in report.rows)
+    summary = net.summary(kind(shapes))
+    assert [row.output_shape for row in summary.rows] == [(2, 4, 6, 7)] * 3 and summary.parameters == 112 + 16
+    fast = fc.optimize(net, kind(shapes))
+    assert fast.fused == (("left", "left +"), ("left +", "relu"))
+    x, y = (np.random.default_rng(0).standard_normal(shape, np.float32) for shape in shapes)
+    np.testing.assert_allclose(fast(x, y), net(x, y), rtol=1e-5, atol=1e-5)
+    for call in (net.summary, lambda shapes: fc.explain(net, shapes), lambda shapes: fc.optimize(net, shapes)):
+        with pytest.raises(TypeError, match="missing 1 required positional argument"):
+            call(shapes[0])
+        with pytest.raises(TypeError, match="shape must be an integer, got"):
+            call([shapes[0], 3])

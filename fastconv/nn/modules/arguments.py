@@ -36,6 +36,13 @@ def sizes(name: str, value: Any, nd: int, minimum: int) -> tuple[int, ...]:
     return tuple(size(name, entry, minimum) for entry in entries)
 
 
+def input_shapes(name: str, value: Any, minimum: int) -> list[tuple[int, ...]]:
+    """The shapes of a network's inputs: `value` is the only one's, or a sequence of one for each."""
+    entries = list(value)
+    several = bool(entries) and all(isinstance(entry, (list, tuple)) for entry in entries)
+    return [tuple(size(name, extent, minimum) for extent in shape) for shape in (entries if several else [entries])]
+
+
 def paddings(value: Any, nd: int) -> Any:
     """A constructor's padding as a word, one int a dimension, or one (before, after) pair a dimension."""
     if isinstance(value, str):

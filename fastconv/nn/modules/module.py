@@ -496,15 +496,15 @@ class Module(Hooked):
 
         return convert_leaves(plain, output), pullback
 
-    def summary(self, input_shape: tuple[int, ...], dtype: Any = None) -> Summary:
+    def summary(self, input_shape: Any, dtype: Any = None) -> Summary:
         """A printable table of the layers, their output shapes and parameter counts.
 
         Parameters
         ----------
-        input_shape : tuple of int
-            Shape of the input with its batch dimension, such as ``(1, 3, 224, 224)``.
+        input_shape : tuple of int, or sequence of them
+            Shape of the input with its batch dimension, such as ``(1, 3, 224, 224)``; of several inputs one each.
         dtype : dtype-like, optional
-            Of the input; by default that of the first parameter, else float32.
+            Of the inputs; by default that of the first parameter, else float32.
 
         Returns
         -------

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastconv.devices import device_of, to_device
-from fastconv.nn.modules.arguments import floating_dtype, size
+from fastconv.nn.modules.arguments import floating_dtype, input_shapes
 from fastconv.nn.modules.calling import evaluation_mode
 from fastconv.tape import no_grad
 
@@ -89,12 +89,12 @@ def place_of(module: Module) -> str:
     return device_of(arrays[0]) if arrays else "cpu"
 
 
-def summarize(module: Module, input_shape: tuple[int, ...], dtype: Any) -> Summary:
+def summarize(module: Module, input_shape: Any, dtype: Any) -> Summary:
     """Run `module` on zeros with hooks that note each layer's output; see :meth:`Module.summary`."""
-    shape = tuple(size("input_shape", entry, 0) for entry in input_shape)
+    shapes = input_shapes("input_shape", input_shape, 0)
     if dtype is None:
         dtype = next((parameter.data.dtype for parameter in module.parameters()), None)
-    x = to_device(np.zeros(shape, floating_dtype(dtype)), place_of(module))
+    inputs = [to_device(np.zeros(shape, floating_dtype(dtype)), place_of(module)) for shape in shapes]
     # Containers only pass on what their layers compute; a module with parameters of its own is a layer as well.
     layers = {
         layer: (name, sum(p.data.size for p in layer.parameters(recurse=False)))
@@ -114,9 +114,9 @@ def summarize(module: Module, input_shape: tuple[int, ...], dtype: Any) -> Summa
     handles = [layer.register_forward_hook(note) for layer in layers]
     try:
         with evaluation_mode(module), no_grad():
-            module(x)
+            module(*inputs)
     except ValueError as error:
-        error.add_note(f"while summarising with input_shape={shape}, which includes the batch dimension")
+        error.add_note(f"while summarising with input_shape={input_shape}, which includes the batch dimension")
         raise
     finally:
         for handle in handles:
