@@ -1,5 +1,5 @@
-"""Gradient clipping, parameters as one vector and folded normalisations, under the names that torch gave them, and what
-helps to write blocks of layers."""
+"""Gradient clipping, parameters as one vector, normalised weights and folded normalisations, under the names that torch
+gave them, and what helps to write blocks of layers."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from fastconv.joining import cat
 from fastconv.nn.modules.arguments import number
 from fastconv.nn.modules.module import Module
 from fastconv.nn.modules.norm_relu import norm_relu
+from fastconv.nn.reparameterization import remove_spectral_norm, remove_weight_norm, spectral_norm, weight_norm
 from fastconv.tensor import Tensor
 
 __all__ = [
@@ -24,7 +25,11 @@ __all__ = [
     "fuse_linear_bn_eval",
     "norm_relu",
     "parameters_to_vector",
+    "remove_spectral_norm",
+    "remove_weight_norm",
+    "spectral_norm",
     "vector_to_parameters",
+    "weight_norm",
 ]
 
 

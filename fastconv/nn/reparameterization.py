@@ -1,0 +1,299 @@
+"""Weights that are computed from other parameters before each forward: weight and spectral normalisation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from fastconv.devices import array_module
+from fastconv.nn.modules.arguments import number, size
+from fastconv.nn.modules.module import Module
+from fastconv.random import generator
+from fastconv.tape import no_grad
+from fastconv.tensor import Parameter, Tensor
+
+__all__ = ["remove_spectral_norm", "remove_weight_norm", "spectral_norm", "weight_norm"]
+
+
+class _Reparameterization:
+    """The hook before forward that sets the weight; subclasses compute it."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def weight(self, module: Module) -> Tensor:
+        raise NotImplementedError
+
+    def __call__(self, module: Module, inputs: tuple[Any, ...]) -> None:
+        if any(isinstance(x, Tensor) for x in inputs):
+            setattr(module, self.name, self.weight(module))
+        else:
+            self.set(module)
+
+    def set(self, module: Module) -> None:
+        """Set the weight; nothing is recorded."""
+        with no_grad():
+            setattr(module, self.name, self.weight(module))
+
+
+def _parameter(module: Module, name: str) -> Parameter:
+    """The parameter to compute from now on."""
+    if not isinstance(module, Module):
+        raise TypeError(f"module must be a Module, got {type(module).__name__}")
+    weight = module._parameters.get(name)
+    if weight is None:
+        taken = any(other.name == name for other in _hooks(module))
+        raise ValueError(f"{name!r} of {module._get_name()} is {'computed already' if taken else 'no parameter'}")
+    return weight
+
+
+def _attach(module: Module, hook: _Reparameterization) -> None:
+    """Put `hook` before the forward of `module`, in the place of a parameter."""
+    delattr(module, hook.name)
+    module.register_forward_pre_hook(hook)
+
+
+def _hooks(module: Module) -> list[_Reparameterization]:
+    return [hook for hook in module._forward_pre_hooks.values() if isinstance(hook, _Reparameterization)]
+
+
+def _detach(module: Module, name: str, kind: type[_Reparameterization]) -> Any:
+    """Take the hook of this kind off and make its weight a parameter again; the hook."""
+    for key, hook in list(module._forward_pre_hooks.items()):
+        if isinstance(hook, kind) and hook.name == name:
+            hook.set(module)
+            weight = getattr(module, name)
+            delattr(module, name)
+            del module._forward_pre_hooks[key]
+            module.register_parameter(name, Parameter(weight.data))
+            return hook
+    raise ValueError(f"{name!r} of {module._get_name()} is not normalised so")
+
+
+# ---- weight normalisation ----------------------------------------------------------------------------------------
+
+
+class _WeightNorm(_Reparameterization):
+    def __init__(self, name: str, dim: int | None) -> None:
+        super().__init__(name)
+        self.dim = dim
+
+    def norm(self, v: Tensor) -> Tensor:
+        """Over all dimensions but `dim`, which all stay, with extent 1; over the whole array without one."""
+        if self.dim is None:
+            return (v * v).sum().sqrt()
+        axes = tuple(axis for axis in range(v.ndim) if axis != self.dim)
+        return (v * v).sum(axes, keepdim=True).sqrt() if axes else v.abs()
+
+    def weight(self, module: Module) -> Tensor:
+        v = getattr(module, f"{self.name}_v")
+        return v * (getattr(module, f"{self.name}_g") / self.norm(v))
+
+
+def weight_norm(module: Module, name: str = "weight", dim: int | None = 0) -> Module:
+    """Train the length and the direction of a layer's weights apart: w = g v / ‖v‖.
+
+    Parameters
+    ----------
+    module : Module
+        Changed in place: its parameter `name` becomes the parameters ``name_g`` and ``name_v``, from which it is
+        computed before each forward.
+    name : str
+    dim : int or None
+        The dimension along which each slice has a length of its own, 0 for the outputs of a layer; None (and, as in
+        torch, -1): one length for the whole weight.
+
+    Returns
+    -------
+    Module
+        `module`.
+
+    Raises
+    ------
+    ValueError
+        No such parameter or dimension.
+    TypeError
+        `module` is no Module.
+
+    Notes
+    -----
+    Salimans & Kingma 2016. Source: torch.nn.utils.weight_norm, whose keys `state_dict` has.
+
+    Examples
+    --------
+    >>> import fastconv.nn as nn
+    >>> layer = nn.utils.weight_norm(nn.Linear(20, 40))
+    >>> {key: value.shape for key, value in layer.state_dict().items()}
+    {'bias': (40,), 'weight_g': (40, 1), 'weight_v': (40, 20)}
+    """
+    weight = _parameter(module, name)
+    along = None if dim is None or size("dim", dim, -1) == -1 else int(dim)
+    if along is not None and along >= weight.ndim:
+        raise ValueError(f"dim must be below the {weight.ndim} dimensions of {name!r}, got {dim}")
+    hook = _WeightNorm(name, along)
+    _attach(module, hook)
+    with no_grad():
+        length = hook.norm(weight)
+    module.register_parameter(f"{name}_g", Parameter(length.data))
+    module.register_parameter(f"{name}_v", Parameter(weight.data))
+    hook.set(module)
+    return module
+
+
+def remove_weight_norm(module: Module, name: str = "weight") -> Module:
+    """Make the weight that `weight_norm` computes a parameter again.
+
+    Parameters
+    ----------
+    module : Module
+    name : str
+
+    Returns
+    -------
+    Module
+        `module`.
+
+    Raises
+    ------
+    ValueError
+        The weight is not computed by `weight_norm`.
+
+    Examples
+    --------
+    >>> import fastconv.nn as nn
+    >>> layer = nn.utils.remove_weight_norm(nn.utils.weight_norm(nn.Linear(20, 40)))
+    >>> list(layer.state_dict())
+    ['bias', 'weight']
+    """
+    _detach(module, name, _WeightNorm)
+    delattr(module, f"{name}_g")
+    delattr(module, f"{name}_v")
+    return module
+
+
+# ---- spectral normalisation --------------------------------------------------------------------------------------
+
+
+class _SpectralNorm(_Reparameterization):
+    def __init__(self, name: str, iterations: int, eps: float, dim: int) -> None:
+        super().__init__(name)
+        self.iterations, self.eps, self.dim = iterations, eps, dim
+
+    def matrix(self, weight: Any) -> Any:
+        """The weight with `dim` as rows and everything else as columns."""
+        axes = (self.dim, *(axis for axis in range(weight.ndim) if axis != self.dim))
+        moved = weight.permute(*axes) if isinstance(weight, Tensor) else weight.transpose(axes)
+        return moved.reshape(moved.shape[0], -1)
+
+    def normalized(self, x: Any) -> Any:
+        """x / max(‖x‖, eps)."""
+        return x / max(float(array_module(x).linalg.norm(x)), self.eps)
+
+    def weight(self, module: Module) -> Tensor:
+        original = getattr(module, f"{self.name}_orig")
+        u, v = (getattr(module, f"{self.name}_{key}") for key in "uv")
+        if module.training:
+            matrix = self.matrix(original.data)
+            for _ in range(self.iterations):
+                v[...] = self.normalized(matrix.T @ u)
+                u[...] = self.normalized(matrix @ v)
+        # Copies, for the next forward changes u and v before this one's backward may read them.
+        sigma = (Tensor(u.copy()) * (self.matrix(original) @ Tensor(v.copy()))).sum()
+        return original / sigma
+
+
+def spectral_norm(
+    module: Module, name: str = "weight", n_power_iterations: int = 1, eps: float = 1e-12, dim: int | None = None
+) -> Module:
+    """Divide a layer's weight by its largest singular value, so that no input is stretched by more than 1.
+
+    Parameters
+    ----------
+    module : Module
+        Changed in place: its parameter `name` becomes ``name_orig``, from which it is computed before each forward.
+        The buffers ``name_u`` and ``name_v`` estimate the singular vectors.
+    name : str
+    n_power_iterations : int
+        By which each forward in training mode improves the estimate.
+    eps : float
+        Below which a vector's length is not divided by.
+    dim : int, optional
+        The dimension of the outputs: by default 1 for transposed convolutions, 0 for all others.
+
+    Returns
+    -------
+    Module
+        `module`.
+
+    Raises
+    ------
+    ValueError
+        No such parameter or dimension, or a number out of its range.
+    TypeError
+        An argument of the wrong kind.
+
+    Notes
+    -----
+    Miyato et al. 2018. Source: torch.nn.utils.spectral_norm, whose keys `state_dict` has.
+
+    Examples
+    --------
+    >>> import numpy as np, fastconv.nn as nn
+    >>> layer = nn.utils.spectral_norm(nn.Linear(20, 40), n_power_iterations=50)
+    >>> _ = layer(np.zeros((1, 20), np.float32))
+    >>> bool(np.isclose(np.linalg.norm(layer.weight.data, 2), 1, atol=1e-3))
+    True
+    """
+    iterations = size("n_power_iterations", n_power_iterations, 1)
+    if not number("eps", eps) > 0:
+        raise ValueError(f"eps must be above 0, got {eps}")
+    weight = _parameter(module, name)
+    rows = (1 if getattr(module, "_transposed", False) else 0) if dim is None else size("dim", dim, 0)
+    if rows >= weight.ndim:
+        raise ValueError(f"dim must be below the {weight.ndim} dimensions of {name!r}, got {dim}")
+    hook = _SpectralNorm(name, iterations, float(eps), rows)
+    _attach(module, hook)
+    module.register_parameter(f"{name}_orig", weight)
+    matrix = hook.matrix(weight.data)
+    for key, count in zip("uv", matrix.shape):
+        start = generator().standard_normal(count).astype(np.float32)
+        start = array_module(matrix).asarray(start).astype(matrix.dtype)
+        module.register_buffer(f"{name}_{key}", hook.normalized(start))
+    setattr(module, name, Tensor(weight.data))
+    return module
+
+
+def remove_spectral_norm(module: Module, name: str = "weight") -> Module:
+    """Make the weight that `spectral_norm` computes a parameter again.
+
+    Parameters
+    ----------
+    module : Module
+    name : str
+
+    Returns
+    -------
+    Module
+        `module`, with the normalised weight.
+
+    Raises
+    ------
+    ValueError
+        The weight is not computed by `spectral_norm`.
+
+    Examples
+    --------
+    >>> import fastconv.nn as nn
+    >>> layer = nn.utils.remove_spectral_norm(nn.utils.spectral_norm(nn.Linear(20, 40)))
+    >>> list(layer.state_dict())
+    ['bias', 'weight']
+    """
+    training, module.training = module.training, False  # the estimate as it is
+    try:
+        _detach(module, name, _SpectralNorm)
+    finally:
+        module.training = training
+    for key in ("orig", "u", "v"):
+        delattr(module, f"{name}_{key}")
+    return module
