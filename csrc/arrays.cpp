@@ -469,7 +469,9 @@ double take_finite(const char* name, py::handle object) {
 namespace {
 
 bool is_sequence(py::handle object) {
-  return PyTuple_Check(object.ptr()) || PyList_Check(object.ptr()) || py::isinstance<py::array>(object);
+  if (PyTuple_Check(object.ptr()) || PyList_Check(object.ptr())) return true;
+  // An array of no dimensions is a number.
+  return py::isinstance<py::array>(object) && py::reinterpret_borrow<py::array>(object).ndim() > 0;
 }
 
 py::object as_tuple(py::handle object) {

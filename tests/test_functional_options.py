@@ -23,6 +23,68 @@ def zeros_around(x: np.ndarray, pads: list[tuple[int, int]]) -> np.ndarray:
     return np.pad(x, [(0, 0)] * (x.ndim - len(pads)) + pads)
 
 
+SIZES_OF_TWO = {  # an option of two dimensions, and what every backend must make of it
+    "int": (2, (2, 2)),
+    "NumPy's int": (np.int64(2), (2, 2)),
+    "one for both": ((2,), (2, 2)),
+    "list": ([2, 1], (2, 1)),
+    "array": (np.array([1, 2]), (1, 2)),
+    "array of one": (np.array([2]), (2, 2)),
+    "array of no dimensions": (np.array(2), TypeError),
+    "bool": (True, TypeError),
+    "float": (2.0, TypeError),
+    "None": (None, TypeError),
+    "word": (["2", "2"], TypeError),
+    "three": ((1, 2, 1), ValueError),
+    "none": ((), ValueError),
+    "negative": (-1, ValueError),
+    "too large": (2**70, ValueError),
+}
+
+
+@pytest.mark.parametrize("name", SIZES_OF_TWO)
+def test_sizes_are_read_alike(backend, name):
+    value, expected = SIZES_OF_TWO[name]
+    x, w = np.zeros((1, 1, 9, 8), np.float32), np.zeros((1, 1, 1, 1), np.float32)
+    calls = [
+        lambda: F.conv2d(x, w, padding=value).shape[2:],
+        lambda: F.conv2d(x, w, stride=value).shape[2:],
+        lambda: F.conv2d(x, np.zeros((1, 1, 2, 2), np.float32), dilation=value).shape[2:],
+        lambda: F.max_pool2d(x, value, stride=1).shape[2:],
+        lambda: F.avg_pool2d(x, 1, stride=value).shape[2:],
+    ]
+    if isinstance(expected, type):
+        for call in calls[:4] if value is None else calls:  # a pool without a stride takes the kernel's
+            with pytest.raises(expected):
+                call()
+        return
+    a, b = expected
+    strided = (-(-9 // a), -(-8 // b))
+    shapes = [(9 + 2 * a, 8 + 2 * b), strided, (9 - a, 8 - b), (9 - a + 1, 8 - b + 1), strided]
+    assert [call() for call in calls] == shapes
+
+
+PADDINGS = {
+    "pairs": ([(1, 2), (0, 3)], (12, 11)),
+    "array of pairs": (np.array([[1, 2], [0, 3]]), (12, 11)),
+    "one pair": ([(1, 2)], ValueError),
+    "a pair and an int": ([(1, 2), 1], (TypeError, ValueError)),
+    "an int and a pair": ([1, (1, 2)], TypeError),
+    "pairs of one": ([(1,), (2,)], ValueError),
+}
+
+
+@pytest.mark.parametrize("name", PADDINGS)
+def test_pairs_are_read_alike(backend, name):
+    value, expected = PADDINGS[name]
+    x, w = np.zeros((1, 1, 9, 8), np.float32), np.zeros((1, 1, 1, 1), np.float32)
+    if isinstance(expected[0] if isinstance(expected, tuple) else expected, type):
+        with pytest.raises(expected):
+            F.conv2d(x, w, padding=value)
+    else:
+        assert F.conv2d(x, w, padding=value).shape[2:] == expected
+
+
 @pytest.mark.parametrize("stride", [1, 2, 3])
 @pytest.mark.parametrize(
     ("function", "size"), [(F.conv1d, (8,)), (F.conv2d, (8, 5)), (F.conv3d, (5, 4, 3))], ids=["1d", "2d", "3d"]

@@ -12,6 +12,7 @@ import math
 import operator
 from collections.abc import Sequence
 from numbers import Real
+from typing import TypeGuard
 
 import numpy as np
 
@@ -47,10 +48,9 @@ def integer(name: str, value: object, minimum: int | None = None, maximum: int =
     """A Python or NumPy integer (bool and float are a `TypeError`) within the limits."""
     if isinstance(value, bool | np.bool_):
         raise TypeError(f"{name} is {value!r}: must be an integer, not a bool")
-    try:
-        number = operator.index(value)  # type: ignore[arg-type]
-    except TypeError:
-        raise TypeError(f"{name} is {describe(value)}: must be an integer, not {type(value).__name__}") from None
+    if isinstance(value, np.ndarray) or not hasattr(value, "__index__"):
+        raise TypeError(f"{name} is {describe(value)}: must be an integer, not {type(value).__name__}")
+    number = operator.index(value)
     if minimum is not None and number < minimum:
         raise ValueError(f"{name} is {number}: must be at least {minimum}")
     if number > maximum:
@@ -67,10 +67,16 @@ def sequence(name: str, value: object, length: int) -> list:
     return list(value)
 
 
+def is_sequence(value: object) -> TypeGuard[Sequence[object]]:
+    """Whether `value` is a list, a tuple or an array of at least one dimension."""
+    return isinstance(value, list | tuple) or (isinstance(value, np.ndarray) and value.ndim > 0)
+
+
 def integers(name: str, value: object, nd: int, minimum: int) -> tuple[int, ...]:
-    """An integer for all `nd` dimensions, or a sequence with one for each."""
-    if isinstance(value, list | tuple | np.ndarray) and not (isinstance(value, np.ndarray) and value.ndim == 0):
-        return tuple(integer(name, entry, minimum) for entry in sequence(name, value, nd))
+    """An integer for all `nd` dimensions, alone or in a sequence of one, or a sequence with one for each."""
+    if is_sequence(value):
+        entries = sequence(name, value, 1 if len(value) == 1 else nd)
+        return tuple(integer(name, entry, minimum) for entry in entries) * (nd if len(entries) == 1 else 1)
     return (integer(name, value, minimum),) * nd
 
 

@@ -72,19 +72,13 @@ def effective_kernel(kernel: tuple[int, ...], dilation: tuple[int, ...]) -> tupl
 
 
 def padding_pairs(padding: object, nd: int) -> tuple[tuple[int, int], ...]:
-    """(before, after) for each dimension, from an integer, or a sequence of integers and pairs."""
-    if not isinstance(padding, list | tuple | np.ndarray) or (isinstance(padding, np.ndarray) and padding.ndim == 0):
-        return ((checks.integer("padding", padding, 0),) * 2,) * nd
-    if isinstance(padding, np.ndarray):
+    """(before, after) for each dimension, from an integer, a sequence of integers or one of pairs."""
+    if isinstance(padding, np.ndarray) and padding.ndim:
         padding = padding.tolist()
-    pairs = []
-    for entry in checks.sequence("padding", padding, nd):
-        if isinstance(entry, list | tuple | np.ndarray):
-            before, after = (checks.integer("padding", number, 0) for number in checks.sequence("padding", entry, 2))
-        else:
-            before = after = checks.integer("padding", entry, 0)
-        pairs.append((before, after))
-    return tuple(pairs)
+    if not (isinstance(padding, list | tuple) and padding and checks.is_sequence(padding[0])):
+        return tuple((amount, amount) for amount in checks.integers("padding", padding, nd, 0))
+    pairs = [checks.sequence("padding", entry, 2) for entry in checks.sequence("padding", padding, nd)]
+    return tuple((checks.integer("padding", before, 0), checks.integer("padding", after, 0)) for before, after in pairs)
 
 
 def _pairs_for(
