@@ -6,7 +6,7 @@ import functools
 import itertools
 import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,12 +15,12 @@ from .elements import add
 from .nn import functional as F
 from .nn.modules.activation import Hardtanh, ReLU
 from .nn.modules.arguments import is_floating
-from .nn.modules.calling import convert_leaves
+from .nn.modules.calling import convert_leaves, plain
 from .nn.modules.conv import Conv2d, _Conv, _ConvBase
 from .nn.modules.linear import Linear
 from .nn.modules.module import Module
 from .nn.modules.normalization import BatchNorm
-from .nn.modules.pending import AnotherWayError, Held, refuse_held
+from .nn.modules.pending import AnotherWayError, Held, another_way, refuse_held
 from .nn.modules.shape import Identity
 from .tape import enable_grad, keep_values, parents_of, topological_order
 from .tensor import Parameter, Tensor
@@ -29,6 +29,9 @@ __all__ = ["Absorbed", "ChannelScale", "Rewritten", "fold", "norm_affine", "rewr
 
 Affine = tuple[np.ndarray, np.ndarray]
 """A factor and a shift for each channel."""
+
+Example = tuple[tuple[Any, ...], dict[str, Any]]
+"""Arguments of a forward."""
 
 Values = dict[int, Tensor]
 """What a recorded pass computed, by the id of the Nodes."""
@@ -66,7 +69,7 @@ class Absorbed(Identity):
             return input.taken_by(self)
         (activation,) = self._activation
         if activation is None:
-            raise AnotherWayError(f"{self.absorbed!r} gets what no layer has done its work on", self)
+            another_way(f"{self.absorbed!r} gets what no layer has done its work on", self)
         return activation(input)
 
     def extra_repr(self) -> str:
@@ -105,31 +108,45 @@ class _Recording:
         Those that the outputs depend on.
     outputs : list of Tensor
         Of the whole pass.
+    arrays : list of array
+        All that the pass gave, also without the tape.
     values : list of Tensor
         All that the outputs were computed from.
     worker : dict
         By the id of layers whose work goes to another layer: that layer.
     """
 
-    def __init__(self, model: Module, inputs: list[np.ndarray], barred: set[str]) -> None:
+    def __init__(self, model: Module, example: Example, barred: set[str]) -> None:
         self.calls: list[_Call] = []
-        layers = [
-            module
-            for name, module in model.named_modules()
-            if not (module._modules or module._forward_hooks or module._forward_pre_hooks or module._backward_hooks)
-            and name not in barred
-        ]
-        handles = [layer.register_forward_hook(self._note) for layer in layers]
+        self._shown: list[int] = []  # values that hooks of containers see
+        handles = []
+        for name, module in model.named_modules():
+            if module._modules:
+                if module._forward_hooks or module._forward_pre_hooks or module._backward_hooks:
+                    handles.append(module.register_forward_hook(self._show, prepend=True))
+            elif _is_plain(module) and name not in barred:
+                handles.append(module.register_forward_hook(self._note))
+        frozen = [p for p in model.parameters() if not p.requires_grad and is_floating(p.data.dtype)]
         try:
+            for parameter in frozen:  # integers record nothing: what is computed of them does by its parameters
+                parameter.requires_grad = True
+            args, kwargs = convert_leaves(_recorded, example)
             with enable_grad(), keep_values() as self._values:
-                result = model(*(Tensor(x, requires_grad=True) for x in inputs))
+                result = model(*args, **kwargs)
+        except ValueError as error:
+            error.add_note("in the pass that optimize records")
+            raise
         finally:
+            for parameter in frozen:
+                parameter.requires_grad = False
             for handle in handles:
                 handle.remove()
         self.outputs = _leaves(result, Tensor)
+        self.arrays = [plain(leaf) for leaf in _leaves(result, (Tensor, np.ndarray))]
         self.values = self._behind_outputs()
         self._readers = Counter(id(parent) for tensor in self.values for parent in self.parents(tensor))
         self._readers.update(id(output) for output in self.outputs)
+        self._readers.update(self._shown)
         self._times = Counter(id(call.layer) for call in self.calls)
         used = {id(value) for value in self.values}
         self.calls = [call for call in self.calls if id(call.output) in used]
@@ -139,6 +156,9 @@ class _Recording:
     def _note(self, layer: Module, arguments: tuple[Any, ...], output: Any) -> None:
         if arguments and isinstance(arguments[0], Tensor) and isinstance(output, Tensor):
             self.calls.append(_Call(layer, arguments[0], output))
+
+    def _show(self, module: Module, arguments: tuple[Any, ...], output: Any) -> None:
+        self._shown += [id(value) for value in _leaves((arguments, output), Tensor)]
 
     def _behind_outputs(self) -> list[Tensor]:
         vertices = {id(v): v for output in self.outputs for v in topological_order(output)}
@@ -170,7 +190,20 @@ class _Recording:
         return self.worker.get(id(layer), layer)
 
 
-def _leaves(value: Any, kind: type) -> list[Any]:
+def _is_plain(layer: Module) -> bool:
+    """Whether `layer` computes what its class in this package does, and nobody looks."""
+    return not (layer._users_forward or layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks)
+
+
+def _recorded(value: Any) -> Any:
+    return Tensor(value, requires_grad=is_floating(value.dtype)) if isinstance(value, np.ndarray) else value
+
+
+def _copied(value: Any) -> Any:
+    return value.copy() if isinstance(value, np.ndarray) else value
+
+
+def _leaves(value: Any, kind: Any) -> list[Any]:
     found: list[Any] = []
     convert_leaves(lambda leaf: found.append(leaf) if isinstance(leaf, kind) else None, value)
     return found
@@ -179,31 +212,38 @@ def _leaves(value: Any, kind: type) -> list[Any]:
 # ---- what may be done together -----------------------------------------------------------------------------------
 
 
-def rewrite(model: Module, shapes: Sequence[Sequence[int]]) -> Rewritten:
-    """Fold, fuse and chain the layers of `model` as a pass over random inputs of `shapes` allows.
+def rewrite(model: Module, example: Example) -> Rewritten:
+    """Fold, fuse and chain the layers of `model` as a pass with these arguments allows.
+
+    Where that changes the results, because forward does something with the weights of a layer, nothing is done.
 
     Raises
     ------
     ValueError
-        The inputs do not fit, or the model computes something else afterwards; then it is as it was.
+        The arguments do not fit, or the model computes something else each time; then it is as it was.
     """
     barred: set[str] = set()
     names = {module: name for name, module in model.named_modules()}
     while True:
         try:
-            return _rewrite(model, shapes, barred)
+            return _rewrite(model, example, barred)
         except AnotherWayError as error:  # something reads values outside the tape: Tensor.data, Tensor.detach
-            taker = error.taker
+            taker: Any = error.taker
             barred.add(getattr(taker, "absorbed", None) or names[taker])
+        except _OtherResultsError:
+            if len(barred) == len(names):
+                raise
+            barred = set(names.values())
 
 
-def _rewrite(model: Module, shapes: Sequence[Sequence[int]], barred: set[str]) -> Rewritten:
+class _OtherResultsError(ValueError):
+    """The rewritten network gives other results."""
+
+
+def _rewrite(model: Module, example: Example, barred: set[str]) -> Rewritten:
     """As `rewrite`, without the layers `barred`."""
-    rng = np.random.default_rng(0)
-    dtype = next((p.data.dtype for p in model.parameters() if is_floating(p.data.dtype)), np.dtype(np.float32))
-    inputs = [rng.standard_normal(shape).astype(dtype) for shape in shapes]
     names = {module: name for name, module in model.named_modules()}
-    record = _Recording(model, inputs, barred)
+    record = _Recording(model, example, barred)
     folded, scales = _foldings(record)
     names |= {scale: names[norm] for norm, scale in scales.items()}
     joined = _sums(record, names, barred)
@@ -230,9 +270,10 @@ def _rewrite(model: Module, shapes: Sequence[Sequence[int]], barred: set[str]) -
             takers[layer].append(absorbed.get(module, module))
         for layer, those in takers.items():
             changes.set(layer, "_takers", tuple(those))
-        result = model(*(x.copy() for x in inputs))
+        args, kwargs = convert_leaves(_copied, example)
+        result = model(*args, **kwargs)
         refuse_held(result)
-        _check(result, [output.data for output in record.outputs])
+        _check(_leaves(result, np.ndarray), record.arrays)
     return Rewritten(
         tuple((names[layer], names[norm]) for layer, norm, _ in folded),
         tuple((names[layer], names[module]) for layer, module in joined + limited),
@@ -472,9 +513,9 @@ def fold(layer: Any, scale: np.ndarray, shift: np.ndarray) -> None:
     layer.bias = Parameter(shift.astype(dtype), requires_grad=False)
 
 
-def _check(result: Any, expected: list[np.ndarray]) -> None:
-    """ValueError unless the outputs are the `expected` ones but for rounding."""
-    for y, before in zip(_leaves(result, np.ndarray), expected, strict=True):
+def _check(result: list[np.ndarray], expected: list[np.ndarray]) -> None:
+    """_OtherResultsError unless the outputs are the `expected` ones but for rounding."""
+    for y, before in zip(result, expected, strict=True):
         # Far above the rounding of deep networks, far below what another computation gives.
         share = 1e-3 if before.dtype.itemsize > 2 else 0.1
         before = before.astype(np.float64)
@@ -482,7 +523,7 @@ def _check(result: Any, expected: list[np.ndarray]) -> None:
         largest = np.abs(before[finite]).max(initial=0)
         change = np.abs(y[finite] - before[finite]).max(initial=0)
         if not change <= share * largest:
-            raise ValueError(
+            raise _OtherResultsError(
                 f"cannot optimize this model: its outputs change by {change:.2g} where they reach {largest:.2g}; its "
                 "forward gives other values at each call, or what it reads outside the tape (Tensor.data) has changed"
             )

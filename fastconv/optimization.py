@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import copy
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from . import backend
-from .devices import is_array
+from .devices import is_array, to_host
 from .fusion import rewrite
 from .layouts import channels_first, channels_last
 from .nn.functional.packing import pack_weight
-from .nn.modules.arguments import input_shapes
-from .nn.modules.calling import convert_leaves
+from .nn.modules.arguments import floating_dtype, input_shapes, is_floating
+from .nn.modules.calling import convert_leaves, plain
 from .nn.modules.conv import _Conv
 from .nn.modules.linear import Linear
 from .nn.modules.module import Module
@@ -63,8 +63,8 @@ class Optimized(Module):
         """Nothing: an optimised network stays in evaluation mode."""
         return self
 
-    def forward(self, *inputs: Any) -> Any:
-        """The network's outputs for `inputs`, in the memory layout of the first.
+    def forward(self, *inputs: Any, **options: Any) -> Any:
+        """The network's outputs for `inputs` and keyword arguments, in the memory layout of the first input.
 
         Raises
         ------
@@ -73,36 +73,34 @@ class Optimized(Module):
             is not computed any more.
         """
         if self.folded is None:
-            self.prepare(*(tuple(np.shape(x)) for x in inputs))
+            self.prepare(*inputs, **options)
         first: Any = inputs[0] if inputs else None
-        output = self.model(*(channels_last(x) if is_array(x) and x.ndim > 2 else x for x in inputs))
+        output = self.model(*(channels_last(x) if is_array(x) and x.ndim > 2 else x for x in inputs), **options)
         refuse_held(output)
         if not is_array(first) or _is_channels_last(first):
             return output
         return convert_leaves(_contiguous, output)
 
-    def prepare(self, *shapes: Sequence[int]) -> None:
-        """Find out what can be folded from a forward pass over one random input of each of these shapes.
+    def prepare(self, *inputs: Any, **options: Any) -> None:
+        """Find out what can be folded from a forward pass over arguments like these.
+
+        Arrays of floating point stand for their shape and dtype: others are drawn at random in their place, of one
+        image where that will do.
 
         Raises
         ------
         ValueError
-            The rewritten network computes something else: its forward gives other values at each call, or reads what it
-            computes outside the tape.
+            The network computes something else at each call.
         """
         with self._lock:
             if self.folded is not None:
                 return
             place = place_of(self.model)
             self.model.cpu()  # what can be folded is found out there
-            whole = [tuple(shape) for shape in shapes]
-            single = [(min(shape[0], 1), *shape[1:]) if shape else shape for shape in whole]
             try:
-                found = rewrite(self.model, single)
+                found = rewrite(self.model, _like((inputs, options), True))
             except ValueError:
-                if single == whole:
-                    raise
-                found = rewrite(self.model, whole)  # the first dimension is no batch
+                found = rewrite(self.model, _like((inputs, options), False))  # the first dimension is no batch
             finally:
                 self.model.to(place)
             self.folded, self.fused, self.chained = found
@@ -198,11 +196,36 @@ def optimize(model: Module, input_shape: Any = None, *, pack_weights: bool = Tru
         return copy.deepcopy(model)
     optimized = Optimized(copy.deepcopy(model), bool(pack_weights))
     if input_shape is not None:
-        optimized.prepare(*input_shapes("input_shape", input_shape, 1))
+        dtype = floating_dtype(next((p.data.dtype for p in model.parameters() if is_floating(p.data.dtype)), None))
+        shapes = input_shapes("input_shape", input_shape, 1)
+        optimized.prepare(*(np.broadcast_to(np.zeros((), dtype), shape) for shape in shapes))
     for parameter in optimized.parameters():
         parameter.requires_grad = False
         parameter.grad = None
     return optimized
+
+
+# ---- arguments of the recorded pass -------------------------------------------------------------------------------
+
+
+def _like(example: tuple[Any, Any], single: bool) -> tuple[Any, Any]:
+    """Arguments on the CPU: in the place of floating point other numbers, what has none as it is; `single`: of one
+    image."""
+    rng = np.random.default_rng(0)
+
+    def drawn(value: Any) -> Any:
+        value = plain(value)
+        if not is_array(value):
+            return value
+        if single and value.ndim:
+            value = (
+                value[:1] if len(value) else np.zeros((1, *value.shape[1:]), value.dtype)
+            )  # none shows no difference
+        if not is_floating(value.dtype):
+            return to_host(value)
+        return rng.standard_normal(value.shape).astype(value.dtype)
+
+    return convert_leaves(drawn, example)
 
 
 # ---- memory layout -----------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ import pytest
 import fastconv as fc
 from checks import heed_interrupts
 from fastconv import data
-from fastconv.cli import main, recipe
+from fastconv.cli import main, networks, recipe
 from fastconv.training import read_checkpoint
 
 Image = pytest.importorskip("PIL.Image")
@@ -156,6 +156,30 @@ def test_weights_for_other_classes(trained, photos, tmp_path, capsys):
         assert _train(third, tmp_path / "b", "--epochs", "1", *options) == 2
         assert message in capsys.readouterr().err
     assert not (tmp_path / "b").exists()
+
+
+def test_new_heads_of_auxiliary_classifiers_and_networks_without_a_head(tmp_path):
+    path = tmp_path / "weights.npz"
+    small = {"width": 0.125}
+    fc.save(fc.models.GoogLeNet(5, **small), path)
+    model = fc.models.GoogLeNet(3, **small)
+    with pytest.raises(ValueError, match="add --new-head"):
+        networks.begin_with(model, str(path), False)
+    before = model.state_dict()
+    networks.begin_with(model, str(path), True)
+    weights = fc.load(path)
+    heads = ("fc.", "aux1.fc2.", "aux2.fc2.")
+    for key, value in model.state_dict().items():
+        np.testing.assert_array_equal(value, before[key] if key.startswith(heads) else weights[key])
+    networks.freeze(model, "body")
+    assert {name for name, p in model.named_parameters() if p.requires_grad} == {
+        f"{head}{kind}" for head in heads for kind in ("weight", "bias")
+    }
+    plain = fc.nn.Sequential(fc.nn.Conv2d(1, 2, 3))
+    fc.save(plain, path)
+    networks.begin_with(plain, str(path), False)
+    with pytest.raises(ValueError, match="has no Linear layer"):
+        networks.begin_with(plain, str(path), True)
 
 
 def test_a_run_is_not_overwritten_by_accident(trained, photos, capsys):

@@ -95,12 +95,34 @@ class Wrong(data.Sampler):
         (lambda: data.WeightedRandomSampler([[1, 1]], 1), "weights must be one finite number from 0 on"),
         (lambda: data.WeightedRandomSampler([0, 0], 1), "weights must be above 0 for at least 1 samples, got 0"),
         (lambda: data.WeightedRandomSampler([1, 0], 2, False), "weights must be above 0 for at least 2 samples, got 1"),
+        (
+            lambda: data.WeightedRandomSampler([1e308, 1e-20, 1e-20], 3, replacement=False),
+            "weights must be above 0 for at least 3 samples, got 1",
+        ),
         (lambda: data.ConcatDataset([]), "datasets must be at least one"),
     ],
 )
 def test_bad_arguments(make, word):
     with pytest.raises(ValueError, match=word):
         make()
+
+
+def test_indices_that_are_none():
+    for wrong in ([0.5, 1.9], [True, False], [[1, 2]]):
+        with pytest.raises(TypeError, match="indices must be a sequence of integers"):
+            data.SubsetRandomSampler(wrong)
+    assert len(data.SubsetRandomSampler([])) == 0
+
+
+def test_a_sampler_that_shrinks_to_nothing():
+    indices = [1, 2]
+    loader = data.DataLoader(Y, sampler=indices)
+    indices.clear()
+    with pytest.raises(ValueError, match="sampler must give at least one index, got none"):
+        list(loader)
+    assert loader.epoch == 0
+    indices.append(3)
+    assert drawn(loader) == [3]
 
 
 def test_a_base_class_says_what_is_missing():

@@ -92,6 +92,7 @@ def test_what_cannot_be_folded():
         ((nn.Conv2d(3, 4, 3), bn), ValueError, "conv and bn must be in evaluation mode"),
         ((conv, nn.BatchNorm2d(4)), ValueError, "conv and bn must be in evaluation mode"),
         ((conv, nn.BatchNorm2d(5).eval()), ValueError, "bn must have the 4 channels that conv puts out, got 5"),
+        ((nn.utils.weight_norm(nn.Conv2d(3, 4, 3)).eval(), bn), ValueError, "conv must have its weight as a parameter"),
         ((conv, nn.BatchNorm2d(4, track_running_stats=False).eval()), ValueError, "bn must have running statistics"),
     ):
         with pytest.raises(error, match=message):

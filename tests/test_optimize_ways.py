@@ -1,6 +1,7 @@
 """optimize: functions and operators in a forward, reading outside the tape, other ways than the recorded one, hooks."""
 
 import copy
+import pickle
 
 import numpy as np
 import pytest
@@ -105,6 +106,8 @@ class Branching(nn.Module):
         lambda net, x: F.relu(net.norm(net.conv(x))),
         lambda net, x: F.max_pool2d(net.conv(x), 2),
         lambda net, x: net.conv(x).mean(),
+        lambda net, x: net.conv(x) == 0,
+        lambda net, x: net.conv(x) != x,
         lambda net, x: net.conv(x)[:, 1:],
         lambda net, x: fc.cat([net.conv(x), x]),
         lambda net, x: F.softmax(net.conv(x), dim=1),
@@ -251,3 +254,110 @@ def test_gradients_at_the_layers_of_an_optimised_network():
     np.testing.assert_allclose(seen[fast.model[0]][0][0], t.grad, rtol=1e-5, atol=1e-6)
     # What stands for the normalisation hands on what ReLU gave.
     np.testing.assert_allclose(seen[fast.model[1]][0][0], seen[net[3]][0][0], rtol=1e-4, atol=1e-5)
+
+
+def test_a_comparison_by_the_recorded_way_is_a_reader():
+    class Comparing(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(1, 1, 1, bias=False)
+
+        def forward(self, x):
+            y = self.conv(x)
+            return F.relu(y) + 1 * (y == 0)
+
+    net, x = Comparing().eval(), np.zeros((1, 1, 4, 4), np.float32)
+    np.testing.assert_array_equal(fc.optimize(net, x.shape)(x), np.ones_like(x))
+
+
+class Hard(nn.ReLU6):
+    def forward(self, x):
+        return super().forward(x + 3) / 6
+
+
+class Doubled(nn.BatchNorm2d):
+    def forward(self, x):
+        return 2 * super().forward(x)
+
+
+@pytest.mark.parametrize("layers", [[Hard()], [Doubled(3)], [nn.BatchNorm2d(3), Hard()]])
+def test_layers_with_a_forward_of_their_own_stay(layers):
+    net = settled(nn.Sequential(nn.Conv2d(3, 3, 1), *layers))
+    x = image(2, 3, 4, 4)
+    fast = fc.optimize(net)
+    assert fast(x[:0]).shape == (0, 3, 4, 4)  # what is found out on no image holds for images
+    np.testing.assert_allclose(fast(x), net(x), rtol=1e-5, atol=1e-5)
+    assert len(fast.folded) == len(layers) - 1 and fast.fused == ()
+
+
+def test_a_forward_that_reads_weights_is_left_as_it_is():
+    class Tied(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.norm = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)
+
+        def forward(self, x):
+            return F.conv_transpose2d(F.relu(self.norm(self.conv(x))), self.conv.weight)
+
+    net, x = settled(Tied()), image(2, 3, 8, 8)
+    fast = fc.optimize(net, x.shape)
+    assert fast.folded == fast.fused == ()
+    np.testing.assert_allclose(fast(x), net(x), rtol=1e-5, atol=1e-5)
+
+
+def test_hooks_of_containers_see_what_they_saw():
+    net = settled(nn.Sequential(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)), nn.ReLU(), nn.Conv2d(4, 4, 1)))
+    seen = []
+    net[0].register_forward_hook(lambda module, inputs, y: seen.append(y))
+    x = image(2, 3, 8, 8)
+    fast = fc.optimize(net, x.shape)
+    seen.clear()
+    for each in (net, fast):
+        each(x)
+    np.testing.assert_allclose(seen[0], seen[1], rtol=1e-5, atol=1e-5)
+    assert fast.folded == (("0.0", "0.1"),) and fast.fused == () and (seen[1] < 0).any()
+
+
+class Arguments(nn.Module):
+    """Words, a number, a dictionary and an option; gives an array that no tape knows, too."""
+
+    def __init__(self):
+        super().__init__()
+        self.words, self.linear, self.norm = nn.Embedding(10, 4), nn.Linear(4, 4), nn.BatchNorm1d(4)
+
+    def forward(self, words, times, more, scale=1.0):
+        y = self.norm(self.linear(self.words(words).mean(1)))
+        for _ in range(times):
+            y = y + more["y"]
+        return scale * y, np.arange(times)
+
+
+def test_arguments_of_all_kinds():
+    net = settled(Arguments())
+    words, more = np.arange(6).reshape(2, 3), {"y": image(2, 4)}
+    fast = fc.optimize(net)
+    for _ in range(2):
+        expected, numbers = net(words, 2, more, scale=0.5)
+        y, same = fast(words, 2, more, scale=0.5)
+        np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-5)
+        np.testing.assert_array_equal(numbers, same)
+    assert fast.folded == (("linear", "norm"),)
+
+
+def test_rectifiers_of_an_optimised_network_are_seen():
+    from fastconv import visualize
+
+    net = settled(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3), nn.ReLU6(), nn.Flatten()))
+    x = image(1, 3, 8, 8)
+    fast = fc.optimize(net, x.shape)
+    for function in (visualize.guided_backprop, visualize.deconvnet, visualize.saliency):
+        np.testing.assert_allclose(function(fast, x), function(net, x), rtol=1e-4, atol=1e-5)
+
+
+def test_the_error_can_be_copied():
+    net = settled(Branching(lambda net, x: net.conv(x)))
+    fast = fc.optimize(net, (1, 3, 8, 8))
+    with pytest.raises(ValueError) as caught:
+        fast(image(1, 3, 9, 9))
+    for error in (copy.copy(caught.value), pickle.loads(pickle.dumps(caught.value))):
+        assert str(error) == str(caught.value)

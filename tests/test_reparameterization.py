@@ -141,3 +141,23 @@ def test_double_precision_and_moving():
 def test_bad_arguments(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+class Listing(nn.Linear):
+    """Takes its input in a list."""
+
+    def forward(self, xs):
+        return super().forward(xs[0])
+
+
+@pytest.mark.parametrize("norm", [nn.utils.weight_norm, nn.utils.spectral_norm])
+def test_tensors_by_name_and_inside_lists(norm):
+    for layer, call in (
+        (norm(nn.Linear(3, 2)), lambda layer, x: layer(input=x)),
+        (norm(Listing(3, 2)), lambda layer, x: layer([x])),
+    ):
+        call(layer, fc.tensor(image(2, 3))).sum().backward()
+        for parameter in layer.parameters():
+            assert parameter.grad is not None and parameter.grad.any()
+        pickle.loads(pickle.dumps(layer))  # also after a forward that recorded
+        copy.deepcopy(layer)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 from ..models import get_model, model_info
+from ..nn.modules.linear import Linear
 from ..nn.modules.module import Module
 
 __all__ = ["begin_with", "build", "freeze", "image_size", "read_weights"]
@@ -26,22 +27,38 @@ def read_weights(path: str) -> tuple[dict[str, Any], dict[str, Any]]:
 
 def begin_with(model: Module, path: str, new_head: bool) -> None:
     """Load the weights in a file into `model`; with `new_head`, all but those of the last layer."""
-    from ..transfer import find_head
 
     state = read_weights(path)[0]
     own = model.state_dict()
+    has_head = new_head or any(isinstance(layer, Linear) for layer in model.modules())
+    heads = tuple(f"{head}." for head in _heads(model)) if has_head else ()
+    new = {key: value for key, value in own.items() if key.startswith(heads)}
     if new_head:
-        head = find_head(model)
-        kept = {key: value for key, value in own.items() if key.startswith(f"{head}.")}
-        state = {key: value for key, value in state.items() if key not in kept} | kept
+        state = {key: value for key, value in state.items() if key not in new} | new
     try:
         model.load_state_dict(state)
     except ValueError as error:
         alike = set(state) == set(own)
-        wrong = [key for key in own if alike and state[key].shape != own[key].shape]
-        if wrong and not new_head and all(key.startswith(f"{find_head(model)}.") for key in wrong):
+        wrong = {key for key in own if alike and state[key].shape != own[key].shape}
+        if wrong and not new_head and wrong <= set(new):
             raise ValueError(f"{error}; for other classes than the weights', add --new-head") from error
         raise
+
+
+def _heads(model: Module) -> list[str]:
+    """Names of the layers that give the classes: the last one, and those of auxiliary classifiers."""
+    from ..transfer import find_head
+
+    last = find_head(model)
+    layers = dict(model.named_modules())
+    auxiliary = [
+        name
+        for name, layer in layers.items()
+        if isinstance(layer, Linear)
+        and name.lower().startswith("aux")
+        and layer.out_features == cast(Linear, layers[last]).out_features
+    ]
+    return [*auxiliary, last] if last not in auxiliary else auxiliary
 
 
 def freeze(model: Module, words: str) -> None:
@@ -51,7 +68,7 @@ def freeze(model: Module, words: str) -> None:
     for word in (word.strip() for word in words.split(",")):
         if word == "body":
             transfer.freeze(model)
-            transfer.unfreeze(model, transfer.find_head(model))
+            transfer.unfreeze(model, *_heads(model))
         elif word:
             transfer.freeze(model, word)
     if not any(parameter.requires_grad for parameter in model.parameters()):

@@ -188,6 +188,8 @@ class DataLoader:
             return self._random(epoch).permutation(count) if self.shuffle else np.arange(count)
         drawn = sampler.draw(self._random(epoch)) if isinstance(sampler, Sampler) else list(sampler)
         order = np.asarray(drawn)
+        if not order.size:
+            raise ValueError("sampler must give at least one index, got none")
         if order.shape != (self._count,) or order.dtype.kind not in "iu":
             raise ValueError(f"sampler must give {self._count} indices, got {order.dtype} of shape {order.shape}")
         if order.min() < 0 or order.max() >= count:
@@ -220,8 +222,9 @@ class DataLoader:
 
     def __iter__(self) -> Iterator[Any]:
         """Go through one epoch; the next call goes through the next one."""
-        epoch, self.epoch = self.epoch, self.epoch + 1
+        epoch = self.epoch
         order = self._order(epoch)
+        self.epoch = epoch + 1
         work = [
             (epoch, number, order[number * self.batch_size : (number + 1) * self.batch_size])
             for number in range(len(self))

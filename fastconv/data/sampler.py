@@ -124,6 +124,11 @@ class SubsetRandomSampler(Sampler):
     ----------
     indices : sequence of int
 
+    Raises
+    ------
+    TypeError
+        Something else.
+
     Examples
     --------
     >>> from fastconv.data import SubsetRandomSampler
@@ -132,7 +137,10 @@ class SubsetRandomSampler(Sampler):
     """
 
     def __init__(self, indices: Sequence[int]) -> None:
-        self.indices = np.asarray(indices, np.int64).reshape(-1)
+        given = np.asarray(indices)
+        if given.ndim != 1 or (given.size and given.dtype.kind not in "iu"):
+            raise TypeError(f"indices must be a sequence of integers, got {given.dtype} of shape {given.shape}")
+        self.indices = given.astype(np.int64)
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -177,7 +185,10 @@ class WeightedRandomSampler(Sampler):
         self.num_samples, self.replacement = size("num_samples", num_samples, 1), bool(replacement)
         if self.weights.ndim != 1 or not np.isfinite(self.weights).all() or (self.weights < 0).any():
             raise ValueError(f"weights must be one finite number from 0 on for each sample, got {weights!r}")
-        possible = int(np.count_nonzero(self.weights))
+        largest = self.weights.max(initial=0)
+        # Their own sum may be infinite.
+        self._shares = self.weights / largest / (self.weights / largest).sum() if largest else self.weights
+        possible = int(np.count_nonzero(self._shares))
         if possible < (1 if self.replacement else self.num_samples):
             raise ValueError(
                 f"weights must be above 0 for at least {1 if self.replacement else self.num_samples} samples, "
@@ -189,6 +200,4 @@ class WeightedRandomSampler(Sampler):
 
     def draw(self, rng: np.random.Generator) -> np.ndarray:
         """Indices with the probabilities of the weights."""
-        probabilities = self.weights / self.weights.max()  # the sum of large ones may be infinite
-        probabilities /= probabilities.sum()
-        return rng.choice(len(self.weights), self.num_samples, self.replacement, probabilities)
+        return rng.choice(len(self.weights), self.num_samples, self.replacement, self._shares)

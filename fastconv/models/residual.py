@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 
 import fastconv.nn as nn
-import fastconv.nn.functional as F
 from fastconv.nn.modules.norm_relu import fuses, is_untouched
-from fastconv.nn.modules.pending import Held, Pending, is_unrecorded, take
+from fastconv.nn.modules.pending import Held, Pending, is_unrecorded, limited, take
 
 __all__ = ["Add", "norm_add_relu"]
 
@@ -44,9 +43,7 @@ class Add(nn.Module):
         x = take(self, x)
         total = self._taken_along(x, y) if isinstance(x, Pending) else None
         if total is None:
-            total = self._sum(x.plus() if isinstance(x, Pending) else x, y)
-            if self._limits is not None:
-                total = F.hardtanh(total, *self._limits)
+            total = limited(self._sum(x.plus() if isinstance(x, Pending) else x, y), self._limits)
         return Held(total, self._takers) if self._takers else total
 
     def _taken_along(self, x: Pending, y: Any) -> Any:

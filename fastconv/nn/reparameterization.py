@@ -8,6 +8,7 @@ import numpy as np
 
 from fastconv.devices import array_module
 from fastconv.nn.modules.arguments import number, size
+from fastconv.nn.modules.calling import holds_tensor
 from fastconv.nn.modules.module import Module
 from fastconv.random import generator
 from fastconv.tape import no_grad
@@ -17,7 +18,7 @@ __all__ = ["remove_spectral_norm", "remove_weight_norm", "spectral_norm", "weigh
 
 
 class _Reparameterization:
-    """The hook before forward that sets the weight; subclasses compute it."""
+    """The hooks around forward that set the weight; subclasses compute it."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -25,11 +26,16 @@ class _Reparameterization:
     def weight(self, module: Module) -> Tensor:
         raise NotImplementedError
 
-    def __call__(self, module: Module, inputs: tuple[Any, ...]) -> None:
-        if any(isinstance(x, Tensor) for x in inputs):
+    def before(self, module: Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Before forward: a weight that is recorded where a Tensor comes in."""
+        if holds_tensor(args) or holds_tensor(kwargs):
             setattr(module, self.name, self.weight(module))
         else:
             self.set(module)
+
+    def after(self, module: Module, args: tuple[Any, ...], output: Any) -> None:
+        """After forward: the same weight without its record, which a copy of the module could not take along."""
+        setattr(module, self.name, Tensor(getattr(module, self.name).data))
 
     def set(self, module: Module) -> None:
         """Set the weight; nothing is recorded."""
@@ -49,25 +55,31 @@ def _parameter(module: Module, name: str) -> Parameter:
 
 
 def _attach(module: Module, hook: _Reparameterization) -> None:
-    """Put `hook` before the forward of `module`, in the place of a parameter."""
+    """Put `hook` around the forward of `module`, in the place of a parameter."""
     delattr(module, hook.name)
-    module.register_forward_pre_hook(hook)
+    module.register_forward_pre_hook(hook.before, with_kwargs=True)
+    module.register_forward_hook(hook.after, prepend=True)
 
 
 def _hooks(module: Module) -> list[_Reparameterization]:
-    return [hook for hook in module._forward_pre_hooks.values() if isinstance(hook, _Reparameterization)]
+    functions = (getattr(entry, "hook", None) for entry in module._forward_pre_hooks.values())
+    owners = (getattr(function, "__self__", None) for function in functions)
+    return [owner for owner in owners if isinstance(owner, _Reparameterization)]
 
 
-def _detach(module: Module, name: str, kind: type[_Reparameterization]) -> Any:
-    """Take the hook of this kind off and make its weight a parameter again; the hook."""
-    for key, hook in list(module._forward_pre_hooks.items()):
+def _detach(module: Module, name: str, kind: type[_Reparameterization]) -> None:
+    """Take the hook of this kind off and make its weight a parameter again."""
+    for hook in _hooks(module):
         if isinstance(hook, kind) and hook.name == name:
             hook.set(module)
             weight = getattr(module, name)
             delattr(module, name)
-            del module._forward_pre_hooks[key]
+            for hooks in (module._forward_pre_hooks, module._forward_hooks):
+                for key, entry in list(hooks.items()):
+                    if getattr(getattr(entry, "hook", entry), "__self__", None) is hook:
+                        del hooks[key]
             module.register_parameter(name, Parameter(weight.data))
-            return hook
+            return
     raise ValueError(f"{name!r} of {module._get_name()} is not normalised so")
 
 

@@ -297,6 +297,8 @@ def _fused(name: str, layer: Module, channels: int, bn: Any) -> Module:
         raise TypeError(f"bn must be a batch normalisation, got {type(bn).__name__}")
     if layer.training or bn.training:
         raise ValueError(f"{name} and bn must be in evaluation mode: call eval() first")
+    if layer._parameters.get("weight") is None:
+        raise ValueError(f"{name} must have its weight as a parameter; remove_weight_norm and its like make it one")
     if bn.num_features != channels:
         raise ValueError(f"bn must have the {channels} channels that {name} puts out, got {bn.num_features}")
     affine = norm_affine(bn)

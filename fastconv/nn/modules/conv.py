@@ -12,7 +12,7 @@ from fastconv import backend
 from fastconv.nn import init
 from fastconv.nn.modules.arguments import choice, floating_dtype, operands, paddings, size, sizes
 from fastconv.nn.modules.module import Module
-from fastconv.nn.modules.pending import Held, Pending, is_unrecorded, take
+from fastconv.nn.modules.pending import Held, Pending, is_unrecorded, limited, take
 from fastconv.tensor import Parameter
 
 __all__ = ["Conv1d", "Conv2d", "Conv3d", "ConvTranspose1d", "ConvTranspose2d", "ConvTranspose3d"]
@@ -136,8 +136,7 @@ class _Conv(_ConvBase):
             weight, bias = operands(input, self.weight, self.bias)
             input, padding = self._padded(input)
             y = _CONV[self._nd](input, weight, bias, self.stride, padding, self.dilation, self.groups)
-            if self._limits is not None:
-                y = F.hardtanh(y, *self._limits)
+            y = limited(y, self._limits)
         return Held(y, self._takers) if self._takers else y
 
     def _convolved(self, x: np.ndarray, add: np.ndarray | None, limits: tuple[float, float] | None) -> np.ndarray:

@@ -7,10 +7,12 @@ and a forward that uses it otherwise than the recorded one would compute somethi
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
+import fastconv.nn.functional as F
 from fastconv import backend
 from fastconv.leaves import convert_leaves
 from fastconv.tape import mode
@@ -25,9 +27,11 @@ __all__ = [
     "AnotherWayError",
     "Held",
     "Pending",
+    "another_way",
     "close_held",
     "convert_held",
     "is_unrecorded",
+    "limited",
     "open_held",
     "refuse_held",
     "take",
@@ -39,16 +43,22 @@ class AnotherWayError(ValueError):
 
     Attributes
     ----------
-    taker : Module
+    taker : Module or None
         The layer that does not meet what it was to take.
     """
 
-    def __init__(self, what: str, taker: Module) -> None:
-        super().__init__(
-            "forward goes another way than in the pass that optimize recorded, for a flag, a shape or its values: "
-            f"{what}; optimize a model for each way"
-        )
+    def __init__(self, message: str, taker: Module | None = None) -> None:
+        super().__init__(message)
         self.taker = taker
+
+
+def another_way(what: str, taker: Module) -> NoReturn:
+    """AnotherWayError that says so."""
+    raise AnotherWayError(
+        "forward goes another way than in the pass that optimize recorded, for a flag, a shape or its values: "
+        f"{what}; optimize a model for each way",
+        taker,
+    )
 
 
 class Held(Deferred):
@@ -126,7 +136,7 @@ class Held(Deferred):
         """AnotherWayError: somebody else than the next taker takes it."""
         taker = self.takers[0]
         name = getattr(taker, "absorbed", taker)
-        raise AnotherWayError(f"something reads what only {name!r} was to read, whose work is done", taker)
+        another_way(f"something reads what only {name!r} was to read, whose work is done", taker)
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
@@ -136,7 +146,9 @@ class Held(Deferred):
     __array__ = __array_ufunc__ = __array_function__ = __dlpack_device__ = __dlpack__ = refuse
     __getitem__ = __iter__ = __len__ = __bool__ = __float__ = __int__ = __neg__ = __abs__ = refuse
     __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = refuse
-    __pow__ = __rpow__ = __matmul__ = __rmatmul__ = __lt__ = __le__ = __gt__ = __ge__ = refuse
+    __pow__ = __rpow__ = __matmul__ = __rmatmul__ = __floordiv__ = __mod__ = __setitem__ = __contains__ = refuse
+    __lt__ = __le__ = __gt__ = __ge__ = __eq__ = __ne__ = refuse  # type: ignore[assignment]
+    __hash__ = object.__hash__
 
 
 class Pending:
@@ -204,6 +216,13 @@ def close_held(holders: tuple[Any, ...], values: tuple[Any, ...]) -> tuple[Any, 
 def refuse_held(output: Any) -> None:
     """AnotherWayError where an output of a whole network is held, and nobody is left to take it."""
     convert_leaves(lambda leaf: leaf.refuse() if isinstance(leaf, Held) else None, output)
+
+
+def limited(y: Any, limits: tuple[float, float] | None) -> Any:
+    """`y` between the limits of an activation, as that does it: `fastconv.visualize` looks for rectifiers."""
+    if limits is None:
+        return y
+    return F.relu(y) if limits == (0.0, math.inf) else F.relu6(y) if limits == (0.0, 6.0) else F.hardtanh(y, *limits)
 
 
 def is_unrecorded(value: Any) -> bool:
