@@ -209,8 +209,7 @@ def optimize(model: Module, input_shape: Any = None, *, pack_weights: bool = Tru
 
 
 def _like(example: tuple[Any, Any], single: bool) -> tuple[Any, Any]:
-    """Arguments on the CPU: in the place of floating point other numbers, what has none as it is; `single`: of one
-    image."""
+    """Arguments on the CPU, with `single` of one image: other numbers for floating point, everything else as it is."""
     rng = np.random.default_rng(0)
 
     def drawn(value: Any) -> Any:
@@ -218,9 +217,8 @@ def _like(example: tuple[Any, Any], single: bool) -> tuple[Any, Any]:
         if not is_array(value):
             return value
         if single and value.ndim:
-            value = (
-                value[:1] if len(value) else np.zeros((1, *value.shape[1:]), value.dtype)
-            )  # none shows no difference
+            # An image of none would show no difference.
+            value = value[:1] if len(value) else np.zeros((1, *value.shape[1:]), value.dtype)
         if not is_floating(value.dtype):
             return to_host(value)
         return rng.standard_normal(value.shape).astype(value.dtype)

@@ -27,7 +27,6 @@ def read_weights(path: str) -> tuple[dict[str, Any], dict[str, Any]]:
 
 def begin_with(model: Module, path: str, new_head: bool) -> None:
     """Load the weights in a file into `model`; with `new_head`, all but those of the last layer."""
-
     state = read_weights(path)[0]
     own = model.state_dict()
     has_head = new_head or any(isinstance(layer, Linear) for layer in model.modules())
