@@ -470,7 +470,7 @@ namespace {
 
 bool is_sequence(py::handle object) {
   if (PyTuple_Check(object.ptr()) || PyList_Check(object.ptr())) return true;
-  // An array of no dimensions is a number.
+  // An array of no dimensions has no entries.
   return py::isinstance<py::array>(object) && py::reinterpret_borrow<py::array>(object).ndim() > 0;
 }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -14,27 +14,20 @@ import numpy as np
 from .elements import add
 from .nn import functional as F
 from .nn.modules.activation import Hardtanh, ReLU
-from .nn.modules.arguments import is_floating
-from .nn.modules.calling import convert_leaves, plain
+from .nn.modules.calling import convert_leaves
 from .nn.modules.conv import Conv2d, _Conv, _ConvBase
 from .nn.modules.linear import Linear
 from .nn.modules.module import Module
 from .nn.modules.normalization import BatchNorm
 from .nn.modules.pending import AnotherWayError, Held, another_way, refuse_held
 from .nn.modules.shape import Identity
-from .tape import enable_grad, keep_values, parents_of, topological_order
+from .recording import Example, Recording, leaves
 from .tensor import Parameter, Tensor
 
 __all__ = ["Absorbed", "ChannelScale", "Rewritten", "fold", "norm_affine", "rewrite"]
 
 Affine = tuple[np.ndarray, np.ndarray]
 """A factor and a shift for each channel."""
-
-Example = tuple[tuple[Any, ...], dict[str, Any]]
-"""Arguments of a forward."""
-
-Values = dict[int, Tensor]
-"""What a recorded pass computed, by the id of the Nodes."""
 
 
 class Rewritten(NamedTuple):
@@ -88,127 +81,6 @@ class ChannelScale(Conv2d):
         self.bias.data.fill(0)
 
 
-# ---- a recorded pass ---------------------------------------------------------------------------------------------
-
-
-class _Call(NamedTuple):
-    """A call of a layer: its first input, its output."""
-
-    layer: Module
-    entry: Tensor
-    output: Tensor
-
-
-class _Recording:
-    """A recorded forward pass: the calls of layers without hooks in their order, who reads what, who does whose work.
-
-    Attributes
-    ----------
-    calls : list of _Call
-        Those that the outputs depend on.
-    outputs : list of Tensor
-        Of the whole pass.
-    arrays : list of array
-        All that the pass gave, also without the tape.
-    values : list of Tensor
-        All that the outputs were computed from.
-    worker : dict
-        By the id of layers whose work goes to another layer: that layer.
-    """
-
-    def __init__(self, model: Module, example: Example, barred: set[str]) -> None:
-        self.calls: list[_Call] = []
-        self._shown: list[int] = []  # values that hooks of containers see
-        handles = []
-        for name, module in model.named_modules():
-            if module._modules:
-                if module._forward_hooks or module._forward_pre_hooks or module._backward_hooks:
-                    handles.append(module.register_forward_hook(self._show, prepend=True))
-            elif _is_plain(module) and name not in barred:
-                handles.append(module.register_forward_hook(self._note))
-        frozen = [p for p in model.parameters() if not p.requires_grad and is_floating(p.data.dtype)]
-        try:
-            for parameter in frozen:  # integers record nothing: what is computed of them does by its parameters
-                parameter.requires_grad = True
-            args, kwargs = convert_leaves(_recorded, example)
-            with enable_grad(), keep_values() as self._values:
-                result = model(*args, **kwargs)
-        except ValueError as error:
-            error.add_note("in the pass that optimize records")
-            raise
-        finally:
-            for parameter in frozen:
-                parameter.requires_grad = False
-            for handle in handles:
-                handle.remove()
-        self.outputs = _leaves(result, Tensor)
-        self.arrays = [plain(leaf) for leaf in _leaves(result, (Tensor, np.ndarray))]
-        self.values = self._behind_outputs()
-        self._readers = Counter(id(parent) for tensor in self.values for parent in self.parents(tensor))
-        self._readers.update(id(output) for output in self.outputs)
-        self._readers.update(self._shown)
-        self._times = Counter(id(call.layer) for call in self.calls)
-        used = {id(value) for value in self.values}
-        self.calls = [call for call in self.calls if id(call.output) in used]
-        self._made_by = {id(call.output): call.layer for call in self.calls}
-        self.worker: dict[int, Module] = {}
-
-    def _note(self, layer: Module, arguments: tuple[Any, ...], output: Any) -> None:
-        if arguments and isinstance(arguments[0], Tensor) and isinstance(output, Tensor):
-            self.calls.append(_Call(layer, arguments[0], output))
-
-    def _show(self, module: Module, arguments: tuple[Any, ...], output: Any) -> None:
-        self._shown += [id(value) for value in _leaves((arguments, output), Tensor)]
-
-    def _behind_outputs(self) -> list[Tensor]:
-        vertices = {id(v): v for output in self.outputs for v in topological_order(output)}
-        return [v if isinstance(v, Tensor) else self._values[id(v)] for v in vertices.values()]
-
-    def parents(self, tensor: Tensor) -> list[Tensor]:
-        """What `tensor` was computed from."""
-        vertices = [] if tensor._node is None else parents_of(tensor._node)
-        return [v if isinstance(v, Tensor) else self._values[id(v)] for v in vertices]
-
-    def once(self, layer: Module) -> bool:
-        """Whether `layer` is called once."""
-        return self._times[id(layer)] == 1
-
-    def add_operator(self, stand_in: Module, output: Tensor) -> None:
-        """Take `stand_in` for the layer that made `output`, which an operator did."""
-        self._made_by[id(output)] = stand_in
-        self._times[id(stand_in)] = 1
-
-    def made_by_a_layer(self, value: Tensor) -> bool:
-        """Whether `value` is the output of a layer."""
-        return id(value) in self._made_by
-
-    def maker(self, value: Tensor) -> Any:
-        """The layer whose only call made `value` for one reader alone, or the one that does its work; None: no such."""
-        layer = self._made_by.get(id(value))
-        if layer is None or not self.once(layer) or self._readers[id(value)] != 1:
-            return None
-        return self.worker.get(id(layer), layer)
-
-
-def _is_plain(layer: Module) -> bool:
-    """Whether `layer` computes what its class in this package does, and nobody looks."""
-    return not (layer._users_forward or layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks)
-
-
-def _recorded(value: Any) -> Any:
-    return Tensor(value, requires_grad=is_floating(value.dtype)) if isinstance(value, np.ndarray) else value
-
-
-def _copied(value: Any) -> Any:
-    return value.copy() if isinstance(value, np.ndarray) else value
-
-
-def _leaves(value: Any, kind: Any) -> list[Any]:
-    found: list[Any] = []
-    convert_leaves(lambda leaf: found.append(leaf) if isinstance(leaf, kind) else None, value)
-    return found
-
-
 # ---- what may be done together -----------------------------------------------------------------------------------
 
 
@@ -243,7 +115,7 @@ class _OtherResultsError(ValueError):
 def _rewrite(model: Module, example: Example, barred: set[str]) -> Rewritten:
     """As `rewrite`, without the layers `barred`."""
     names = {module: name for name, module in model.named_modules()}
-    record = _Recording(model, example, barred)
+    record = Recording(model, example, barred)
     folded, scales = _foldings(record)
     names |= {scale: names[norm] for norm, scale in scales.items()}
     joined = _sums(record, names, barred)
@@ -273,7 +145,7 @@ def _rewrite(model: Module, example: Example, barred: set[str]) -> Rewritten:
         args, kwargs = convert_leaves(_copied, example)
         result = model(*args, **kwargs)
         refuse_held(result)
-        _check(_leaves(result, np.ndarray), record.arrays)
+        _check(leaves(result, np.ndarray), record.arrays)
     return Rewritten(
         tuple((names[layer], names[norm]) for layer, norm, _ in folded),
         tuple((names[layer], names[module]) for layer, module in joined + limited),
@@ -281,7 +153,7 @@ def _rewrite(model: Module, example: Example, barred: set[str]) -> Rewritten:
     )
 
 
-def _foldings(record: _Recording) -> tuple[list[tuple[Any, Module, Affine]], dict[Module, ChannelScale]]:
+def _foldings(record: Recording) -> tuple[list[tuple[Any, Module, Affine]], dict[Module, ChannelScale]]:
     """Layers with the normalisations that go into them; the others, as scales that may take along what follows them."""
     folded: list[tuple[Any, Module, Affine]] = []
     scales: dict[Module, ChannelScale] = {}
@@ -297,7 +169,7 @@ def _foldings(record: _Recording) -> tuple[list[tuple[Any, Module, Affine]], dic
     return folded, scales
 
 
-def _sums(record: _Recording, names: dict[Module, str], barred: set[str]) -> list[tuple[_Conv, Module]]:
+def _sums(record: Recording, names: dict[Module, str], barred: set[str]) -> list[tuple[_Conv, Module]]:
     """Convolutions with the sums that they take along: layers and ``+``."""
     from .models.residual import Add  # not before it is needed: all models come with it
 
@@ -321,7 +193,7 @@ def _sums(record: _Recording, names: dict[Module, str], barred: set[str]) -> lis
     return joined
 
 
-def _activations(record: _Recording, names: dict[Module, str], barred: set[str]) -> list[tuple[Any, Module]]:
+def _activations(record: Recording, names: dict[Module, str], barred: set[str]) -> list[tuple[Any, Module]]:
     """Convolutions and sums with the activations that they take along: layers, and ReLU as a function."""
     from .models.residual import Add
 
@@ -398,7 +270,7 @@ they are. In bands MobileNetV2's blocks with 16 to 96 narrow channels are 1.05 t
 MobileNetV1's with 64 and 128 1.05, those with 256 and more 0.9 to 1.0 (Zen 3, 2 threads, 1 and 8 images)."""
 
 
-def _chains(record: _Recording, limited: list[tuple[Any, Module]]) -> list[list[_Conv]]:
+def _chains(record: Recording, limited: list[tuple[Any, Module]]) -> list[list[_Conv]]:
     """Convolutions to be computed together, a few rows at a time."""
     limited_by = {id(module): layer for layer, module in limited if record.once(module)}
     steps: list[tuple[Any, Any, int]] = []  # neighbours in a chain, and the elements between them
@@ -511,6 +383,10 @@ def fold(layer: Any, scale: np.ndarray, shift: np.ndarray) -> None:
         product = weight * scale.reshape(-1, *(1,) * (weight.ndim - 1))
     layer.weight = Parameter(product.astype(dtype), requires_grad=False)
     layer.bias = Parameter(shift.astype(dtype), requires_grad=False)
+
+
+def _copied(value: Any) -> Any:
+    return value.copy() if isinstance(value, np.ndarray) else value
 
 
 def _check(result: list[np.ndarray], expected: list[np.ndarray]) -> None:
