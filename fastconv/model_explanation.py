@@ -18,7 +18,7 @@ from .nn.modules.arguments import floating_dtype, input_shapes
 from .nn.modules.calling import evaluation_mode
 from .nn.modules.conv import _Conv
 from .nn.modules.module import Module
-from .nn.modules.pending import Held, Pending
+from .nn.modules.pending import Pending, bare
 from .nn.modules.recurrent import _Recurrent
 from .nn.modules.shape import Identity
 from .roofline import measure
@@ -230,12 +230,12 @@ def _watched(layers: dict[Module, str], note: Callable[..., None]) -> Iterator[N
             start = time.perf_counter()
             output = forward(*inputs, **options)
             seconds = time.perf_counter() - start
-            y = _bare(output)
+            y = bare(output)
             if isinstance(y, Pending):
                 return output  # nothing is done yet
             modules: tuple[Module, ...] = (module,)
             layers = modules
-            inputs = tuple(map(_bare, inputs))
+            inputs = tuple(map(bare, inputs))
             if inputs and isinstance(inputs[0], Pending):
                 waited = inputs[0]
                 layers = (*waited.layers, module)
@@ -253,10 +253,6 @@ def _watched(layers: dict[Module, str], note: Callable[..., None]) -> Iterator[N
     finally:
         for module in layers:
             module.__dict__.pop("forward", None)
-
-
-def _bare(value: Any) -> Any:
-    return value.value if isinstance(value, Held) else value
 
 
 def _measures(call: _Call) -> tuple[tuple[int, ...], int, int]:

@@ -13,6 +13,7 @@ from . import backend
 from .devices import is_array, to_host
 from .fusion import rewrite
 from .layouts import channels_first, channels_last
+from .leaves import any_leaf
 from .nn.functional.packing import pack_weight
 from .nn.modules.arguments import floating_dtype, input_shapes, is_floating
 from .nn.modules.calling import convert_leaves, plain
@@ -100,6 +101,8 @@ class Optimized(Module):
             try:
                 found = rewrite(self.model, _like((inputs, options), True))
             except ValueError:
+                if not any_leaf(_is_batch, (inputs, options)):
+                    raise
                 found = rewrite(self.model, _like((inputs, options), False))  # the first dimension is no batch
             finally:
                 self.model.to(place)
@@ -206,6 +209,11 @@ def optimize(model: Module, input_shape: Any = None, *, pack_weights: bool = Tru
 
 
 # ---- arguments of the recorded pass -------------------------------------------------------------------------------
+
+
+def _is_batch(value: Any) -> bool:
+    value = plain(value)
+    return is_array(value) and value.ndim > 0 and len(value) != 1
 
 
 def _like(example: tuple[Any, Any], single: bool) -> tuple[Any, Any]:

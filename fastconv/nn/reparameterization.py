@@ -18,7 +18,9 @@ __all__ = ["remove_spectral_norm", "remove_weight_norm", "spectral_norm", "weigh
 
 
 class _Reparameterization:
-    """The hooks around forward that set the weight; subclasses compute it."""
+    """The hooks around forward that set the weight; subclasses compute it from ``name_part`` for each of `parts`."""
+
+    parts: tuple[str, ...]
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -67,19 +69,24 @@ def _hooks(module: Module) -> list[_Reparameterization]:
     return [owner for owner in owners if isinstance(owner, _Reparameterization)]
 
 
-def _detach(module: Module, name: str, kind: type[_Reparameterization]) -> None:
-    """Take the hook of this kind off and make its weight a parameter again."""
+def _remove(module: Module, name: str, kind: type[_Reparameterization]) -> Module:
+    """Take the hooks of this kind off and make their weight a parameter again."""
     for hook in _hooks(module):
         if isinstance(hook, kind) and hook.name == name:
-            hook.set(module)
+            training, module.training = module.training, False  # what training would improve stays as it is
+            try:
+                hook.set(module)
+            finally:
+                module.training = training
             weight = getattr(module, name)
-            delattr(module, name)
+            for attribute in (name, *(f"{name}_{part}" for part in hook.parts)):
+                delattr(module, attribute)
             for hooks in (module._forward_pre_hooks, module._forward_hooks):
                 for key, entry in list(hooks.items()):
                     if getattr(getattr(entry, "hook", entry), "__self__", None) is hook:
                         del hooks[key]
             module.register_parameter(name, Parameter(weight.data))
-            return
+            return module
     raise ValueError(f"{name!r} of {module._get_name()} is not normalised so")
 
 
@@ -87,6 +94,8 @@ def _detach(module: Module, name: str, kind: type[_Reparameterization]) -> None:
 
 
 class _WeightNorm(_Reparameterization):
+    parts = ("g", "v")
+
     def __init__(self, name: str, dim: int | None) -> None:
         super().__init__(name)
         self.dim = dim
@@ -178,16 +187,15 @@ def remove_weight_norm(module: Module, name: str = "weight") -> Module:
     >>> list(layer.state_dict())
     ['bias', 'weight']
     """
-    _detach(module, name, _WeightNorm)
-    delattr(module, f"{name}_g")
-    delattr(module, f"{name}_v")
-    return module
+    return _remove(module, name, _WeightNorm)
 
 
 # ---- spectral normalisation --------------------------------------------------------------------------------------
 
 
 class _SpectralNorm(_Reparameterization):
+    parts = ("orig", "u", "v")
+
     def __init__(self, name: str, iterations: int, eps: float, dim: int) -> None:
         super().__init__(name)
         self.iterations, self.eps, self.dim = iterations, eps, dim
@@ -304,11 +312,4 @@ def remove_spectral_norm(module: Module, name: str = "weight") -> Module:
     >>> list(layer.state_dict())
     ['bias', 'weight']
     """
-    training, module.training = module.training, False  # the estimate as it is
-    try:
-        _detach(module, name, _SpectralNorm)
-    finally:
-        module.training = training
-    for key in ("orig", "u", "v"):
-        delattr(module, f"{name}_{key}")
-    return module
+    return _remove(module, name, _SpectralNorm)

@@ -37,16 +37,19 @@ def _wrapped(value: Any) -> Any:
     return Tensor(value) if is_array(value) else value
 
 
+_to_tensor = functools.partial(convert_held, _wrapped)
+_to_array = functools.partial(convert_held, plain)
+
+
 def call_with_tensors(forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Call `forward` on plain arrays as if they were Tensors, and give plain arrays back.
 
     A forward in torch's style says ``x.view(x.size(0), -1)``, which an array does not understand. So that what works in
     training works in inference too, a user's forward always meets Tensors; without gradients, they record nothing.
     """
-    wrapped, bare = functools.partial(convert_held, _wrapped), functools.partial(convert_held, plain)
     with no_grad():
-        output = forward(*convert_leaves(wrapped, args), **convert_leaves(wrapped, kwargs))
-    return convert_leaves(bare, output)
+        output = forward(*convert_leaves(_to_tensor, args), **convert_leaves(_to_tensor, kwargs))
+    return convert_leaves(_to_array, output)
 
 
 _NOTE = "in layer "

@@ -28,6 +28,7 @@ __all__ = [
     "Held",
     "Pending",
     "another_way",
+    "bare",
     "close_held",
     "convert_held",
     "is_unrecorded",
@@ -200,10 +201,15 @@ def convert_held(convert: Any, value: Any) -> Any:
     return Held(inner, value.takers)
 
 
+def bare(value: Any) -> Any:
+    """What a `Held` holds, other values as they are."""
+    return value.value if isinstance(value, Held) else value
+
+
 def open_held(values: tuple[Any, ...]) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
     """For hooks, which see arrays: `values` with what is put off computed, and the same without what holds them."""
     holders = tuple(x.computed() if isinstance(x, Held) else x for x in values)
-    return holders, tuple(x.value if isinstance(x, Held) else x for x in holders)
+    return holders, tuple(map(bare, holders))
 
 
 def close_held(holders: tuple[Any, ...], values: tuple[Any, ...]) -> tuple[Any, ...]:
