@@ -215,11 +215,11 @@ def _sweep(options: argparse.Namespace) -> int:
             print(f"GFLOP/s, the rule's choice first; {options.dtype}, batch {options.batch}, {count} threads")
             for found in sweep.run(cases, ways, effort, options.layout, dtype):
                 rows.append(found)
-                print(sweep.line(found, options.precision), flush=True)
-    lost = [row for row in rows if row.loss(options.precision) > sweep.MARGIN]
+                print(sweep.line(found), flush=True)
+    lost = [row for row in rows if row.loss > sweep.MARGIN]
     print(f"the rule loses more than 5 % in {len(lost)} of {len(rows)} rows")
     if options.json is not None:
-        written = [dataclasses.asdict(row) | {"loss": row.loss(options.precision)} for row in rows]
+        written = [dataclasses.asdict(row) | {"loss": row.loss} for row in rows]
         text = json.dumps({"environment": environment(None), "rows": written}, indent=1)
         options.json.write_text(text + "\n", encoding="utf-8")
     return 0

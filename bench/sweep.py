@@ -21,8 +21,7 @@ from .task import arrange
 
 WAYS = ("conv_forward", "conv_backward_input", "conv_backward_weight")
 MARGIN = 1.05
-# Not to be chosen where "highest" is asked for.
-_LESS_EXACT = frozenset({"winograd_4x4"})
+_LESS_EXACT = "precision 'highest'"  # in what the rule has against an algorithm
 
 
 @dataclass(frozen=True)
@@ -35,15 +34,17 @@ class Sweep:
     flops: int
     chosen: str
     seconds: dict[str, float]
+    less_exact: tuple[str, ...] = ()  # less than the precision in force
 
-    def best(self, precision: str) -> str:
-        """The fastest algorithm that `precision` allows."""
-        allowed = [name for name in self.seconds if precision != "highest" or name not in _LESS_EXACT]
-        return min(allowed, key=self.seconds.__getitem__)
+    @property
+    def best(self) -> str:
+        """The fastest algorithm that the precision allows."""
+        return min((name for name in self.seconds if name not in self.less_exact), key=self.seconds.__getitem__)
 
-    def loss(self, precision: str) -> float:
+    @property
+    def loss(self) -> float:
         """Time of the rule's choice over that of the best."""
-        return self.seconds[self.chosen] / self.seconds[self.best(precision)]
+        return self.seconds[self.chosen] / self.seconds[self.best]
 
 
 def _call(case: ConvCase, way: str, layout: str, native: Any, dtype: np.dtype) -> Callable[[], Any]:
@@ -83,14 +84,14 @@ def run(
                     names = (plan["algorithm"], *plan["others"])
                     timings = interleaved({name: partial(computed_by, name, call) for name in names}, effort)
                     seconds = {name: timing.seconds for name, timing in timings.items()}
-                    yield Sweep(str(case), way, layout, case.flops, plan["algorithm"], seconds)
+                    less_exact = tuple(name for name, why in plan["others"].items() if _LESS_EXACT in why)
+                    yield Sweep(str(case), way, layout, case.flops, plan["algorithm"], seconds, less_exact)
     finally:
         native.set_conv_algorithm(before)
 
 
-def line(row: Sweep, precision: str) -> str:
+def line(row: Sweep) -> str:
     """One printed row: GFLOP/s of each algorithm, the rule's choice first."""
     rates = "  ".join(f"{name} {row.flops / seconds / 1e9:.0f}" for name, seconds in row.seconds.items())
-    loss = row.loss(precision)
-    verdict = f"  LOSES {loss:.2f} to {row.best(precision)}" if loss > MARGIN else ""
+    verdict = f"  LOSES {row.loss:.2f} to {row.best}" if row.loss > MARGIN else ""
     return f"{row.layer:26} {row.way.removeprefix('conv_'):16} {row.layout}  {rates}{verdict}"

@@ -21,13 +21,18 @@ constexpr const char* kPrecisionNames[] = {"highest", "high", "medium"};
 
 // How a convolution is computed; `automatic` leaves it to the rule in cpu/conv_select.cpp.
 enum class ConvAlgorithm : std::uint8_t {
-  automatic, direct, pointwise, narrow, depthwise, tap_products, winograd_2x2, winograd_4x4, amx,
-  bfloat16_dots
+  automatic, direct, pointwise, narrow, depthwise, tap_products, winograd_2x2, winograd_3x3,
+  winograd_4x4, amx, bfloat16_dots
 };
 constexpr const char* kConvAlgorithmNames[] = {
-    "", "direct", "pointwise", "narrow", "depthwise", "tap_products", "winograd_2x2", "winograd_4x4", "amx",
-    "bfloat16_dots"};
+    "", "direct", "pointwise", "narrow", "depthwise", "tap_products", "winograd_2x2", "winograd_3x3", "winograd_4x4",
+    "amx", "bfloat16_dots"};
 constexpr int kConvAlgorithms = int(sizeof(kConvAlgorithmNames) / sizeof(*kConvAlgorithmNames));
+
+// Outputs of a tile along each side, of Winograd's algorithms; 0: another one.
+constexpr int winograd_tile(ConvAlgorithm a) {
+  return a == ConvAlgorithm::winograd_2x2 ? 2 : a == ConvAlgorithm::winograd_3x3 ? 3 : a == ConvAlgorithm::winograd_4x4 ? 4 : 0;
+}
 
 inline std::size_t item_size(DType t) { return t == DType::f64 ? 8 : t == DType::f32 ? 4 : 2; }
 

@@ -98,11 +98,13 @@ def set_float32_precision(precision: str) -> None:
     ----------
     precision : {"highest", "high", "medium"}
         ``"highest"`` (the default): the rounding class of a float32 FMA loop. ``"high"``: errors of about 1e-5 of the
-        magnitude, which is the operation on absolute values; 3x3 convolutions with stride 1 take Winograd's F(4x4)
-        where it is faster. ``"medium"``: inputs rounded to bfloat16. A kernel may compute more exactly than asked.
+        magnitude, which is the operation on absolute values. ``"medium"``: inputs rounded to bfloat16. A kernel may
+        compute more exactly than asked.
 
-        Where Winograd's minimal filtering is chosen (under ``"highest"`` it is F(2x2)), an output shares its rounding
-        errors with those of its tile: the magnitude is the largest within the 2x2, or 4x4, outputs computed together.
+        3x3 convolutions with stride 1 take Winograd's minimal filtering, in tiles of up to 4x4 outputs: under
+        ``"highest"`` only where the sums are long enough for its errors (root mean square) to be about those of the
+        loop or smaller. An output shares them with the others of its tile: the magnitude is the largest among those
+        computed together, and sums of integers, whose products a loop adds exactly, may be off by such an error.
         `fastconv.explain` shows the choice.
 
     Raises

@@ -526,8 +526,8 @@ void conv_backward_weight(const ConvShape& s, const void* dy, const void* x, voi
   const int threads = ctx.threads_for(s.flops(), bytes);
   const ConvAlgorithm algorithm = select_conv(s, ConvOp::backward_weight).algorithm;
   if (algorithm == ConvAlgorithm::narrow) return narrow_backward_weight(s, dy, x, dw, threads, ctx);
-  if (algorithm == ConvAlgorithm::winograd_2x2 &&
-      (winograd_holds(winograd_backward_weight(s, dy, x, dw, threads, ctx)) || ctx.out_of_memory()))
+  if (winograd_tile(algorithm) &&
+      (winograd_holds(winograd_backward_weight(s, algorithm, dy, x, dw, threads, ctx)) || ctx.out_of_memory()))
     return;
   const Plan plan = make_plan(s, threads);
   char* workspace = static_cast<char*>(ctx.workspace(plan.bytes(std::size_t(accumulator_size(s.dtype)))));

@@ -45,7 +45,7 @@ bool takes_bands(ConvStage& stage) {
   active().conv_plan(s, ConvOp::forward, 1, &plan);
   s.algorithm = plan.algorithm;
   // Tiles of several rows would begin at other rows.
-  if (s.algorithm == ConvAlgorithm::winograd_2x2 || s.algorithm == ConvAlgorithm::winograd_4x4) return false;
+  if (winograd_tile(s.algorithm)) return false;
   return stage.weight || s.algorithm == ConvAlgorithm::depthwise;  // each band would pack all weights anew
 }
 

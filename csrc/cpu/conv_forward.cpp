@@ -334,10 +334,6 @@ void solve_winograd(const ConvShape& s, ConvOp op, ConvAlgorithm algorithm, cons
   }
 }
 
-FC_INLINE bool is_winograd(ConvAlgorithm a) {
-  return a == ConvAlgorithm::winograd_2x2 || a == ConvAlgorithm::winograd_4x4;
-}
-
 }  // namespace
 
 void conv_forward(const ConvShape& s, const void* x, const void* w, const void* b, const Epilogue& epilogue, void* y,
@@ -348,7 +344,7 @@ void conv_forward(const ConvShape& s, const void* x, const void* w, const void* 
     using T = decltype(type);
     const auto *xs = static_cast<const T*>(x), *ws = static_cast<const T*>(w), *bs = static_cast<const T*>(b);
     if constexpr (sizeof(T) < sizeof(double))
-      if (is_winograd(algorithm))
+      if (winograd_tile(algorithm))
         return solve_winograd<T>(s, ConvOp::forward, algorithm, xs, ws, bs, epilogue, static_cast<T*>(y), ctx);
     solve<T>(algorithm, forward_problem(s), xs, ws, bs, Finish<T>(epilogue), static_cast<T*>(y), ctx);
   });
@@ -361,7 +357,7 @@ void conv_backward_input(const ConvShape& s, const void* dy, const void* w, cons
     using T = decltype(type);
     const auto *gs = static_cast<const T*>(dy), *ws = static_cast<const T*>(w), *bs = static_cast<const T*>(b);
     if constexpr (sizeof(T) < sizeof(double))
-      if (is_winograd(algorithm))
+      if (winograd_tile(algorithm))
         return solve_winograd<T>(s, ConvOp::backward_input, algorithm, gs, ws, bs, Epilogue(), static_cast<T*>(dx), ctx);
     each_phase(s, bs, static_cast<T*>(dx), ctx,
                [&](const TapProblem& p) { solve<T>(algorithm, p, gs, ws, bs, Finish<T>(), static_cast<T*>(dx), ctx); });

@@ -78,7 +78,7 @@ void pack_row_first(const T* src, int64_t width, int64_t channel_stride, int64_t
   }
 }
 
-// An array of images, and kLanes of its channels from `channel` on, of which `count` exist.
+// An array of images, and `count` of its channels from `channel` on.
 template <class T> struct ImageChannels {
   const T* data;
   Layout layout;
@@ -86,23 +86,23 @@ template <class T> struct ImageChannels {
   int64_t high, wide;
 };
 
-// Pixels of `images` images from row h0, column w0 on -> strip[image][row][column][lane], zero outside the images.
+// Pixels of `images` images from row h0, column w0 on -> block[image][row][column][channel], `pitch` values between
+// columns, zero outside the images.
 template <class T, class A>
-void pack_strip(const ImageChannels<T>& from, int64_t n0, int64_t images, int64_t h0, int64_t rows, int64_t w0,
-                int64_t cols, A* strip) {
-  constexpr int lanes = kLanes<A>;
+void pack_block(const ImageChannels<T>& from, int64_t n0, int64_t images, int64_t h0, int64_t rows, int64_t w0,
+                int64_t cols, A* block, int64_t pitch) {
   const int64_t plane = from.high * from.wide;
   for (int64_t i = 0; i < images; i++)
-    for (int64_t r = 0; r < rows; r++, strip += cols * lanes) {
+    for (int64_t r = 0; r < rows; r++, block += cols * pitch) {
       const int64_t n = n0 + i, h = h0 + r;
       if (h < 0 || h >= from.high)
-        zero_fill(strip, cols * lanes);
+        zero_fill(block, cols * pitch);
       else if (from.layout == Layout::channels_last)
         pack_row_last<T, A>(from.data + (n * plane + h * from.wide) * from.all + from.channel, from.wide, from.all, w0,
-                            w0 + cols, from.count, strip, lanes);
+                            w0 + cols, from.count, block, pitch);
       else
         pack_row_first<T, A>(from.data + (n * from.all + from.channel) * plane + h * from.wide, from.wide, plane, w0,
-                             w0 + cols, from.count, strip, lanes);
+                             w0 + cols, from.count, block, pitch);
     }
 }
 

@@ -56,11 +56,11 @@ void conv_plan(const ConvShape& s, ConvOp op, int threads, ConvPlan* plan) {
   }
   if (op == ConvOp::backward_weight) {
     plan->workspace = choice.algorithm == ConvAlgorithm::narrow ? narrow_weight_workspace(s, threads)
-                      : choice.algorithm == ConvAlgorithm::winograd_2x2 ? winograd_weight_workspace(s, threads)
-                                                                        : backward_weight_workspace(s, threads);
+                      : winograd_tile(choice.algorithm) ? winograd_weight_workspace(s, choice.algorithm, threads)
+                                                        : backward_weight_workspace(s, threads);
     return;
   }
-  if (choice.algorithm == ConvAlgorithm::winograd_2x2 || choice.algorithm == ConvAlgorithm::winograd_4x4) {
+  if (winograd_tile(choice.algorithm)) {
     plan->workspace = winograd_workspace(s, op, choice.algorithm, threads);
     return;
   }

@@ -24,19 +24,37 @@ bool winograd_filter(const ConvShape& s) {
   return s.in[0] == 1 && s.out[0] == 1;
 }
 
-const char* against_weight_tiles(const ConvShape& s) {
-  const int64_t tiles = ceil_div(s.out[1], 2) * ceil_div(s.out[2], 2), weights = s.group_in() * s.group_out();
+// The weight gradient keeps sums at (m + 2) ** 2 positions for all input channels of a panel of two registers.
+bool winograd_can(const ConvShape& s, ConvOp op, int64_t m) {
+  return winograd_filter(s) && (op != ConvOp::backward_weight ||
+                                (m + 2) * (m + 2) * s.group_in() * 2 * FC_VECTOR_BYTES <= kWinogradWeightMostSums);
+}
+
+// Tiles of m x m outputs: whether products over so many terms, of one image, keep the error of a float32 sum (winograd.h).
+bool exact_enough(const ConvShape& s, ConvOp op, int64_t m) {
+  if (s.precision != Precision::highest || m == 2) return true;
+  if (op == ConvOp::backward_weight) return s.out_space() >= kWinogradExactPixels[m - 3];
+  return (op == ConvOp::forward ? s.group_in() : s.group_out()) >= kWinogradExactChannels[m - 3];
+}
+
+constexpr const char* kTooWasteful = "too much of the tiles is outside the image";
+bool wasteful(int64_t tiles, int64_t m, int64_t outputs) { return double(tiles * m * m) > kWinogradWaste * double(outputs); }
+
+const char* against_weight_tiles(const ConvShape& s, int64_t m) {
+  const int64_t tiles = ceil_div(s.out[1], m) * ceil_div(s.out[2], m), weights = s.group_in() * s.group_out();
   if (min_of(s.group_in(), s.group_out()) < kWinogradWeightFewest || weights < kWinogradWeightLeastWeights)
     return "too few channels for the cost of the transforms";
-  if (tiles < kWinogradWeightLeastTiles) return "too few tiles in an image";
-  if (double(tiles * 4) > kWinogradWaste * double(s.out_space())) return "too much of the tiles is outside the image";
+  if (tiles < kWinogradWeightLeastTiles || (m > 2 && s.out_space() < kWinogradWeightPixels)) return "too few tiles in an image";
+  if (wasteful(tiles, m, s.out_space())) return kTooWasteful;
   if (tiles * kWinogradWeightMostWeights < weights) return "too few tiles for so many weights to transform";
   return nullptr;
 }
 
 // What speaks against tiles of m x m outputs.
-const char* against_tiles(const ConvShape& s, ConvOp op, int64_t m, const WinogradLimits& limits) {
-  if (op == ConvOp::backward_weight) return against_weight_tiles(s);
+const char* against_tiles(const ConvShape& s, ConvOp op, int64_t m) {
+  if (!exact_enough(s, op, m)) return "too few terms for the error that float32 precision 'highest' allows";
+  if (op == ConvOp::backward_weight) return against_weight_tiles(s, m);
+  const WinogradLimits& limits = kWinograd[m - 2];
   const int64_t *out = op == ConvOp::forward ? s.out : s.in, tiles = ceil_div(out[1], m) * ceil_div(out[2], m);
   const int64_t columns = op == ConvOp::forward ? s.group_out() : s.group_in();
   const int64_t channels = op == ConvOp::forward ? s.group_in() : s.group_out();
@@ -44,7 +62,7 @@ const char* against_tiles(const ConvShape& s, ConvOp op, int64_t m, const Winogr
   const bool few = tiles < limits.tiles;
   if (few && (tiles < limits.fewer_tiles || min_of(channels, columns) < limits.fewer_channels))
     return "too few tiles in an image";
-  if (double(tiles * m * m) > kWinogradWaste * double(out[1] * out[2])) return "too much of the tiles is outside the image";
+  if (wasteful(tiles, m, out[1] * out[2])) return kTooWasteful;
   if (tiles * limits.weights_per_tile < channels * columns) return "too few tiles for so many weights to transform";
   return nullptr;
 }
@@ -121,7 +139,7 @@ bool amx_can(const ConvShape& s, ConvOp op) {
 const char* against_amx(const ConvShape& s, ConvOp op) {
   if (op == ConvOp::backward_weight) {
     if (min_of(s.group_in(), s.group_out()) < kAmxWeightChannels) return "too few channels for tiles";
-    if (winograd_filter(s) && !against_weight_tiles(s)) return "Winograd on the FMA units is faster";
+    if (winograd_filter(s) && !against_weight_tiles(s, 2)) return "Winograd on the FMA units is faster";
     return nullptr;
   }
   const int64_t columns = op == ConvOp::forward ? s.group_out() : s.group_in();
@@ -130,9 +148,9 @@ const char* against_amx(const ConvShape& s, ConvOp op) {
     return "too few neighbours to reduce over";
   if (!winograd_filter(s)) return nullptr;
   const int64_t pixels = op == ConvOp::forward ? s.out_space() : s.in_space();
-  if (columns <= kAmxColumns && pixels <= kAmxFewPixels && !against_tiles(s, op, 2, kWinograd2))
+  if (columns <= kAmxColumns && pixels <= kAmxFewPixels && !against_tiles(s, op, 2))
     return "a small image would be copied for one panel of output channels";
-  if (s.dtype == DType::f32 && !against_tiles(s, op, 4, kWinograd4)) return "Winograd F(4x4) on the FMA units is faster";
+  if (s.dtype == DType::f32 && !against_tiles(s, op, 4)) return "Winograd F(4x4) on the FMA units is faster";
   return nullptr;
 }
 #else
@@ -168,8 +186,9 @@ const char* against_amx(const ConvShape& s, ConvOp op) {
   if (exact && columns < kAmxLeastColumns) return "six products on so few output channels only tie the FMA units";
   const TapProblem p = op == ConvOp::forward ? forward_problem(s) : widest_phase(s);
   if (useful(run_length(p)) < (exact ? kAmxExactShare : kAmxShare)) return "most of a tile's reduction would be padding";
-  if (exact && winograd_filter(s) && !against_tiles(s, op, 2, kWinograd2)) {
+  if (exact && winograd_filter(s) && !against_tiles(s, op, 2)) {
     const int64_t pixels = op == ConvOp::forward ? s.out_space() : s.in_space();
+    if (pixels >= kAmxBesideWinograd4 && !against_tiles(s, op, 4)) return "Winograd F(4x4) on the FMA units is faster";
     if (useful(run_length(p)) * useful(columns) < kAmxBesideWinograd ||
         (columns <= kAmxColumns && pixels <= kAmxFewPixels))
       return "six products on partly filled tiles are slower than Winograd on the FMA units";
@@ -186,17 +205,14 @@ constexpr Candidate kCandidates[] = {
 #if defined(FC_AMX)
     {kTileAlgorithm, amx_can, against_amx, "products of bfloat16 pairs: the highest peak of this processor"},
 #endif
-    {ConvAlgorithm::winograd_4x4,
-     [](const ConvShape& s, ConvOp op) {
-       return winograd_filter(s) && s.dtype == DType::f32 && op != ConvOp::backward_weight;
-     },
-     [](const ConvShape& s, ConvOp op) {
-       return s.precision == Precision::highest ? "less exact than float32 precision 'highest' asks for"
-                                                : against_tiles(s, op, 4, kWinograd4);
-     },
-     "3x3 in tiles of 4x4 outputs: 2.25 products an output instead of 9, in the error class of precision 'high'"},
-    {ConvAlgorithm::winograd_2x2, [](const ConvShape& s, ConvOp) { return winograd_filter(s); },
-     [](const ConvShape& s, ConvOp op) { return against_tiles(s, op, 2, kWinograd2); },
+    {ConvAlgorithm::winograd_4x4, [](const ConvShape& s, ConvOp op) { return winograd_can(s, op, 4); },
+     [](const ConvShape& s, ConvOp op) { return against_tiles(s, op, 4); },
+     "3x3 in tiles of 4x4 outputs: 2.25 products an output instead of 9"},
+    {ConvAlgorithm::winograd_3x3, [](const ConvShape& s, ConvOp op) { return winograd_can(s, op, 3); },
+     [](const ConvShape& s, ConvOp op) { return against_tiles(s, op, 3); },
+     "3x3 in tiles of 3x3 outputs: 2.8 products an output instead of 9"},
+    {ConvAlgorithm::winograd_2x2, [](const ConvShape& s, ConvOp op) { return winograd_can(s, op, 2); },
+     [](const ConvShape& s, ConvOp op) { return against_tiles(s, op, 2); },
      "3x3 in tiles of 2x2 outputs: 4 products an output instead of 9"},
     {ConvAlgorithm::narrow,
      [](const ConvShape& s, ConvOp op) { return !s.depthwise() && narrow_fits(s, op); },

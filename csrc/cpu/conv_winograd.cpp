@@ -1,9 +1,9 @@
 // Winograd convolution in blocks of L2 size; never is a whole tensor transformed.
 //
 // A pass transforms the weights of some output channels, U[panel][position][channel][column]. A task then takes a block
-// of tiles: their inputs, transposed to channels-last strips of one register of channels where need be, become
-// V[position][tile][channel]. For each panel the products of all positions, M[position][tile][column], run through the
-// register tiles of gemm.h, and the output transform leaves them as pixels. V and M stay in L2.
+// of tiles: their inputs become V[position][tile][channel] (winograd_tiles.h). For each panel the products of all positions,
+// M[position][tile][column], run through the register tiles of gemm.h, and the output transform leaves them as pixels. V
+// and M stay in L2.
 #include "conv_winograd.h"
 
 #include "conv_pack.h"
@@ -11,6 +11,7 @@
 #include "parallel.h"
 #include "tuning.h"
 #include "winograd.h"
+#include "winograd_tiles.h"
 
 namespace fastconv::cpu::FC_ISA {
 namespace {
@@ -28,9 +29,9 @@ struct TileBlocking {
   int64_t image_blocks, row_blocks, col_blocks, parts;
   int64_t group_rows;                    // of the register tiles
   int64_t v_pitch, v_step, m_step;       // between tiles of V; between positions of V and of M
-  int64_t strip_cols;                    // pixels in a row of the strip
+  int64_t sum_channels;                  // added up before the sum of those before them
   int64_t panel_columns, panels_per_group, panels_per_pass, panel_size;
-  int64_t v_bytes, m_bytes, strip_bytes, pixel_bytes, raw_bytes, thread_bytes, bias_bytes, total;
+  int64_t v_bytes, m_bytes, block_bytes, pixel_bytes, raw_bytes, thread_bytes, bias_bytes, total;
   int threads;
 };
 
@@ -52,6 +53,9 @@ template <int M> TileBlocking choose_tiles(const TapProblem& p, int threads) {
   b.positions = b.side * b.side;
   b.tile_rows = ceil_div(high.count, M);
   b.tile_cols = ceil_div(wide.count, M);
+  b.sum_channels = M == 2 || p.channels >= kWinogradSumManyChannels || p.channels < kWinogradExactChannels[M - 3]
+                       ? kWinogradSumLong
+                       : kWinogradSumShort;
   b.panel_columns = p.columns > lanes ? kTileColumns<A> : lanes;
   b.panels_per_group = ceil_div(p.columns, b.panel_columns);
   b.panel_size = b.positions * p.channels * b.panel_columns;
@@ -61,7 +65,7 @@ template <int M> TileBlocking choose_tiles(const TapProblem& p, int threads) {
   // Tiles of a block: as many as the cache holds, but a few tasks for each thread, and well-filled register tiles.
   const int64_t tile_bytes = b.positions * b.v_pitch * item;
   const int64_t share = (kWorkspaceBytes - kPanelBytes) / (2 * threads);  // V is about half of a thread's scratch
-  const int64_t wished = min_of(kWinogradBlockBytes, max_of(kWinogradBlockTiles[M / 4] * tile_bytes, kWinogradBlockBytes / 4));
+  const int64_t wished = min_of(kWinogradBlockBytes, max_of(kWinogradBlockTiles[M - 2] * tile_bytes, kWinogradBlockBytes / 4));
   const int64_t most = max_of(kTileRows, min_of(wished, share) / tile_bytes);
   const int64_t wanted = threads > 1 ? 4 * threads : 1, image_tiles = b.tile_rows * b.tile_cols;
   b.images = 1;
@@ -91,14 +95,13 @@ template <int M> TileBlocking choose_tiles(const TapProblem& p, int threads) {
 
   b.v_step = b.tiles * b.v_pitch + lanes;
   b.m_step = b.tiles * b.panel_columns + lanes;
-  b.strip_cols = b.cols * M + 2;
   // Register tiles read up to 2 * group_rows - 1 tiles behind the last.
   b.v_bytes = aligned((b.positions * b.v_step + 2 * b.group_rows * b.v_pitch) * item);
   b.m_bytes = aligned(b.positions * b.m_step * item);
-  b.strip_bytes = aligned(b.images * (b.rows * M + 2) * b.strip_cols * lanes * item);
+  b.block_bytes = aligned(block_values(b.side, M, b.images, b.rows, b.cols, p.channels) * item);
   b.pixel_bytes = p.same_type && p.layout == Layout::channels_last ? 0 : aligned(b.tiles * M * M * b.panel_columns * item);
   b.raw_bytes = aligned(9 * kWeightChannels * b.panel_columns * item);
-  b.thread_bytes = max_of(b.v_bytes + b.m_bytes + b.strip_bytes + b.pixel_bytes, b.raw_bytes);
+  b.thread_bytes = max_of(b.v_bytes + b.m_bytes + b.block_bytes + b.pixel_bytes, b.raw_bytes);
   b.bias_bytes = aligned(p.groups * b.panels_per_group * b.panel_columns * item);
   const int64_t shared = pass_bytes(b) + b.bias_bytes;
   b.threads = int(max_of(1, min_of(threads, (kWorkspaceBytes - shared) / b.thread_bytes)));
@@ -141,8 +144,8 @@ template <int M, class T> struct Call {
     char* own = scratch + thread * b.thread_bytes;
     A* v = reinterpret_cast<A*>(own);
     A* m = reinterpret_cast<A*>(own + b.v_bytes);
-    A* strip = reinterpret_cast<A*>(own + b.v_bytes + b.m_bytes);
-    A* pixels = reinterpret_cast<A*>(own + b.v_bytes + b.m_bytes + b.strip_bytes);
+    A* block = reinterpret_cast<A*>(own + b.v_bytes + b.m_bytes);
+    A* pixels = reinterpret_cast<A*>(own + b.v_bytes + b.m_bytes + b.block_bytes);
     const int64_t part = task % b.parts;
     task /= b.parts;
     const int64_t cb = task % b.col_blocks;
@@ -156,19 +159,13 @@ template <int M, class T> struct Call {
     for (int64_t panel = first; panel < end; panel++) {
       const int64_t group = panel / b.panels_per_group, k0 = panel % b.panels_per_group * b.panel_columns;
       if (group != loaded) {
-        const int64_t lines = rows * M + 2;
-        for (int64_t c = 0; c < p.channels; c += lanes) {
-          // Borders are zero.
-          pack_strip<T, A>({x, p.layout, p.groups * p.channels, group * p.channels + c, min_of(lanes, p.channels - c),
-                            p.axis[1].source, p.axis[2].source},
-                           n0, images, r0 * M + p.axis[1].first, lines, c0 * M + p.axis[2].first, b.strip_cols, strip);
-          A* target = v + c;
-          for (int64_t i = 0; i < images; i++)
-            for (int64_t r = 0; r < rows; r++)
-              for (int64_t t = 0; t < cols; t++, target += b.v_pitch)
-                transform_input<M>(strip + ((i * lines + r * M) * b.strip_cols + t * M) * lanes,
-                                      b.strip_cols * lanes, lanes, target, b.v_step);
-        }
+        each_tile<Winograd<M>::kSide, M, T>(
+            {x, p.layout, p.groups * p.channels, group * p.channels, p.channels, p.axis[1].source, p.axis[2].source},
+            {n0, images, r0 * M + p.axis[1].first, rows, c0 * M + p.axis[2].first, cols}, block,
+            [&](int64_t c) { return v + c; }, b.v_pitch,
+            [&](const A* window, int64_t row, int64_t pixel, A* target) __attribute__((always_inline)) {
+              transform_input<M>(window, row, pixel, target, b.v_step);
+            });
         loaded = group;
       }
       const int64_t columns = min_of(b.panel_columns, p.columns - k0);
@@ -182,10 +179,11 @@ template <int M, class T> struct Call {
   void multiply(const A* v, const A* panel, int64_t tiles, bool narrow, A* m) const {
     const int64_t width = narrow ? lanes : b.panel_columns;
     for (int64_t position = 0; position < b.positions; position++)
-      for (int64_t c = 0; c < p.channels; c += kChunkSteps) {
-        const Run run{c, c, min_of(kChunkSteps, p.channels - c)};
+      for (int64_t c = 0; c < p.channels; c += b.sum_channels) {
+        const Run run{c, c, min_of(b.sum_channels, p.channels - c)};
         TileOutput<A> out{};
         out.accumulate = c > 0;
+        out.behind = true;
         out.columns = out.stride = width;
         const TileColumn<A> column{nullptr, ceil_div(tiles, b.group_rows), tiles, v + position * b.v_step, b.v_pitch, &run, 1,
                                    panel + position * p.channels * width, m + position * b.m_step, width, false, 0};
@@ -270,14 +268,13 @@ template <int M, class T> struct Call {
 };
 
 template <int M, class T>
-void solve(const ConvShape& s, ConvOp op, const T* x, const T* w, const T* bias, const Epilogue& epilogue, T* y,
+void solve(const ConvShape& s, ConvOp op, ConvAlgorithm algorithm, const T* x, const T* w, const T* bias, const Epilogue& epilogue, T* y,
            std::uint32_t* largest, Context& ctx) {
   const TapProblem p = unit_stride_problem(s, op);
   TileBlocking b = choose_tiles<M>(p, ctx.threads_for(s.flops(), s.flops() / 4));
   const int64_t all_panels = p.groups * b.panels_per_group;
   bool packed;
-  A* kept = packed_panels<T, A>(M == 2 ? ConvAlgorithm::winograd_2x2 : ConvAlgorithm::winograd_4x4, p, b.panel_columns,
-                                1, all_panels * b.panel_size, &packed, ctx);
+  A* kept = packed_panels<T, A>(algorithm, p, b.panel_columns, 1, all_panels * b.panel_size, &packed, ctx);
   if (kept) {
     b.total -= pass_bytes(b);
     b.panels_per_pass = all_panels;
@@ -297,10 +294,11 @@ void winograd(const ConvShape& s, ConvOp op, ConvAlgorithm algorithm, const void
   const auto run = [&](auto type) {
     using T = decltype(type);
     const auto *xs = static_cast<const T*>(x), *ws = static_cast<const T*>(w), *bs = static_cast<const T*>(b);
+    T* ys = static_cast<T*>(y);
     if constexpr (sizeof(T) == sizeof(A))
-      if (algorithm == ConvAlgorithm::winograd_4x4)
-        return solve<4, T>(s, op, xs, ws, bs, epilogue, static_cast<T*>(y), largest, ctx);
-    solve<2, T>(s, op, xs, ws, bs, epilogue, static_cast<T*>(y), largest, ctx);
+      if (algorithm == ConvAlgorithm::winograd_4x4) return solve<4, T>(s, op, algorithm, xs, ws, bs, epilogue, ys, largest, ctx);
+    if (algorithm == ConvAlgorithm::winograd_3x3) return solve<3, T>(s, op, algorithm, xs, ws, bs, epilogue, ys, largest, ctx);
+    solve<2, T>(s, op, algorithm, xs, ws, bs, epilogue, ys, largest, ctx);
   };
   if (s.dtype == DType::f32) run(float());
   else if (s.dtype == DType::f16) run(f16());
@@ -309,8 +307,11 @@ void winograd(const ConvShape& s, ConvOp op, ConvAlgorithm algorithm, const void
 
 std::size_t winograd_workspace(const ConvShape& s, ConvOp op, ConvAlgorithm algorithm, int threads) {
   const TapProblem p = unit_stride_problem(s, op);
-  return std::size_t(algorithm == ConvAlgorithm::winograd_4x4 ? choose_tiles<4>(p, threads).total
-                                                              : choose_tiles<2>(p, threads).total);
+  switch (winograd_tile(algorithm)) {
+    case 4: return std::size_t(choose_tiles<4>(p, threads).total);
+    case 3: return std::size_t(choose_tiles<3>(p, threads).total);
+    default: return std::size_t(choose_tiles<2>(p, threads).total);
+  }
 }
 
 }  // namespace fastconv::cpu::FC_ISA

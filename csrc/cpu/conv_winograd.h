@@ -7,7 +7,7 @@ namespace fastconv::cpu::FC_ISA {
 // Images of one call at most.
 constexpr int kWinogradImages = 1024;
 
-// `algorithm` is winograd_2x2 or winograd_4x4. largest[n] becomes the bits of the largest |result| of image n before
+// `algorithm` is one of winograd_tile's. largest[n] becomes the bits of the largest |result| of image n before
 // the bias is added; a NaN counts as larger than infinity. See winograd_holds.
 void winograd(const ConvShape&, ConvOp, ConvAlgorithm, const void* x, const void* w, const void* b, const Epilogue&,
               void* y, std::uint32_t* largest, Context&);

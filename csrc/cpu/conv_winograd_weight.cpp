@@ -1,8 +1,8 @@
-// Winograd weight gradient: F(3x3, 2x2), whose outputs are the nine taps and whose filter is a tile of dy.
+// Winograd weight gradient: F(3x3, m x m), whose outputs are the nine taps and whose filter is a tile of dy.
 //
-// x is cut into the tiles of F(2x2, 3x3), whose transform it shares: V[position][tile][channel]. The 2x2 gradients of
-// a tile become W[position][tile][output channel]. At each of the 16 positions the tiles are summed up, S = sum of V
-// W, by the register tiles of weight_gradient.h; the output transform comes once, after the last tile. A task has some
+// x is cut into the tiles of F(m x m, 3x3), whose transform it shares: V[position][tile][channel]. The m x m gradients of
+// a tile become W[position][tile][output channel]. At each of the (m + 2)^2 positions the tiles are summed up, S = sum of
+// V W, by the register tiles of weight_gradient.h; the output transform comes once, after the last tile. A task has some
 // input and some output channels, and one of `partitions` runs of blocks of tiles; these are added up in order at the
 // end. All of it follows from the shape alone, so the bits do not depend on the number of threads.
 #include "conv_winograd_weight.h"
@@ -12,15 +12,16 @@
 #include "tuning.h"
 #include "weight_gradient.h"
 #include "winograd.h"
+#include "winograd_tiles.h"
 
 namespace fastconv::cpu::FC_ISA {
 namespace {
 
 using A = float;
-constexpr int64_t kLane = kLanes<A>, kPositions = 16, kItem = sizeof(A);
+constexpr int64_t kLane = kLanes<A>, kItem = sizeof(A);
 
-constexpr int64_t kSumBytes = int64_t(17) << 20;       // of a chunk of output channels, all partitions
-constexpr int64_t kPartitionBytes = int64_t(4) << 20;  // where there is a choice
+constexpr int64_t kPartitionBytes = int64_t(256) << 10;  // of a position, where there is a choice
+constexpr int64_t kSmallSums = int64_t(1) << 20;         // stay in the L2 cache
 constexpr int64_t kWorkspaceBytes = int64_t(31) << 20;
 constexpr int64_t kTasks = 16, kMostPartitions = 8, kLeastTiles = 32;
 constexpr double kTaskFlops = 3e6;
@@ -33,10 +34,10 @@ struct Plan {
   int64_t width, panels, pairs, pairs_chunk;       // output channels of a panel; panels of a group, of all, of a chunk
   int64_t c_task, panels_task, partitions;
   int64_t v_pitch, v_step, w_step;                 // between tiles and positions of V; between positions of W
-  int64_t v_values, w_values, strip_values, sum_values;
+  int64_t v_values, w_values, block_values, sum_values;
   int team;
 
-  int64_t thread_bytes() const { return (v_values + w_values + strip_values) * kItem; }
+  int64_t thread_bytes() const { return (v_values + w_values + block_values) * kItem; }
   int64_t bytes() const { return sum_values * kItem + team * thread_bytes(); }
 };
 
@@ -60,24 +61,29 @@ void plan_block(Plan& p, int64_t images, int64_t most) {
   p.blocks = ceil_div(images, p.images) * p.row_blocks * p.col_blocks;
 }
 
-Plan make_plan(const ConvShape& s, int threads) {
+// For tiles of m x m outputs.
+Plan make_plan(const ConvShape& s, int64_t m, int threads) {
+  const int64_t positions = (m + 2) * (m + 2);
   Plan p{};
   p.C = s.group_in();
   p.K = s.group_out();
-  p.tile_rows = ceil_div(s.out[1], 2);
-  p.tile_cols = ceil_div(s.out[2], 2);
+  p.tile_rows = ceil_div(s.out[1], m);
+  p.tile_cols = ceil_div(s.out[2], m);
   p.width = p.K <= kLane ? kLane : 2 * kLane;
   p.panels = ceil_div(p.K, p.width);
   p.pairs = s.G * p.panels;
-  const int64_t pair_bytes = kPositions * p.C * p.width * kItem;
-  p.pairs_chunk = min_of(p.pairs, max_of(1, kSumBytes / pair_bytes));
+  const int64_t pair_bytes = positions * p.C * p.width * kItem;
+  p.pairs_chunk = min_of(p.pairs, max_of(1, kWinogradWeightMostSums / pair_bytes));
   // Transforming x is shared by the output channels of a task, transforming dy by its input channels.
   p.c_task = min_of(p.C, kWinogradWeightChannels);
   p.panels_task = min_of(min_of(p.panels, p.pairs_chunk), max_of(1, kWinogradWeightColumns / p.width));
   const auto parts = [&] { return ceil_div(p.C, p.c_task) * ceil_div(p.pairs_chunk, p.panels_task); };
   const int64_t wanted = int64_t(s.flops() < kTasks * kTaskFlops ? s.flops() / kTaskFlops + 1 : kTasks);
-  const int64_t affordable = max_of(1, min_of(kMostPartitions, kPartitionBytes / (p.pairs_chunk * pair_bytes)));
-  const int64_t runs = min_of(affordable, ceil_div(wanted, parts()));
+  // Sums of their own for each run cost passes over them; without them tasks share channels, and transform the same again.
+  const int64_t operands = s.N * (s.C * s.in_space() + s.K * s.out_space()) * kItem;
+  const int64_t sum_bytes = p.pairs_chunk * pair_bytes;
+  const int64_t affordable = min_of(positions * kPartitionBytes, max_of(operands / 2, kSmallSums)) / sum_bytes;
+  const int64_t runs = max_of(1, min_of(min_of(kMostPartitions, affordable), ceil_div(wanted, parts())));
   plan_block(p, s.N, max_of(kLeastTiles, min_of(kWinogradWeightTiles, s.N * p.tile_rows * p.tile_cols / runs)));
   p.partitions = min_of(runs, p.blocks);
   while (p.partitions * parts() < wanted)
@@ -88,15 +94,17 @@ Plan make_plan(const ConvShape& s, int threads) {
   p.v_pitch = round_up(p.c_task, kLane) + kLane;  // no power of two: such rows would share their L1 sets
   p.v_step = p.tiles * p.v_pitch + kLane;
   p.w_step = p.tiles * p.width + kLane;
-  p.v_values = kPositions * p.v_step;
-  p.w_values = p.panels_task * kPositions * p.w_step;
-  p.strip_values = p.images * (p.rows * 2 + 2) * (p.cols * 2 + 2) * kLane;
+  p.v_values = positions * p.v_step;
+  p.w_values = p.panels_task * positions * p.w_step;
+  p.block_values = max_of(block_values(m + 2, m, p.images, p.rows, p.cols, p.c_task),
+                          block_values(m, m, p.images, p.rows, p.cols, p.K));
   p.sum_values = p.partitions * p.pairs_chunk * pair_bytes / kItem;
   p.team = int(max_of(1, min_of(threads, (kWorkspaceBytes - p.sum_values * kItem) / p.thread_bytes())));
   return p;
 }
 
-template <class T> struct Call {
+template <int M, class T> struct Call {
+  static constexpr int64_t kPositions = Winograd<M>::kSide * Winograd<M>::kSide;
   const Plan& p;
   const ConvShape& s;
   const T *dy, *x;
@@ -112,36 +120,30 @@ template <class T> struct Call {
 
   // Adds the tiles of block b to the sums of `count` panels from pair `pair` on and channels [c0, c0 + channels).
   void add_block(int64_t b, int64_t partition, int64_t pair, int64_t count, int64_t c0, int64_t channels, bool first,
-                 A* v, A* w, A* strip) const {
+                 A* v, A* w, A* block) const {
     const int64_t col = b % p.col_blocks * p.cols, row = b / p.col_blocks % p.row_blocks * p.rows;
     const int64_t n0 = b / p.col_blocks / p.row_blocks * p.images, images = min_of(p.images, s.N - n0);
     const int64_t rows = min_of(p.rows, p.tile_rows - row), cols = min_of(p.cols, p.tile_cols - col);
     const int64_t group = (pair0 + pair) / p.panels, panel0 = (pair0 + pair) % p.panels;
-    for (int64_t c = 0; c < channels; c += kLane) {
-      const int64_t lines = rows * 2 + 2, across = cols * 2 + 2;
-      pack_strip<T, A>({x, s.layout, s.C, group * p.C + c0 + c, min_of(kLane, channels - c), s.in[1], s.in[2]}, n0,
-                       images, row * 2 - s.pad[1], lines, col * 2 - s.pad[2], across, strip);
-      A* to = v + c;
-      for (int64_t i = 0; i < images; i++)
-        for (int64_t r = 0; r < rows; r++)
-          for (int64_t t = 0; t < cols; t++, to += p.v_pitch)
-            transform_input<2>(strip + ((i * lines + r * 2) * across + t * 2) * kLane, across * kLane, kLane, to,
-                               p.v_step);
-    }
-    for (int64_t i = 0; i < count; i++) {
-      const int64_t k0 = (panel0 + i) * p.width, outputs = min_of(p.width, p.K - k0), width = panel_width(outputs);
-      for (int64_t j = 0; j < width; j += kLane) {
-        const int64_t lines = rows * 2, across = cols * 2;
-        pack_strip<T, A>({dy, s.layout, s.K, group * p.K + k0 + j, min_of(kLane, outputs - j), s.out[1], s.out[2]}, n0,
-                         images, row * 2, lines, col * 2, across, strip);
-        A* to = w + i * kPositions * p.w_step + j;
-        for (int64_t m = 0; m < images; m++)
-          for (int64_t r = 0; r < rows; r++)
-            for (int64_t t = 0; t < cols; t++, to += width)
-              transform_gradient(strip + ((m * lines + r * 2) * across + t * 2) * kLane, across * kLane, kLane, to,
-                                 p.w_step);
-      }
-    }
+    each_tile<M + 2, M, T>({x, s.layout, s.C, group * p.C + c0, channels, s.in[1], s.in[2]},
+                           {n0, images, row * M - s.pad[1], rows, col * M - s.pad[2], cols}, block,
+                           [&](int64_t c) { return v + c; }, p.v_pitch,
+                           [&](const A* window, int64_t line, int64_t pixel, A* to) __attribute__((always_inline)) {
+                             transform_input<M>(window, line, pixel, to, p.v_step);
+                           });
+    // Panels of two registers, then one of a single register, whose tiles lie closer together.
+    const int64_t k0 = panel0 * p.width, outputs = min_of(count * p.width, p.K - k0), rest = outputs % p.width;
+    const int64_t narrow = p.width == kLane ? outputs : rest <= kLane ? rest : 0;
+    const auto transform_gradients = [&](int64_t from, int64_t channels, int64_t width) {
+      each_tile<M, M, T>({dy, s.layout, s.K, group * p.K + k0 + from, channels, s.out[1], s.out[2]},
+                         {n0, images, row * M, rows, col * M, cols}, block,
+                         [&](int64_t c) { return w + (from + c) / p.width * kPositions * p.w_step + c % p.width; }, width,
+                         [&](const A* window, int64_t line, int64_t pixel, A* to) __attribute__((always_inline)) {
+                           transform_gradient<M>(window, line, pixel, to, p.w_step);
+                         });
+    };
+    transform_gradients(0, outputs - narrow, p.width);
+    transform_gradients(outputs - narrow, narrow, kLane);
     const int64_t start = 0, register_tiles = ceil_div(channels, kTileRows);
     const PixelRows line{&start, 1, images * rows * cols, 0, p.v_pitch};
     for (int64_t position = 0; position < kPositions; position++)
@@ -173,7 +175,7 @@ template <class T> struct Call {
           m[position] = load(term);
           for (int64_t part = 1; part < p.partitions; part++) m[position] += load(term += next_partition);
         }
-        transform_taps(m, taps + c * 9);
+        transform_taps<M>(m, taps + c * 9);
       }
       for (int64_t i = 0; i < values; i += kLane) {
         transpose<A>(taps + i);
@@ -214,20 +216,26 @@ template <class T> struct Call {
 
 }  // namespace
 
-std::size_t winograd_weight_workspace(const ConvShape& s, int threads) {
-  return std::size_t(make_plan(s, threads).bytes());
+std::size_t winograd_weight_workspace(const ConvShape& s, ConvAlgorithm algorithm, int threads) {
+  return std::size_t(make_plan(s, winograd_tile(algorithm), threads).bytes());
 }
 
-std::uint32_t winograd_backward_weight(const ConvShape& s, const void* dy, const void* x, void* dw, int threads,
-                                       Context& ctx) {
-  const Plan p = make_plan(s, threads);
+std::uint32_t winograd_backward_weight(const ConvShape& s, ConvAlgorithm algorithm, const void* dy, const void* x,
+                                       void* dw, int threads, Context& ctx) {
+  const int tile = winograd_tile(algorithm);
+  const Plan p = make_plan(s, tile, threads);
   std::uint32_t largest = 0;
   char* block = static_cast<char*>(ctx.workspace(std::size_t(p.bytes())));
   if (!block) return largest;
   const auto run = [&](auto type) {
     using T = decltype(type);
-    Call<T>{p, s, static_cast<const T*>(dy), static_cast<const T*>(x), static_cast<T*>(dw), reinterpret_cast<A*>(block),
-            block + p.sum_values * kItem, &largest}.run();
+    const auto *gradients = static_cast<const T*>(dy), *inputs = static_cast<const T*>(x);
+    A* sums = reinterpret_cast<A*>(block);
+    char* scratch = block + p.sum_values * kItem;
+    T* taps = static_cast<T*>(dw);
+    if (tile == 4) Call<4, T>{p, s, gradients, inputs, taps, sums, scratch, &largest}.run();
+    else if (tile == 3) Call<3, T>{p, s, gradients, inputs, taps, sums, scratch, &largest}.run();
+    else Call<2, T>{p, s, gradients, inputs, taps, sums, scratch, &largest}.run();
   };
   if (s.dtype == DType::f32) run(float());
   else if (s.dtype == DType::f16) run(f16());

@@ -28,10 +28,11 @@ struct Run {
 template <class A> struct TileOutput {
   std::int64_t stride;   // between rows, in elements
   std::int64_t columns;  // columns to store
-  bool accumulate;       // add to what is stored
+  bool accumulate;       // add to what is stored: the chain of products begins with it,
   const A* bias;         // one value a column, added last; null for none
   const Finish<A>* finish = nullptr;  // after it, for rows that lie in the output, which begins at `origin`
   const A* origin = nullptr;
+  bool behind = false;   // or it is added to the chain's sum, which rounds less
   bool fetch = false;    // bring the rows, and what finish adds to them, into the cache while the sums are computed
 };
 
@@ -144,11 +145,16 @@ __attribute__((noinline)) void tile_direct(const A* const (&group)[2], const int
   constexpr int lanes = kLanes<A>;
   const auto at = [&](int g, int i, int j) { return rows[g] + i * out.stride + j * lanes; };
   const auto kept = [&](int g, int i, int j) { return i < valid[g] && out.columns > j * lanes; };
+  const bool from_stored = out.accumulate && !out.behind;
   Sums<A, Rows, NV> acc;
   each_register<Rows, NV>([&](int g, int i, int j) __attribute__((always_inline)) {
-    acc[g][i][j] = out.accumulate && kept(g, i, j) ? load_up_to(at(g, i, j), out.columns - j * lanes) : Vec<A>{};
+    acc[g][i][j] = from_stored && kept(g, i, j) ? load_up_to(at(g, i, j), out.columns - j * lanes) : Vec<A>{};
   });
   add_products<A, Rows, NV>(acc, group, next, stride, runs, run_count, panel, rows, out);
+  if (out.accumulate && out.behind)
+    each_register<Rows, NV>([&](int g, int i, int j) __attribute__((always_inline)) {
+      if (kept(g, i, j)) acc[g][i][j] += load_up_to(at(g, i, j), out.columns - j * lanes);
+    });
   each_register<Rows, NV>([&](int g, int i, int j) __attribute__((always_inline)) {
     if (!kept(g, i, j)) return;
     A* to = at(g, i, j);
@@ -203,15 +209,18 @@ __attribute__((noinline)) std::int64_t whole_tiles(const TileColumn<A>& column, 
   const std::int64_t step = out.stride;
   const Finish<A>* const finish = out.finish;
   const A* const add = finish ? finish->add : nullptr;
+  const bool from_stored = out.accumulate && !out.behind;
   for (; g + 1 < t.count && t.template valid<Rows>(g) == Rows && t.template valid<Rows>(g + 1) == Rows; g += 2) {
     const A* const group[2] = {t.template source_of<Rows>(g), t.template source_of<Rows>(g + 1)};
     A* const rows[2] = {t.template result_of<Rows>(g), t.template result_of<Rows>(g + 1)};
     const auto at = [&](int h, int i, int j) { return rows[h] + i * step + j * lanes; };
     Sums<A, Rows, NV> acc;
     each_register<Rows, NV>([&](int h, int i, int j) __attribute__((always_inline)) { acc[h][i][j] = Vec<A>{}; });
-    if (out.accumulate)
+    if (from_stored)
       each_register<Rows, NV>([&](int h, int i, int j) __attribute__((always_inline)) { acc[h][i][j] = load(at(h, i, j)); });
     add_products<A, Rows, NV>(acc, group, t.template next<Rows>(g), t.stride, t.runs, t.run_count, t.panel, rows, out);
+    if (out.accumulate && out.behind)
+      each_register<Rows, NV>([&](int h, int i, int j) __attribute__((always_inline)) { acc[h][i][j] += load(at(h, i, j)); });
     if (finish) {
       if (add)
         each_register<Rows, NV>([&](int h, int i, int j) __attribute__((always_inline)) {

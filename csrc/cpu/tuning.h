@@ -42,7 +42,19 @@ constexpr std::int64_t kNarrowWeightColumns = 8, kNarrowWeightColumnsSmall = 4;
 // 64 channels fell from 660 to 520 GFLOP/s, with 512 it rose from 440 to 530 (2 threads, F(2x2), 2 MB of L2); of F(4x4) it
 // fell from 1020 to 930 with 64 channels and was level from 128 on.
 constexpr std::int64_t kWinogradBlockBytes = std::int64_t(1300) << 10;
-constexpr std::int64_t kWinogradBlockTiles[] = {56, 35};  // of F(2x2), of F(4x4)
+constexpr std::int64_t kWinogradBlockTiles[] = {56, 42, 35};  // of F(2x2), F(3x3), F(4x4)
+
+// Channels whose products are added up before they are added to the sums of those before them. Sums of 16 take 1.0 to 1.13
+// of the time of sums of 64, and keep the rounding errors of larger tiles at those of the direct kernel: rms error of
+// F(3x3) and F(4x4) as a multiple of that of a chain of float32 multiply-adds, normal data (behind a ReLU).
+//   32 channels: 0.95 (1.22), 1.57 (2.02)     64: 0.70 (0.85), 1.19 (1.41)     96: 0.59 (0.74), 0.99 (1.21)
+//   128: 0.53 (0.66), 0.89 (1.10)   with sums of 64: 256: 0.53 (0.64), 0.92 (1.07)   512: 0.38 (0.48), 0.65 (0.82)
+// Weight gradients, one image: F(3x3) at 14x14 1.25 (1.54), at 28x28 1.07 (1.23); F(4x4) at 28x28 1.42 (1.62), at 56x56 0.70
+// (0.87); eight images of 28x28: 0.40 (0.47), 0.54 (0.61). F(2x2) is below 1 everywhere but in gradients of 14x14 images,
+// 0.97 (1.24).
+constexpr std::int64_t kWinogradSumLong = 64, kWinogradSumShort = 16, kWinogradSumManyChannels = 256;
+constexpr std::int64_t kWinogradExactChannels[] = {32, 96};  // fewest for F(3x3), F(4x4) under precision "highest"
+constexpr std::int64_t kWinogradExactPixels[] = {196, 784};  // the same of an image's pixels, for the weight gradient
 
 // What an image must have for it; speeds are GFLOP/s of the direct kernel / F(2x2) / F(4x4), best layouts, 2 threads,
 // AVX-512, 1 and 8 images. AVX2 is left the same borders although its slower products move them down (8 images of 7x7,
@@ -53,19 +65,22 @@ struct WinogradLimits {
   std::int64_t weights_per_tile;     // most weights (channels x columns) to transform for each tile of an image
   std::int64_t fewer_tiles, fewer_channels;  // also images of so many tiles with so many channels on both sides
 };
-// 7x7 images (16 tiles of 2x2): 192 -> 384 channels 159/117/80 and 314/286/239, 128 -> 32 113/74/58 and 271/300/319;
-// 11x11 (36), 32 -> 64: 148/155/142 and 341/388/423. 14x14 (49), 128 -> 32: 195/193/158 and 357/500/534;
-// 512 -> 512 (5350 weights a tile): 249/241/187 and 371/502/507.
-// 56x56 images, the fastest other algorithm / F(2x2) / F(4x4), 4 images: 12 -> 64: 319/351/516, 16 -> 16: 295/282/402,
-// 64 -> 16: 314/339/525, 64 -> 20: 230/295/416, 8 -> 64: 313/270/371, 64 -> 12: 253/266/411, 64 -> 8: 254/172/270.
+// F(2x2). 7x7 images (16 tiles): 192 -> 384 channels 159/117 and 314/286, 128 -> 32 113/74 and 271/300; 11x11 (36), 32 ->
+// 64: 148/155 and 341/388. 14x14 (49), 128 -> 32: 195/193 and 357/500; 512 -> 512 (5350 weights a tile): 249/241 and
+// 371/502. 56x56 images, the fastest other algorithm / F(2x2), 4 images: 12 -> 64: 319/351, 16 -> 16: 295/282, 64 -> 16:
+// 314/339, 64 -> 20: 230/295, 8 -> 64: 313/270, 64 -> 12: 253/266, 64 -> 8: 254/172.
 // Small images on Zen 4 (2 threads), F(2x2) as a multiple of direct's speed with 1, 8 and 32 images: 7x7, 512 -> 512: 1.25,
 // 1.22, 1.29; 192 -> 384: 1.41, 1.13, 1.44; 64 -> 64: 1.13, 1.46, 1.49; 32 -> 32: 1.06, 1.32, 1.33; 16 -> 16: 1.02, 0.82,
 // 0.96; 5x5 and 6x6 (9 tiles): 0.54 to 1.5. 14x14, with 1 and 8 images, 512 -> 1024 (10700 weights a tile): 1.24 and 1.42,
 // 1024 -> 1024 (21400): 0.97 and 1.35. The Xeon above lost 25 % on one image of 7x7.
-constexpr WinogradLimits kWinograd2 = {16, 16, 36, 22000, 16, 32};
-// 28x28 (49 tiles of 4x4), 128 -> 128 (334 weights a tile): 315/480/388 and 340/639/694; 256 -> 512 (2675): 307/502/462 and
-// 387/636/659; 56x56, 64 -> 64: 281/492/540 and 377/568/861; 256 -> 256 (334): 364/576/829 and 372/586/892.
-constexpr WinogradLimits kWinograd4 = {8, 12, 49, 512, 49, 8};
+// F(3x3), F(4x4), Zen 4, 2 threads, F(2x2) / F(3x3) / F(4x4) with 1 image, then 8. 14x14: 48 -> 48: 212/221/229, 348/400/439;
+// 128 -> 128: 267/319/335, 380/458/522; 512 -> 1024 (F(4x4): 32800 weights a tile): 238/241/253, 352/401/469. 7x7 (F(4x4): 4
+// tiles): 64 -> 64: 153/135/149, 267/247/309; 192 -> 384: 174/143/161, 286/273/340; 512 -> 512 (65500): 145/124/127,
+// 274/253/316, and with 32 images 267/302/461. 28x28: 16 -> 64: 255/276/333, 335/366/482; 512 -> 512, 8: 386/464/545. 56x56:
+// 16 -> 16: 277/302/340, 285/326/395; 8 -> 32: 210/243/270, 220/257/308; 256 -> 256, 8: 414/460/607.
+// F(4x4) at 56x56, 4 images, fewest channels, the fastest other algorithm / F(4x4): 8 -> 64: 313/371, 64 -> 12: 253/411,
+// 64 -> 8: 254/270.
+constexpr WinogradLimits kWinograd[] = {{16, 16, 36, 22000, 16, 32}, {16, 16, 9, 33000, 9, 16}, {8, 12, 4, 66000, 4, 8}};
 // Most outputs computed for one that is kept: F(2x2) computes 9 / 4 times as fast as it goes.
 constexpr double kWinogradWaste = 1.5;
 
@@ -80,6 +95,11 @@ constexpr std::int64_t kWinogradWeightTiles = 128, kWinogradWeightChannels = 64,
 // 512 -> 1024 at 7x7 (32800 weights a tile): 1.3; 0.9 to 1.05. 1024 -> 1024 (65500): 1.2 to 1.3; 0.9.
 constexpr std::int64_t kWinogradWeightLeastTiles = 9, kWinogradWeightFewest = 8, kWinogradWeightLeastWeights = 128;
 constexpr std::int64_t kWinogradWeightMostWeights = 33000;  // channels x output channels for each tile of an image
+// F(2x2) / F(3x3) / F(4x4), GFLOP/s, Zen 4, 2 threads, 8 images: 64 -> 64 at 224x224 359/457/552, at 56x56 353/425/456; 128 ->
+// 128 at 28x28 377/414/513; 256 -> 256 at 14x14 383/428/381; 512 -> 512 at 7x7 266/255/298 (with 1 image 111/99/82); 16 -> 16
+// at 56x56 257/275/352, 8 -> 32 249/278/301; 12 -> 48 at 28x28 250/239/367; 24 -> 64 at 14x14 299/344/324.
+constexpr std::int64_t kWinogradWeightPixels = 100;
+constexpr std::int64_t kWinogradWeightMostSums = std::int64_t(17) << 20;  // bytes, of a chunk of output channels
 
 #if defined(FC_AMX)
 // AMX. Measured with 2 threads, 8 images, on an Intel processor with AMX and AVX-512 (FMA peak 375 GFLOP/s; AMX 5.5 TFLOP/s
@@ -102,6 +122,10 @@ constexpr double kAmxExactShare = 0.7, kAmxShare = 0.4;
 // Winograd's products on AMX were built and measured too: 0.9 to 1.1 times as fast as the direct products, as 16 / 9 of
 // the weights in three parts come from the L3 cache for each block of tiles.
 constexpr double kAmxBesideWinograd = 0.7;
+// Prototypes on an Intel processor with AMX (peak 455 GFLOP/s of the FMA units), GFLOP/s of six products / F(4x4): 128 -> 128 at
+// 28x28 750 / 1024, 256 -> 256 at 56x56 607 / 975, 512 -> 512 at 28x28 571 / 668; 256 -> 256 at 14x14 638 / 693. Not measured
+// with the kernels here.
+constexpr std::int64_t kAmxBesideWinograd4 = 784;
 // Weight gradient, 3x3 with 16 -> 16 channels: 0.63 / 0.50 in three products, 64 -> 16: 1.27 / 1.67, the stem 12.9 / 8.6.
 // 1x1, exact: 64 -> 256 at 56x56 3.0 / 3.6, 256 -> 64 3.1 / 3.8, but 32 -> 192 0.55 / 0.46 and 16 -> 96 2.9 / 2.7.
 constexpr std::int64_t kAmxWeightChannels = 16, kAmxPointwiseWeightChannels = 64;

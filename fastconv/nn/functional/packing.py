@@ -42,7 +42,7 @@ def pack_weight(weight: Any) -> ndarray:
 
     Notes
     -----
-    What is packed takes the memory of `weight` once more, Winograd's 16/9 (2x2 tiles) or 4 times as much (4x4), and
+    What is packed takes the memory of `weight` once more, Winograd's 16/9 (2x2 tiles), 25/9 (3x3) or 4 times as much (4x4), and
     twice that of 16-bit weights, which are packed as float32; it lives as long as the array. A weight that meets
     several algorithms (images of several sizes) is packed for each. Convolutions with one input channel a group,
     transposed ones and gradients pack nothing that lasts.
