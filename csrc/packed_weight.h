@@ -13,7 +13,7 @@ namespace fastconv {
 struct PackedForm {
   ConvAlgorithm algorithm;
   DType dtype;
-  std::int32_t lanes, width, parts;  // of a register, of a panel; of a split operand, else 1
+  std::int32_t lanes, width, parts;  // of a register, of a panel; of a split operand, Winograd's positions, else 1
   std::int64_t groups, columns, channels, kernel[3], step;  // step: between the taps along the width
 
   bool operator==(const PackedForm& o) const {

@@ -28,16 +28,23 @@ TILES = [
     Conv("tiles_passes", (1, 512, 4, 5), (192, 512, 3, 3), (1, 1), _ONE, (1, 1)),
     Conv("tiles_groups", (2, 66, 13, 9), (60, 22, 3, 3), (1, 1), _ONE, (1, 1), 3),
     Conv("tiles_images", (1030, 2, 3, 2), (3, 2, 3, 3), (1, 1), _ONE, (1, 1)),
+    Conv("five_rows", (2, 20, 29, 31), (19, 20, 5, 5), (1, 1), ((2, 2), (2, 2)), (1, 1)),
+    Conv("five_columns", (1, 24, 6, 450), (18, 24, 5, 5), (1, 1), ((1, 0), (3, 0)), (1, 1)),
+    Conv("five_passes", (1, 256, 4, 5), (300, 256, 5, 5), (1, 1), ((2, 2), (2, 2)), (1, 1)),
+    Conv("five_groups", (2, 66, 13, 9), (60, 22, 5, 5), (1, 1), ((4, 2), (0, 3)), (1, 1), 3),
 ]
-THREE = [
-    c
-    for c in (*CASES, *TILES)
-    if c.w_shape[2:] == (3, 3) and {*c.stride, *c.dilation} == {1} and not c.groups == c.x_shape[1] > 1
-]
+
+
+def _square(taps: int) -> list[Conv]:
+    cases = [c for c in (*CASES, *TILES) if c.w_shape[2:] == (taps, taps) and {*c.stride, *c.dilation} == {1}]
+    return [c for c in cases if not c.groups == c.x_shape[1] > 1]
+
+
+THREE, FIVE = _square(3), _square(5)
 ONE = [c for c in CASES if {*c.w_shape[2:], *c.stride} == {1} and c.nd > 1 and not any(map(any, c.padding))]
 WINOGRAD = ("winograd_2x2", "winograd_3x3", "winograd_4x4")
-CANDIDATES = {"direct": ONE, "pointwise": ONE, **dict.fromkeys(WINOGRAD, THREE)}
-# In these the transforms round. From so many channels on, results are in the class of precision "highest", below in "high".
+CANDIDATES = {"direct": ONE, "pointwise": ONE, **dict.fromkeys(WINOGRAD, THREE), "winograd_2x2": [*THREE, *FIVE]}
+# In these the transforms round: results are of the class "highest" from so many channels on, else of "high".
 INEXACT = {"winograd_3x3": 32, "winograd_4x4": 96}
 
 
@@ -74,7 +81,7 @@ def bounds(algorithm: str, case: Conv, d: direct.Data, magnitude: direct.Data) -
 
 
 def test_the_selections_are_complete():
-    assert len(THREE) > 50 and len(ONE) > 20
+    assert len(THREE) > 50 and len(FIVE) > 5 and len(ONE) > 20
 
 
 @pytest.mark.parametrize("dtype", (float32, float16, bfloat16), ids=dtype_name)
@@ -139,16 +146,16 @@ def test_half_precision_winograd(asked, algorithm):
 
 
 @st.composite
-def tiled(draw) -> Conv:
+def tiled(draw, taps: int) -> Conv:
     groups = draw(st.integers(1, 3))
     per_group, filters = draw(st.integers(1, 40)), draw(st.integers(1, 40))
     padding = tuple((draw(st.integers(0, 4)), draw(st.integers(0, 4))) for _ in range(2))
-    space = [draw(st.integers(max(1, 3 - sum(p)), 23)) for p in padding]
+    space = [draw(st.integers(max(1, taps - sum(p)), 23)) for p in padding]
     x_shape = (draw(st.integers(0, 3)), groups * per_group, *space)
-    return Conv("drawn", x_shape, (groups * filters, per_group, 3, 3), (1, 1), padding, (1, 1), groups)
+    return Conv("drawn", x_shape, (groups * filters, per_group, taps, taps), (1, 1), padding, (1, 1), groups)
 
 
-@given(c=tiled(), last=st.booleans())
+@given(c=tiled(3) | tiled(5), last=st.booleans())
 def test_any_winograd_shape(cpu_backend, c, last):
     rng = np.random.default_rng(6)
     x, w, dy = (integers(rng, s, float64, -2, 2) for s in (c.x_shape, c.w_shape, c.y_shape))
@@ -156,7 +163,7 @@ def test_any_winograd_shape(cpu_backend, c, last):
     y64, dx64 = direct.forward(c, x, w), direct.backward_input(c, dy, w)
     xt, wt, dyt = (convert(a.astype(float32)) for a in (x, w, dy))
     try:
-        for algorithm in WINOGRAD:
+        for algorithm in WINOGRAD if c.w_shape[2] == 3 else WINOGRAD[:1]:
             cpu_backend.set_conv_algorithm(algorithm)
             y = cpu_backend.conv_forward(xt, wt, None, *c.options)
             dx = cpu_backend.conv_backward_input(dyt, wt, c.x_shape, *c.options)
@@ -314,7 +321,9 @@ def test_larger_tiles_from_so_many_channels_on(cpu_backend, c, expected):
     [
         ((1, 64, 56, 56), (64, 64, 3, 3), {"stride": 2, "padding": 1}),
         ((1, 64, 56, 56), (64, 64, 3, 3), {"dilation": 2, "padding": 2}),
-        ((1, 64, 56, 56), (64, 64, 5, 5), {"padding": 2}),
+        ((1, 64, 56, 56), (64, 64, 5, 5), {"stride": 2, "padding": 2}),
+        ((1, 64, 56, 56), (64, 64, 3, 5), {"padding": (1, 2)}),
+        ((1, 64, 56, 56), (64, 64, 7, 7), {"padding": 3}),
         ((1, 64, 56, 56), (64, 64, 3, 3), {"padding": 1, "dtype": "float64"}),
         ((1, 64, 56, 56), (64, 1, 3, 3), {"padding": 1, "groups": 64}),
         ((1, 64, 8, 56, 56), (64, 64, 3, 3, 3), {"padding": 1}),

@@ -104,6 +104,6 @@ def test_rule(cpu_backend):
     assert chosen("conv_forward", (1, 64, 32, 32), (1, 64, 1, 1), 0, last=True) == "direct"
     assert chosen("conv_forward", (1, 64, 32, 32), (64, 64, 3, 3)) != "narrow"
     assert chosen("conv_backward_weight", (1, 64, 32, 32), (1, 64, 3, 3)) == "narrow"
-    assert chosen("conv_backward_weight", (1, 64, 32, 32), (64, 64, 5, 5)) == filled
+    assert chosen("conv_backward_weight", (1, 64, 32, 32), (64, 64, 7, 7)) == filled
     assert chosen("conv_backward_weight", (1, 64, 7, 7), (1, 64, 3, 3)) == "tap_products"
     assert chosen("conv_forward", (1, 64, 1200, 1200), (1, 64, 3, 3), 512, 512) == "direct"

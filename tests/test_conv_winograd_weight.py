@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_conv_algorithms import THREE, WINOGRAD
+from test_conv_algorithms import FIVE, THREE, WINOGRAD
 
 import direct
 from checks import (
@@ -27,8 +27,8 @@ from fastconv.testing import assert_bound
 LAYOUTS = (np.ascontiguousarray, channels_last)
 
 
-def conv(name, x_shape, filters, padding=((1, 1), (1, 1)), groups=1) -> Conv:
-    return Conv(name, x_shape, (filters, x_shape[1] // groups, 3, 3), (1, 1), padding, (1, 1), groups)
+def conv(name, x_shape, filters, padding=((1, 1), (1, 1)), groups=1, taps=3) -> Conv:
+    return Conv(name, x_shape, (filters, x_shape[1] // groups, taps, taps), (1, 1), padding, (1, 1), groups)
 
 
 # Several blocks and partitions, along rows, along columns and of images; tasks of some channels and some panels; panels
@@ -42,6 +42,12 @@ BLOCKS = [
     conv("groups", (2, 60, 20, 21), 165, groups=3),
     conv("many_groups", (1, 120, 8, 8), 80, groups=20),
 ]
+BLOCKS_OF_FIVE = [
+    conv("five_rows", (1, 33, 62, 40), 35, taps=5),
+    conv("five_images", (70, 20, 7, 7), 33, ((2, 2), (0, 4)), taps=5),
+    conv("five_chunks", (2, 400, 6, 6), 500, ((2, 2), (2, 2)), taps=5),
+]
+CASES = [c for c in (*THREE, *BLOCKS, *FIVE, *BLOCKS_OF_FIVE) if c.x_shape[0]]
 
 
 by_winograd = pytest.mark.parametrize("algorithm", WINOGRAD)
@@ -54,7 +60,7 @@ def gradient(backend, case: Conv, dy: np.ndarray, x: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("dtype", (float32, float16, bfloat16), ids=dtype_name)
-@pytest.mark.parametrize("case", [c for c in (*THREE, *BLOCKS) if c.x_shape[0]], ids=str)
+@pytest.mark.parametrize("case", CASES, ids=str)
 def test_exact(asked, case, dtype):
     """Integer data: the bits of integer arithmetic, in both memory formats."""
     rng = np.random.default_rng(41)
@@ -65,8 +71,9 @@ def test_exact(asked, case, dtype):
         assert_exact(gradient(backend, case, convert(dy), convert(x)), expected, dtype)
 
 
-@pytest.mark.parametrize("case", [c for c in (*THREE, *BLOCKS) if c.x_shape[0]], ids=str)
-@by_winograd
+@pytest.mark.parametrize(
+    "algorithm, case", [(a, c) for a in WINOGRAD for c in CASES if a == WINOGRAD[0] or c.w_shape[2] == 3]
+)
 def test_bound_and_bits(asked, algorithm, case):
     """Within the bound; the same bits in both memory formats and for any number of threads.
 
@@ -90,7 +97,8 @@ def test_bound_and_bits(asked, algorithm, case):
     finally:
         backend.set_num_threads(threads)
     pixels = int(np.prod(case.y_shape[2:]))
-    word = "high" if pixels < {"winograd_3x3": 196, "winograd_4x4": 784}.get(algorithm, 0) else "highest"
+    fewest = {"winograd_3x3": 196, "winograd_4x4": 784}.get(algorithm, 25 if case.w_shape[2] == 5 else 0)
+    word = "high" if pixels < fewest else "highest"
     assert_bound(first, expected, magnitude, len(x) * pixels, what="dw", precision=word)
 
 
@@ -100,18 +108,19 @@ sizes = st.integers(1, 40)
 @given(
     n=st.integers(1, 5), c=sizes, k=sizes, h=st.integers(1, 15), w=st.integers(1, 15),
     pads=st.tuples(*[st.integers(0, 4)] * 4), groups=st.integers(1, 3), last=st.booleans(),
+    taps=st.sampled_from([3, 5]),
 )  # fmt: skip
-def test_any_shape(cpu_backend, n, c, k, h, w, pads, groups, last):
+def test_any_shape(cpu_backend, n, c, k, h, w, pads, groups, last, taps):
     padding = (pads[:2], pads[2:])
-    if h + sum(pads[:2]) < 3 or w + sum(pads[2:]) < 3 or (groups > 1 and c == 1):
+    if h + sum(pads[:2]) < taps or w + sum(pads[2:]) < taps or (groups > 1 and c == 1):
         return
-    case = conv("any", (n, c * groups, h, w), k * groups, padding, groups)
+    case = conv("any", (n, c * groups, h, w), k * groups, padding, groups, taps)
     rng = np.random.default_rng(43)
     x, dy = integers(rng, case.x_shape, float32), integers(rng, case.y_shape, float32)
     expected = direct.backward_weight(case, dy.astype(float64), x.astype(float64))
     convert = LAYOUTS[last]
     try:
-        for algorithm in WINOGRAD:
+        for algorithm in WINOGRAD if taps == 3 else WINOGRAD[:1]:
             cpu_backend.set_conv_algorithm(algorithm)
             dw = gradient(cpu_backend, case, convert(dy), convert(x))
             if algorithm == "winograd_2x2":
@@ -214,7 +223,7 @@ def test_sums_that_do_not_fit(asked, algorithm):
     [
         ((64, 64, 3, 3), {"stride": 2, "padding": 1}),
         ((64, 64, 3, 3), {"dilation": 2, "padding": 2}),
-        ((64, 64, 5, 5), {"padding": 2}),
+        ((64, 64, 5, 5), {"padding": 2, "stride": 2}),
         ((64, 64, 3, 3), {"padding": 1, "dtype": "float64"}),
         ((64, 1, 3, 3), {"padding": 1, "groups": 64}),
     ],

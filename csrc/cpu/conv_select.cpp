@@ -16,18 +16,21 @@ bool one_by_one(const ConvShape& s) {
   return true;
 }
 
-// 3x3 with stride 1, and sums in float32: what the filters of winograd.h compute.
-bool winograd_filter(const ConvShape& s) {
+// A filter of so many taps on both axes with stride 1, and sums in float32.
+bool square_filter(const ConvShape& s, int64_t taps) {
   if (s.depthwise() || s.dtype == DType::f64) return false;
   for (int d = 0; d < 3; d++)
-    if (s.kernel[d] != (d ? 3 : 1) || s.stride[d] != 1 || s.dilation[d] != 1) return false;
+    if (s.kernel[d] != (d ? taps : 1) || s.stride[d] != 1 || s.dilation[d] != 1) return false;
   return s.in[0] == 1 && s.out[0] == 1;
 }
+bool winograd_filter(const ConvShape& s) { return square_filter(s, 3); }
 
-// The weight gradient keeps sums at (m + 2) ** 2 positions for all input channels of a panel of two registers.
+// What winograd.h has for tiles of m x m outputs. The weight gradient keeps sums at all positions for all input channels of a
+// panel of two registers.
 bool winograd_can(const ConvShape& s, ConvOp op, int64_t m) {
-  return winograd_filter(s) && (op != ConvOp::backward_weight ||
-                                (m + 2) * (m + 2) * s.group_in() * 2 * FC_VECTOR_BYTES <= kWinogradWeightMostSums);
+  const bool three = winograd_filter(s), five = m == 2 && square_filter(s, 5);
+  const int64_t side = three ? m + 2 : 7, sums = side * side * s.group_in() * 2 * FC_VECTOR_BYTES;
+  return (three || five) && (op != ConvOp::backward_weight || sums <= kWinogradWeightMostSums);
 }
 
 // Tiles of m x m outputs: whether products over so many terms, of one image, keep the error of a float32 sum (winograd.h).
@@ -44,7 +47,9 @@ const char* against_weight_tiles(const ConvShape& s, int64_t m) {
   const int64_t tiles = ceil_div(s.out[1], m) * ceil_div(s.out[2], m), weights = s.group_in() * s.group_out();
   if (min_of(s.group_in(), s.group_out()) < kWinogradWeightFewest || weights < kWinogradWeightLeastWeights)
     return "too few channels for the cost of the transforms";
-  if (tiles < kWinogradWeightLeastTiles || (m > 2 && s.out_space() < kWinogradWeightPixels)) return "too few tiles in an image";
+  const bool large = m > 2 || s.kernel[1] == 5;
+  if (tiles < kWinogradWeightLeastTiles || (large && s.out_space() < kWinogradWeightPixels))
+    return "too few tiles in an image";
   if (wasteful(tiles, m, s.out_space())) return kTooWasteful;
   if (tiles * kWinogradWeightMostWeights < weights) return "too few tiles for so many weights to transform";
   return nullptr;
@@ -54,7 +59,7 @@ const char* against_weight_tiles(const ConvShape& s, int64_t m) {
 const char* against_tiles(const ConvShape& s, ConvOp op, int64_t m) {
   if (!exact_enough(s, op, m)) return "too few terms for the error that float32 precision 'highest' allows";
   if (op == ConvOp::backward_weight) return against_weight_tiles(s, m);
-  const WinogradLimits& limits = kWinograd[m - 2];
+  const WinogradLimits& limits = s.kernel[1] == 5 ? kWinogradFive : kWinograd[m - 2];
   const int64_t *out = op == ConvOp::forward ? s.out : s.in, tiles = ceil_div(out[1], m) * ceil_div(out[2], m);
   const int64_t columns = op == ConvOp::forward ? s.group_out() : s.group_in();
   const int64_t channels = op == ConvOp::forward ? s.group_in() : s.group_out();
@@ -207,13 +212,13 @@ constexpr Candidate kCandidates[] = {
 #endif
     {ConvAlgorithm::winograd_4x4, [](const ConvShape& s, ConvOp op) { return winograd_can(s, op, 4); },
      [](const ConvShape& s, ConvOp op) { return against_tiles(s, op, 4); },
-     "3x3 in tiles of 4x4 outputs: 2.25 products an output instead of 9"},
+     "tiles of 4x4 outputs: 2.25 products an output instead of 9"},
     {ConvAlgorithm::winograd_3x3, [](const ConvShape& s, ConvOp op) { return winograd_can(s, op, 3); },
      [](const ConvShape& s, ConvOp op) { return against_tiles(s, op, 3); },
-     "3x3 in tiles of 3x3 outputs: 2.8 products an output instead of 9"},
+     "tiles of 3x3 outputs: 2.8 products an output instead of 9"},
     {ConvAlgorithm::winograd_2x2, [](const ConvShape& s, ConvOp op) { return winograd_can(s, op, 2); },
      [](const ConvShape& s, ConvOp op) { return against_tiles(s, op, 2); },
-     "3x3 in tiles of 2x2 outputs: 4 products an output instead of 9"},
+     "tiles of 2x2 outputs: 4 products an output instead of 9, 12 instead of 25 for a 5x5 filter"},
     {ConvAlgorithm::narrow,
      [](const ConvShape& s, ConvOp op) { return !s.depthwise() && narrow_fits(s, op); },
      [](const ConvShape& s, ConvOp op) {

@@ -23,7 +23,7 @@ constexpr int64_t kWeightChannels = 32;
 
 // A block: images x rows x cols tiles. Offsets are in elements, sizes in bytes.
 struct TileBlocking {
-  int64_t side, positions;               // A and A * A
+  int64_t positions;
   int64_t tile_rows, tile_cols;          // tiles of an image
   int64_t images, rows, cols, tiles;     // of a block
   int64_t image_blocks, row_blocks, col_blocks, parts;
@@ -45,17 +45,14 @@ bool fills_better(int64_t tiles, int64_t than) {
   return tiles * computed(than) > than * computed(tiles);
 }
 
-template <int M> TileBlocking choose_tiles(const TapProblem& p, int threads) {
+TileBlocking choose_tiles(const TapProblem& p, const WinogradSizes& f, int threads) {
   const TapAxis &high = p.axis[1], &wide = p.axis[2];
   constexpr int64_t lanes = kLanes<A>, item = sizeof(A);
   TileBlocking b{};
-  b.side = Winograd<M>::kSide;
-  b.positions = b.side * b.side;
-  b.tile_rows = ceil_div(high.count, M);
-  b.tile_cols = ceil_div(wide.count, M);
-  b.sum_channels = M == 2 || p.channels >= kWinogradSumManyChannels || p.channels < kWinogradExactChannels[M - 3]
-                       ? kWinogradSumLong
-                       : kWinogradSumShort;
+  b.positions = f.side * f.side;
+  b.tile_rows = ceil_div(high.count, f.tile);
+  b.tile_cols = ceil_div(wide.count, f.tile);
+  b.sum_channels = f.tile == 2 ? kWinogradLongSum : winograd_sum(p.channels);
   b.panel_columns = p.columns > lanes ? kTileColumns<A> : lanes;
   b.panels_per_group = ceil_div(p.columns, b.panel_columns);
   b.panel_size = b.positions * p.channels * b.panel_columns;
@@ -65,7 +62,7 @@ template <int M> TileBlocking choose_tiles(const TapProblem& p, int threads) {
   // Tiles of a block: as many as the cache holds, but a few tasks for each thread, and well-filled register tiles.
   const int64_t tile_bytes = b.positions * b.v_pitch * item;
   const int64_t share = (kWorkspaceBytes - kPanelBytes) / (2 * threads);  // V is about half of a thread's scratch
-  const int64_t wished = min_of(kWinogradBlockBytes, max_of(kWinogradBlockTiles[M - 2] * tile_bytes, kWinogradBlockBytes / 4));
+  const int64_t wished = min_of(kWinogradBlockBytes, max_of(kWinogradBlockTiles[f.side - 4] * tile_bytes, kWinogradBlockBytes / 4));
   const int64_t most = max_of(kTileRows, min_of(wished, share) / tile_bytes);
   const int64_t wanted = threads > 1 ? 4 * threads : 1, image_tiles = b.tile_rows * b.tile_cols;
   b.images = 1;
@@ -98,9 +95,9 @@ template <int M> TileBlocking choose_tiles(const TapProblem& p, int threads) {
   // Register tiles read up to 2 * group_rows - 1 tiles behind the last.
   b.v_bytes = aligned((b.positions * b.v_step + 2 * b.group_rows * b.v_pitch) * item);
   b.m_bytes = aligned(b.positions * b.m_step * item);
-  b.block_bytes = aligned(block_values(b.side, M, b.images, b.rows, b.cols, p.channels) * item);
-  b.pixel_bytes = p.same_type && p.layout == Layout::channels_last ? 0 : aligned(b.tiles * M * M * b.panel_columns * item);
-  b.raw_bytes = aligned(9 * kWeightChannels * b.panel_columns * item);
+  b.block_bytes = aligned(block_values(f.window, f.tile, b.images, b.rows, b.cols, p.channels) * item);
+  b.pixel_bytes = p.same_type && p.layout == Layout::channels_last ? 0 : aligned(b.tiles * f.tile * f.tile * b.panel_columns * item);
+  b.raw_bytes = aligned(f.taps * f.taps * kWeightChannels * b.panel_columns * item);
   b.thread_bytes = max_of(b.v_bytes + b.m_bytes + b.block_bytes + b.pixel_bytes, b.raw_bytes);
   b.bias_bytes = aligned(p.groups * b.panels_per_group * b.panel_columns * item);
   const int64_t shared = pass_bytes(b) + b.bias_bytes;
@@ -110,8 +107,8 @@ template <int M> TileBlocking choose_tiles(const TapProblem& p, int threads) {
 }
 
 // One call: the problem, its blocking, its arrays and its scratch.
-template <int M, class T> struct Call {
-  static constexpr int64_t lanes = kLanes<A>;
+template <class F, class T> struct Call {
+  static constexpr int64_t lanes = kLanes<A>, M = F::kTile, kTaps = F::kTaps * F::kTaps;
   const TapProblem& p;
   const TileBlocking& b;
   const T *x, *weights, *bias;
@@ -127,17 +124,14 @@ template <int M, class T> struct Call {
     const int64_t group = panel / b.panels_per_group, k0 = panel % b.panels_per_group * b.panel_columns;
     const int64_t columns = min_of(b.panel_columns, p.columns - k0), width = columns > lanes ? kTileColumns<A> : lanes;
     const int64_t channels = min_of(kWeightChannels, p.channels - c0);
-    std::int32_t slots[9];
-    for (int r = 0; r < 3; r++)
-      for (int s = 0; s < 3; s++)
-        slots[(p.axis[1].weight_first + r * p.axis[1].weight_step) * 3 + p.axis[2].weight_first +
-              s * p.axis[2].weight_step] = r * 3 + s;
-    const WeightSource source{p.column_stride, p.channel_stride, 9, channels, slots};
-    const T* w = weights + group * p.columns * p.channels * 9 + k0 * p.column_stride + c0 * p.channel_stride;
+    std::int32_t slots[kTaps];
+    tap_slots(p, slots);
+    const WeightSource source{p.column_stride, p.channel_stride, kTaps, channels, slots};
+    const T* w = weights + group * p.columns * p.channels * kTaps + k0 * p.column_stride + c0 * p.channel_stride;
     pack_panel<T, A>(w, source, columns, width, raw);
     for (int64_t c = 0; c < channels; c++)
       for (int64_t j = 0; j < width; j += lanes)
-        transform_weight<M>(raw + c * width + j, channels * width, target + (c0 + c) * width + j, p.channels * width);
+        transform_weight<F>(raw + c * width + j, channels * width, target + (c0 + c) * width + j, p.channels * width);
   }
 
   void compute(int64_t task, int thread, int64_t u0, int64_t u1) const {
@@ -159,12 +153,12 @@ template <int M, class T> struct Call {
     for (int64_t panel = first; panel < end; panel++) {
       const int64_t group = panel / b.panels_per_group, k0 = panel % b.panels_per_group * b.panel_columns;
       if (group != loaded) {
-        each_tile<Winograd<M>::kSide, M, T>(
+        each_tile<F::kWindow, M, T>(
             {x, p.layout, p.groups * p.channels, group * p.channels, p.channels, p.axis[1].source, p.axis[2].source},
             {n0, images, r0 * M + p.axis[1].first, rows, c0 * M + p.axis[2].first, cols}, block,
             [&](int64_t c) { return v + c; }, b.v_pitch,
             [&](const A* window, int64_t row, int64_t pixel, A* target) __attribute__((always_inline)) {
-              transform_input<M>(window, row, pixel, target, b.v_step);
+              transform_input<F>(window, row, pixel, target, b.v_step);
             });
         loaded = group;
       }
@@ -207,7 +201,7 @@ template <int M, class T> struct Call {
           const int64_t down = min_of(M, lines - r * M), right = min_of(M, across - t * M);
           for (int64_t j = 0; j < width; j += lanes) {
             Vec<A> out[M][M];
-            transform_output<M>(m + j, b.m_step, out);
+            transform_output<F>(m + j, b.m_step, out);
             const Vec<A> shift = load(biases + panel * b.panel_columns + j);
             A* target = pixels + (r * M * across + t * M) * width + j;
             int64_t pixel_step = width, line_step = across * width, keep = lanes;
@@ -267,14 +261,14 @@ template <int M, class T> struct Call {
   }
 };
 
-template <int M, class T>
-void solve(const ConvShape& s, ConvOp op, ConvAlgorithm algorithm, const T* x, const T* w, const T* bias, const Epilogue& epilogue, T* y,
-           std::uint32_t* largest, Context& ctx) {
+template <class F, class T>
+void solve(const ConvShape& s, ConvOp op, ConvAlgorithm algorithm, const T* x, const T* w, const T* bias,
+           const Epilogue& epilogue, T* y, std::uint32_t* largest, Context& ctx) {
   const TapProblem p = unit_stride_problem(s, op);
-  TileBlocking b = choose_tiles<M>(p, ctx.threads_for(s.flops(), s.flops() / 4));
+  TileBlocking b = choose_tiles(p, F::kSizes, ctx.threads_for(s.flops(), s.flops() / 4));
   const int64_t all_panels = p.groups * b.panels_per_group;
   bool packed;
-  A* kept = packed_panels<T, A>(algorithm, p, b.panel_columns, 1, all_panels * b.panel_size, &packed, ctx);
+  A* kept = packed_panels<T, A>(algorithm, p, b.panel_columns, F::kSide, all_panels * b.panel_size, &packed, ctx);
   if (kept) {
     b.total -= pass_bytes(b);
     b.panels_per_pass = all_panels;
@@ -284,34 +278,31 @@ void solve(const ConvShape& s, ConvOp op, ConvAlgorithm algorithm, const T* x, c
   for (int64_t n = 0; n < s.N; n++) largest[n] = 0;
   char* threads = block + b.total - b.threads * b.thread_bytes;
   A *u = kept ? kept : reinterpret_cast<A*>(block + b.bias_bytes), *biases = reinterpret_cast<A*>(block);
-  Call<M, T>{p, b, x, w, bias, Finish<T>(epilogue), y, u, biases, packed, threads, largest}.run(ctx);
+  Call<F, T>{p, b, x, w, bias, Finish<T>(epilogue), y, u, biases, packed, threads, largest}.run(ctx);
 }
 
 }  // namespace
 
 void winograd(const ConvShape& s, ConvOp op, ConvAlgorithm algorithm, const void* x, const void* w, const void* b,
               const Epilogue& epilogue, void* y, std::uint32_t* largest, Context& ctx) {
-  const auto run = [&](auto type) {
-    using T = decltype(type);
-    const auto *xs = static_cast<const T*>(x), *ws = static_cast<const T*>(w), *bs = static_cast<const T*>(b);
-    T* ys = static_cast<T*>(y);
-    if constexpr (sizeof(T) == sizeof(A))
-      if (algorithm == ConvAlgorithm::winograd_4x4) return solve<4, T>(s, op, algorithm, xs, ws, bs, epilogue, ys, largest, ctx);
-    if (algorithm == ConvAlgorithm::winograd_3x3) return solve<3, T>(s, op, algorithm, xs, ws, bs, epilogue, ys, largest, ctx);
-    solve<2, T>(s, op, algorithm, xs, ws, bs, epilogue, ys, largest, ctx);
-  };
-  if (s.dtype == DType::f32) run(float());
-  else if (s.dtype == DType::f16) run(f16());
-  else run(bf16());
+  with_winograd(s, algorithm, [&](auto filter) {
+    const auto run = [&](auto type) {
+      using T = decltype(type);
+      solve<decltype(filter), T>(s, op, algorithm, static_cast<const T*>(x), static_cast<const T*>(w),
+                                 static_cast<const T*>(b), epilogue, static_cast<T*>(y), largest, ctx);
+    };
+    if (s.dtype == DType::f32) run(float());
+    else if (s.dtype == DType::f16) run(f16());
+    else run(bf16());
+  });
 }
 
 std::size_t winograd_workspace(const ConvShape& s, ConvOp op, ConvAlgorithm algorithm, int threads) {
-  const TapProblem p = unit_stride_problem(s, op);
-  switch (winograd_tile(algorithm)) {
-    case 4: return std::size_t(choose_tiles<4>(p, threads).total);
-    case 3: return std::size_t(choose_tiles<3>(p, threads).total);
-    default: return std::size_t(choose_tiles<2>(p, threads).total);
-  }
+  std::size_t bytes = 0;
+  with_winograd(s, algorithm, [&](auto filter) {
+    bytes = std::size_t(choose_tiles(unit_stride_problem(s, op), decltype(filter)::kSizes, threads).total);
+  });
+  return bytes;
 }
 
 }  // namespace fastconv::cpu::FC_ISA

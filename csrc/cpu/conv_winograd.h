@@ -1,4 +1,4 @@
-// 3x3 convolution with stride 1 and its input gradient by Winograd's minimal filtering (winograd.h).
+// 3x3 and 5x5 convolution with stride 1 and its input gradient by Winograd's minimal filtering (winograd.h).
 #pragma once
 #include "../ops.h"
 

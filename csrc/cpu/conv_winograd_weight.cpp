@@ -61,14 +61,13 @@ void plan_block(Plan& p, int64_t images, int64_t most) {
   p.blocks = ceil_div(images, p.images) * p.row_blocks * p.col_blocks;
 }
 
-// For tiles of m x m outputs.
-Plan make_plan(const ConvShape& s, int64_t m, int threads) {
-  const int64_t positions = (m + 2) * (m + 2);
+Plan make_plan(const ConvShape& s, const WinogradSizes& f, int threads) {
+  const int64_t positions = f.side * f.side;
   Plan p{};
   p.C = s.group_in();
   p.K = s.group_out();
-  p.tile_rows = ceil_div(s.out[1], m);
-  p.tile_cols = ceil_div(s.out[2], m);
+  p.tile_rows = ceil_div(s.out[1], f.tile);
+  p.tile_cols = ceil_div(s.out[2], f.tile);
   p.width = p.K <= kLane ? kLane : 2 * kLane;
   p.panels = ceil_div(p.K, p.width);
   p.pairs = s.G * p.panels;
@@ -96,15 +95,15 @@ Plan make_plan(const ConvShape& s, int64_t m, int threads) {
   p.w_step = p.tiles * p.width + kLane;
   p.v_values = positions * p.v_step;
   p.w_values = p.panels_task * positions * p.w_step;
-  p.block_values = max_of(block_values(m + 2, m, p.images, p.rows, p.cols, p.c_task),
-                          block_values(m, m, p.images, p.rows, p.cols, p.K));
+  p.block_values = max_of(block_values(f.window, f.tile, p.images, p.rows, p.cols, p.c_task),
+                          block_values(f.tile, f.tile, p.images, p.rows, p.cols, p.K));
   p.sum_values = p.partitions * p.pairs_chunk * pair_bytes / kItem;
   p.team = int(max_of(1, min_of(threads, (kWorkspaceBytes - p.sum_values * kItem) / p.thread_bytes())));
   return p;
 }
 
-template <int M, class T> struct Call {
-  static constexpr int64_t kPositions = Winograd<M>::kSide * Winograd<M>::kSide;
+template <class F, class T> struct Call {
+  static constexpr int64_t M = F::kTile, kPositions = F::kSide * F::kSide, kTaps = F::kTaps * F::kTaps;
   const Plan& p;
   const ConvShape& s;
   const T *dy, *x;
@@ -125,11 +124,11 @@ template <int M, class T> struct Call {
     const int64_t n0 = b / p.col_blocks / p.row_blocks * p.images, images = min_of(p.images, s.N - n0);
     const int64_t rows = min_of(p.rows, p.tile_rows - row), cols = min_of(p.cols, p.tile_cols - col);
     const int64_t group = (pair0 + pair) / p.panels, panel0 = (pair0 + pair) % p.panels;
-    each_tile<M + 2, M, T>({x, s.layout, s.C, group * p.C + c0, channels, s.in[1], s.in[2]},
+    each_tile<F::kWindow, M, T>({x, s.layout, s.C, group * p.C + c0, channels, s.in[1], s.in[2]},
                            {n0, images, row * M - s.pad[1], rows, col * M - s.pad[2], cols}, block,
                            [&](int64_t c) { return v + c; }, p.v_pitch,
                            [&](const A* window, int64_t line, int64_t pixel, A* to) __attribute__((always_inline)) {
-                             transform_input<M>(window, line, pixel, to, p.v_step);
+                             transform_input<F>(window, line, pixel, to, p.v_step);
                            });
     // Panels of two registers, then one of a single register, whose tiles lie closer together.
     const int64_t k0 = panel0 * p.width, outputs = min_of(count * p.width, p.K - k0), rest = outputs % p.width;
@@ -139,7 +138,7 @@ template <int M, class T> struct Call {
                          {n0, images, row * M, rows, col * M, cols}, block,
                          [&](int64_t c) { return w + (from + c) / p.width * kPositions * p.w_step + c % p.width; }, width,
                          [&](const A* window, int64_t line, int64_t pixel, A* to) __attribute__((always_inline)) {
-                           transform_gradient<M>(window, line, pixel, to, p.w_step);
+                           transform_gradient<F>(window, line, pixel, to, p.w_step);
                          });
     };
     transform_gradients(0, outputs - narrow, p.width);
@@ -163,11 +162,11 @@ template <int M, class T> struct Call {
   // Adds up the partitions of channels [c0, c0 + kLane) of a panel and writes their taps.
   void finish(int64_t pair, int64_t c0) const {
     const int64_t group = (pair0 + pair) / p.panels, k0 = (pair0 + pair) % p.panels * p.width;
-    const int64_t channels = min_of(kLane, p.C - c0), outputs = min_of(p.width, p.K - k0), values = channels * 9;
+    const int64_t channels = min_of(kLane, p.C - c0), outputs = min_of(p.width, p.K - k0), values = channels * kTaps;
     const int64_t next_partition = p.pairs_chunk * kPositions * p.C * p.width;
     Mask<A> most{};
     for (int64_t j = 0; j < outputs; j += kLane) {
-      Vec<A> taps[kLane * 9] = {};
+      Vec<A> taps[kLane * kTaps] = {};
       for (int64_t c = 0; c < channels; c++) {
         Vec<A> m[kPositions];
         for (int64_t position = 0; position < kPositions; position++) {
@@ -175,14 +174,14 @@ template <int M, class T> struct Call {
           m[position] = load(term);
           for (int64_t part = 1; part < p.partitions; part++) m[position] += load(term += next_partition);
         }
-        transform_taps<M>(m, taps + c * 9);
+        transform_taps<F>(m, taps + c * kTaps);
       }
       for (int64_t i = 0; i < values; i += kLane) {
         transpose<A>(taps + i);
         for (int64_t l = 0; l < min_of(kLane, outputs - j); l++) {
           const Mask<A> bits = (Mask<A>)taps[i + l] & 0x7fffffff;
           most = most > bits ? most : bits;
-          store_up_to(dw + ((group * p.K + k0 + j + l) * p.C + c0) * 9 + i, taps[i + l], values - i);
+          store_up_to(dw + ((group * p.K + k0 + j + l) * p.C + c0) * kTaps + i, taps[i + l], values - i);
         }
       }
     }
@@ -217,29 +216,29 @@ template <int M, class T> struct Call {
 }  // namespace
 
 std::size_t winograd_weight_workspace(const ConvShape& s, ConvAlgorithm algorithm, int threads) {
-  return std::size_t(make_plan(s, winograd_tile(algorithm), threads).bytes());
+  std::size_t bytes = 0;
+  with_winograd(s, algorithm, [&](auto filter) {
+    bytes = std::size_t(make_plan(s, decltype(filter)::kSizes, threads).bytes());
+  });
+  return bytes;
 }
 
 std::uint32_t winograd_backward_weight(const ConvShape& s, ConvAlgorithm algorithm, const void* dy, const void* x,
                                        void* dw, int threads, Context& ctx) {
-  const int tile = winograd_tile(algorithm);
-  const Plan p = make_plan(s, tile, threads);
   std::uint32_t largest = 0;
-  char* block = static_cast<char*>(ctx.workspace(std::size_t(p.bytes())));
-  if (!block) return largest;
-  const auto run = [&](auto type) {
-    using T = decltype(type);
-    const auto *gradients = static_cast<const T*>(dy), *inputs = static_cast<const T*>(x);
-    A* sums = reinterpret_cast<A*>(block);
-    char* scratch = block + p.sum_values * kItem;
-    T* taps = static_cast<T*>(dw);
-    if (tile == 4) Call<4, T>{p, s, gradients, inputs, taps, sums, scratch, &largest}.run();
-    else if (tile == 3) Call<3, T>{p, s, gradients, inputs, taps, sums, scratch, &largest}.run();
-    else Call<2, T>{p, s, gradients, inputs, taps, sums, scratch, &largest}.run();
-  };
-  if (s.dtype == DType::f32) run(float());
-  else if (s.dtype == DType::f16) run(f16());
-  else run(bf16());
+  with_winograd(s, algorithm, [&](auto filter) {
+    const Plan p = make_plan(s, decltype(filter)::kSizes, threads);
+    char* block = static_cast<char*>(ctx.workspace(std::size_t(p.bytes())));
+    if (!block) return;
+    const auto run = [&](auto type) {
+      using T = decltype(type);
+      Call<decltype(filter), T>{p, s, static_cast<const T*>(dy), static_cast<const T*>(x), static_cast<T*>(dw),
+                                reinterpret_cast<A*>(block), block + p.sum_values * kItem, &largest}.run();
+    };
+    if (s.dtype == DType::f32) run(float());
+    else if (s.dtype == DType::f16) run(f16());
+    else run(bf16());
+  });
   return largest;
 }
 

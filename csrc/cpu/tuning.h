@@ -37,22 +37,26 @@ constexpr double kNarrowLastTaps = 4;
 constexpr std::int64_t kNarrowWeightSmall = 196, kNarrowWeightLarge = 784;
 constexpr std::int64_t kNarrowWeightColumns = 8, kNarrowWeightColumnsSmall = 4;
 
-// Winograd for 3x3 (conv_winograd.cpp): most bytes of a block's transformed inputs, which every panel of output channels
+// Winograd (conv_winograd.cpp): most bytes of a block's transformed inputs, which every panel of output channels
 // reads again, and the number of tiles at which more of them gain nothing. Of blocks of 384 to 1600 KB, the speed with
 // 64 channels fell from 660 to 520 GFLOP/s, with 512 it rose from 440 to 530 (2 threads, F(2x2), 2 MB of L2); of F(4x4) it
 // fell from 1020 to 930 with 64 channels and was level from 128 on.
 constexpr std::int64_t kWinogradBlockBytes = std::int64_t(1300) << 10;
-constexpr std::int64_t kWinogradBlockTiles[] = {56, 42, 35};  // of F(2x2), F(3x3), F(4x4)
+constexpr std::int64_t kWinogradBlockTiles[] = {56, 42, 35, 28};  // with 4 to 7 positions on each axis
 
-// Channels whose products are added up before they are added to the sums of those before them. Sums of 16 take 1.0 to 1.13
-// of the time of sums of 64, and keep the rounding errors of larger tiles at those of the direct kernel: rms error of
-// F(3x3) and F(4x4) as a multiple of that of a chain of float32 multiply-adds, normal data (behind a ReLU).
+// Channels whose products are added up before they are added to the sums of those before them: a quarter of all. Sums of 16
+// take 1.13 of the time of sums of 64 with 128 channels, 1.0 with 64, those of 32 1.04; they keep the rounding errors of
+// larger tiles at those of the direct kernel. The rms error as a multiple of that of a chain of float32 multiply-adds, F(3x3)
+// and F(4x4), normal data (behind a ReLU):
 //   32 channels: 0.95 (1.22), 1.57 (2.02)     64: 0.70 (0.85), 1.19 (1.41)     96: 0.59 (0.74), 0.99 (1.21)
-//   128: 0.53 (0.66), 0.89 (1.10)   with sums of 64: 256: 0.53 (0.64), 0.92 (1.07)   512: 0.38 (0.48), 0.65 (0.82)
+//   128: 0.59 (0.75), 1.00 (1.22)             256: 0.53 (0.64), 0.92 (1.07)    512: 0.38 (0.48), 0.65 (0.82)
 // Weight gradients, one image: F(3x3) at 14x14 1.25 (1.54), at 28x28 1.07 (1.23); F(4x4) at 28x28 1.42 (1.62), at 56x56 0.70
 // (0.87); eight images of 28x28: 0.40 (0.47), 0.54 (0.61). F(2x2) is below 1 everywhere but in gradients of 14x14 images,
 // 0.97 (1.24).
-constexpr std::int64_t kWinogradSumLong = 64, kWinogradSumShort = 16, kWinogradSumManyChannels = 256;
+constexpr std::int64_t kWinogradLongSum = 64;
+constexpr std::int64_t winograd_sum(std::int64_t channels) {
+  return channels < 128 ? 16 : channels < 256 ? 32 : kWinogradLongSum;
+}
 constexpr std::int64_t kWinogradExactChannels[] = {32, 96};  // fewest for F(3x3), F(4x4) under precision "highest"
 constexpr std::int64_t kWinogradExactPixels[] = {196, 784};  // the same of an image's pixels, for the weight gradient
 
@@ -81,6 +85,10 @@ struct WinogradLimits {
 // F(4x4) at 56x56, 4 images, fewest channels, the fastest other algorithm / F(4x4): 8 -> 64: 313/371, 64 -> 12: 253/411,
 // 64 -> 8: 254/270.
 constexpr WinogradLimits kWinograd[] = {{16, 16, 36, 22000, 16, 32}, {16, 16, 9, 33000, 9, 16}, {8, 12, 4, 66000, 4, 8}};
+// F(2x2) of 5x5 filters as a multiple of the direct kernel's speed, forward and input gradient, 2 threads, 1 image, then 8: 64 ->
+// 192 at 27x27 1.47, 1.44; 1.64, 1.45. 16 -> 32 at 28x28 1.18, 1.28; 1.27, 1.27. 24 -> 64 at 14x14 1.10, 1.32; 1.28, 1.43. 48
+// -> 128 at 7x7 (16 tiles) 1.02, 1.08; 1.22, 1.19. Its weight gradient 1.04 to 1.47 and 1.32 to 1.48, at 7x7 0.92 and 1.06.
+constexpr WinogradLimits kWinogradFive = {16, 16, 16, 22000, 16, 16};
 // Most outputs computed for one that is kept: F(2x2) computes 9 / 4 times as fast as it goes.
 constexpr double kWinogradWaste = 1.5;
 
@@ -98,7 +106,7 @@ constexpr std::int64_t kWinogradWeightMostWeights = 33000;  // channels x output
 // F(2x2) / F(3x3) / F(4x4), GFLOP/s, Zen 4, 2 threads, 8 images: 64 -> 64 at 224x224 359/457/552, at 56x56 353/425/456; 128 ->
 // 128 at 28x28 377/414/513; 256 -> 256 at 14x14 383/428/381; 512 -> 512 at 7x7 266/255/298 (with 1 image 111/99/82); 16 -> 16
 // at 56x56 257/275/352, 8 -> 32 249/278/301; 12 -> 48 at 28x28 250/239/367; 24 -> 64 at 14x14 299/344/324.
-constexpr std::int64_t kWinogradWeightPixels = 100;
+constexpr std::int64_t kWinogradWeightPixels = 100;  // fewest for tiles larger than 2x2, or filters than 3x3
 constexpr std::int64_t kWinogradWeightMostSums = std::int64_t(17) << 20;  // bytes, of a chunk of output channels
 
 #if defined(FC_AMX)

@@ -42,9 +42,9 @@ def pack_weight(weight: Any) -> ndarray:
 
     Notes
     -----
-    What is packed takes the memory of `weight` once more, Winograd's 16/9 (2x2 tiles), 25/9 (3x3) or 4 times as much (4x4), and
-    twice that of 16-bit weights, which are packed as float32; it lives as long as the array. A weight that meets
-    several algorithms (images of several sizes) is packed for each. Convolutions with one input channel a group,
+    What is packed takes the memory of `weight` once more, Winograd's up to 4 times as much, and twice that of 16-bit
+    weights, which are packed as float32; it lives as long as the array. A weight that meets several algorithms
+    (images of several sizes) is packed for each. Convolutions with one input channel a group,
     transposed ones and gradients pack nothing that lasts.
 
     ``layer.weight.data = F.pack_weight(layer.weight)`` gives a layer such a weight, and `fastconv.optimize` a network.
