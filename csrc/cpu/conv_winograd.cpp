@@ -30,6 +30,7 @@ struct TileBlocking {
   int64_t group_rows;                    // of the register tiles
   int64_t v_pitch, v_step, m_step;       // between tiles of V; between positions of V and of M
   int64_t sum_channels;                  // added up before the sum of those before them
+  int64_t u_step;                        // between positions of a panel: no power of two, as for V
   int64_t panel_columns, panels_per_group, panels_per_pass, panel_size;
   int64_t v_bytes, m_bytes, block_bytes, pixel_bytes, raw_bytes, thread_bytes, bias_bytes, total;
   int threads;
@@ -55,7 +56,8 @@ TileBlocking choose_tiles(const TapProblem& p, const WinogradSizes& f, int threa
   b.sum_channels = f.tile == 2 ? kWinogradLongSum : winograd_sum(p.channels);
   b.panel_columns = p.columns > lanes ? kTileColumns<A> : lanes;
   b.panels_per_group = ceil_div(p.columns, b.panel_columns);
-  b.panel_size = b.positions * p.channels * b.panel_columns;
+  b.u_step = p.channels * b.panel_columns + lanes;
+  b.panel_size = b.positions * b.u_step;
   b.panels_per_pass = max_of(1, min_of(kPanelBytes / (b.panel_size * item), p.groups * b.panels_per_group));
   b.v_pitch = round_up(p.channels, lanes) + lanes;  // no power of two: such rows would share their L1 sets
 
@@ -131,7 +133,7 @@ template <class F, class T> struct Call {
     pack_panel<T, A>(w, source, columns, width, raw);
     for (int64_t c = 0; c < channels; c++)
       for (int64_t j = 0; j < width; j += lanes)
-        transform_weight<F>(raw + c * width + j, channels * width, target + (c0 + c) * width + j, p.channels * width);
+        transform_weight<F>(raw + c * width + j, channels * width, target + (c0 + c) * width + j, b.u_step);
   }
 
   void compute(int64_t task, int thread, int64_t u0, int64_t u1) const {
@@ -180,7 +182,7 @@ template <class F, class T> struct Call {
         out.behind = true;
         out.columns = out.stride = width;
         const TileColumn<A> column{nullptr, ceil_div(tiles, b.group_rows), tiles, v + position * b.v_step, b.v_pitch, &run, 1,
-                                   panel + position * p.channels * width, m + position * b.m_step, width, false, 0};
+                                   panel + position * b.u_step, m + position * b.m_step, width, false, 0};
         if (narrow) tile_column<A, 1>(b.group_rows, column, out);
         else tile_column<A, kColumnVectors>(b.group_rows, column, out);
       }
