@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import itertools
 import json
 import re
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,11 +48,14 @@ def _numbers(text: str) -> list[int]:
     return [_positive(part) for part in text.split(",")]
 
 
-def _layouts(text: str) -> list[str]:
-    names = text.split(",")
-    if not set(names) <= set(LAYOUTS):
-        raise argparse.ArgumentTypeError(f"must be of {', '.join(LAYOUTS)}; got {text!r}")
-    return [name for name in LAYOUTS if name in names]
+def _words(known: Sequence[str]) -> Callable[[str], list[str]]:
+    def parse(text: str) -> list[str]:
+        names = text.split(",")
+        if not set(names) <= set(known):
+            raise argparse.ArgumentTypeError(f"must be of {', '.join(known)}; got {text!r}")
+        return [name for name in known if name in names]
+
+    return parse
 
 
 def _expression(text: str) -> re.Pattern[str]:
@@ -74,13 +78,23 @@ def _run_parser() -> argparse.ArgumentParser:
     parser.add_argument("--network", choices=networks, help="all layers of one network")
     parser.add_argument("--layer", type=_expression, metavar="REGEX", help="all layers whose name has a match")
     parser.add_argument("--all", action="store_true", help="all layers of all networks")
-    parser.add_argument("--batch", type=_positive, default=BATCH, help=f"images in a call (default {BATCH})")
+    parser.add_argument(
+        "--batch", type=_numbers, default=[BATCH], metavar="N,...", help=f"images in a call (default {BATCH})"
+    )
     parser.add_argument("--threads", type=_numbers, metavar="N,...", help="default: the library's")
-    parser.add_argument("--layout", type=_layouts, default=list(LAYOUTS), metavar="nchw,nhwc", help="default: both")
+    parser.add_argument(
+        "--layout", type=_words(LAYOUTS), default=list(LAYOUTS), metavar="nchw,nhwc", help="default: both"
+    )
     parser.add_argument("--against", choices=("torch", "none"), default="torch", help="default: torch, if installed")
     parser.add_argument("--isa", help="instruction set of the kernels (default: the best)")
     parser.add_argument("--dtype", choices=tuple(available_dtypes()), default="float32", help="default: float32")
-    parser.add_argument("--precision", choices=("highest", "high", "medium"), default="highest", help="of float32")
+    parser.add_argument(
+        "--precision",
+        type=_words(("highest", "high", "medium")),
+        default=["highest"],
+        metavar="highest,high,medium",
+        help="of float32 (default highest)",
+    )
     parser.add_argument(
         "--sweep", action="store_true", help="every algorithm of the convolutions against the rule's choice"
     )
@@ -130,11 +144,11 @@ def _predict(argv: Sequence[str]) -> int:
     return predict.main(argv, _tree())
 
 
-def _selected(options: argparse.Namespace) -> list[Task]:
+def _selected(options: argparse.Namespace, batch: int) -> list[Task]:
     operations = OPERATIONS if options.op == "all" else (options.op,)
     chosen: list[Task] = []
     for operation in operations:
-        found = [task for task in tasks(operation, options.batch) if _wanted(task, options)]
+        found = [task for task in tasks(operation, batch) if _wanted(task, options)]
         named = options.layer or options.network
         chosen += found[::4] if options.quick and not named and operation != "call" else found
     if not chosen:
@@ -172,26 +186,26 @@ def _run(options: argparse.Namespace) -> int:
         _destination(path)
     if options.sweep:
         return _sweep(options)
-    chosen = _selected(options)
+    _selected(options, options.batch[0])
     torch = peers.load() if options.against == "torch" else None
     with _backend(options.isa), contextlib.ExitStack() as restore:
         native = backend.get_backend() != "reference"
         if native:
             restore.callback(fc.set_num_threads, fc.get_num_threads())
             restore.callback(fc.set_float32_precision, fc.get_float32_precision())
-            fc.set_float32_precision(options.precision)
         if torch is not None:
             restore.callback(torch.set_threads, torch.module.get_num_threads())
             restore.enter_context(torch.module.no_grad())
         threads = options.threads or [fc.get_num_threads() if native else 1]
-        result = _measure(options, chosen, threads, torch)
+        result = _measure(options, threads, torch)
     if options.json is not None:
         options.json.write_text(_as_json(result), encoding="utf-8")
     limits = result["ceilings"][str(threads[-1])]
     if options.roofline is not None and limits is not None:
         from .picture import roofline
 
-        last = [r for r in result["rows"] if r["threads"] == threads[-1]]
+        shown = (threads[-1], options.batch[-1], options.precision[0])
+        last = [r for r in result["rows"] if (r["threads"], r["batch"], r["precision"]) == shown]
         title = f"{result['environment']['processor']}, {threads[-1]} threads, {options.dtype}"
         roofline(last, limits, title, options.roofline)
     return 0 if all(r["check"]["passed"] for r in result["rows"]) else 1
@@ -200,8 +214,11 @@ def _run(options: argparse.Namespace) -> int:
 def _sweep(options: argparse.Namespace) -> int:
     effort = _QUICK if options.quick else Effort()
     ways = {"conv": sweep.WAYS[:1], "conv_backward": sweep.WAYS[1:], "all": sweep.WAYS}.get(options.op, ())
-    names = {task.layer for task in tasks("conv", options.batch) if _wanted(task, options)}
-    cases = [dataclasses.replace(case, N=options.batch) for case in CONVS if str(case) in names]
+    if len(options.batch) > 1 or len(options.precision) > 1:
+        raise ValueError("--sweep takes one --batch and one --precision")
+    batch = options.batch[0]
+    names = {task.layer for task in tasks("conv", batch) if _wanted(task, options)}
+    cases = [dataclasses.replace(case, N=batch) for case in CONVS if str(case) in names]
     if not ways or not cases:
         raise ValueError("no convolution is chosen by --op, --network and --layer together")
     dtype = np.dtype(available_dtypes()[options.dtype])
@@ -209,10 +226,10 @@ def _sweep(options: argparse.Namespace) -> int:
     with _backend(options.isa), contextlib.ExitStack() as restore:
         restore.callback(fc.set_num_threads, fc.get_num_threads())
         restore.callback(fc.set_float32_precision, fc.get_float32_precision())
-        fc.set_float32_precision(options.precision)
+        fc.set_float32_precision(options.precision[0])
         for count in options.threads or [fc.get_num_threads()]:
             fc.set_num_threads(count)
-            print(f"GFLOP/s, the rule's choice first; {options.dtype}, batch {options.batch}, {count} threads")
+            print(f"GFLOP/s, the rule's choice first; {options.dtype}, batch {batch}, {count} threads")
             for found in sweep.run(cases, ways, effort, options.layout, dtype):
                 rows.append(found)
                 print(sweep.line(found), flush=True)
@@ -232,7 +249,7 @@ def _as_json(result: dict[str, Any]) -> str:
     return frame.replace('"rows": []', f'"rows": [\n  {rows}\n ]') + "\n"
 
 
-def _measure(options: argparse.Namespace, chosen: list[Task], threads: list[int], torch: Any) -> dict[str, Any]:
+def _measure(options: argparse.Namespace, threads: list[int], torch: Any) -> dict[str, Any]:
     effort = _QUICK if options.quick else Effort()
     dtype = np.dtype(available_dtypes()[options.dtype])
     where, start = environment(torch), time.monotonic()
@@ -240,22 +257,34 @@ def _measure(options: argparse.Namespace, chosen: list[Task], threads: list[int]
     print("x NCHW, x NHWC, x best: how many times as fast as torch in this layout, and in its better one")
     rows: list[report.Row] = []
     limits: dict[str, Any] = {}
-    for count in threads:
+    reached: list[dict[str, Any]] = []
+    for precision, count in itertools.product(options.precision, threads):
+        first = precision == options.precision[0]
+        if where["backend"] != "reference":
+            fc.set_float32_precision(precision)
         set_threads(count, torch)
-        limits[str(count)] = ceiling = ceilings(count, dtype, torch, effort)
-        settings = Settings(options.layout, dtype, count, options.batch, effort, torch)
+        ceiling = ceilings(count, dtype, torch, effort)
+        if first:
+            limits[str(count)] = ceiling
         if ceiling is not None:
             print(f"ceilings: {report.compute_peaks(ceiling)}, copies {ceiling['bandwidth'] / 1e9:.1f} GB/s")
-        for number, task in enumerate(chosen):
-            if number == 0 or chosen[number - 1].op != task.op:
-                print(f"\n{task.op}, {dtype.name}, batch {options.batch}, {count} threads\n{report.HEADER}")
-            rows.append(row(task, settings))
-            print("\n".join(report.lines(rows[-1], ceiling)), flush=True)
+        for batch in options.batch:
+            # What depends neither on the precision nor on the batch is measured once.
+            chosen = [task for task in _selected(options, batch) if first or task.op.startswith("conv")]
+            chosen = [task for task in chosen if batch == options.batch[0] or task.op != "call"]
+            settings = Settings(options.layout, dtype, count, batch, effort, torch)
+            group = f"batch {batch}, {count} threads, precision {precision!r}"
+            begin = len(rows)
+            for number, task in enumerate(chosen):
+                if number == 0 or chosen[number - 1].op != task.op:
+                    print(f"\n{task.op}, {dtype.name}, {group}\n{report.HEADER}")
+                rows.append(row(task, settings))
+                print("\n".join(report.lines(rows[-1], ceiling)), flush=True)
+            found = goals.results(rows[begin:], ceiling)
+            if found:
+                print(f"\n{group}\n" + "\n".join(goals.lines(found)), flush=True)
+            reached += [{"threads": count, "batch": batch, "precision": precision, **goal} for goal in found]
     print("\n" + "\n".join(report.means(rows)))
-    last = [r for r in rows if r["threads"] == threads[-1]]
-    reached = goals.results(last, limits[str(threads[-1])])
-    if reached:
-        print(f"\n{threads[-1]} threads\n" + "\n".join(goals.lines(reached)))
     print(f"\n{len(rows)} rows in {time.monotonic() - start:.0f} s")
     run = {
         "dtype": dtype.name,

@@ -19,7 +19,8 @@ Key = tuple[Any, ...]
 
 
 def _key(row: Row) -> Key:
-    return tuple(row[name] for name in ("op", "layer", "dtype", "threads", "batch"))
+    names = ("op", "layer", "dtype", "threads", "batch")
+    return (*(row[name] for name in names), row.get("precision", "highest"))
 
 
 def _interval(row: Row, layout: str, relative: bool) -> tuple[float, float, float] | None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .report import Row, compute_peaks, number, ratio_mean
+from .report import Row, compute_peaks, number, ratio_mean, setting, setting_label
 
 _TITLES = {
     "conv": "conv2d forward",
@@ -36,6 +36,8 @@ def table(report: dict[str, Any]) -> str:
     where, run = report["environment"], report["run"]
     rows: list[Row] = [row for row in report["rows"] if row["check"]["passed"]]
     threads = sorted({row["threads"] for row in rows})
+    settings = list(dict.fromkeys(map(setting, rows)))
+    batches = ", ".join(str(batch) for batch in dict.fromkeys(which[1] for which in settings))
     ceilings = [report["ceilings"].get(str(n)) for n in threads]
     measured = ", ".join(
         f"{n} thread{'s' * (n != 1)}: {compute_peaks(c)}, {c['bandwidth'] / 1e9:.0f} GB/s copied"
@@ -43,7 +45,7 @@ def table(report: dict[str, Any]) -> str:
         if c is not None
     )
     text = [
-        f"{where['processor']} ({where['isa'] or where['backend']}), {run['dtype']}, batch {run['batch']}"
+        f"{where['processor']} ({where['isa'] or where['backend']}), {run['dtype']}, batch {batches}"
         + (f"; ceilings measured in the same run: {measured}." if measured else "."),
         "",
     ]
@@ -52,13 +54,13 @@ def table(report: dict[str, Any]) -> str:
         names = ["nchw / torch nchw", "nhwc / torch nhwc", "best / torch best"]
         body = [
             [
-                _TITLES[op] + (f", {n} thread{'s' * (n != 1)}" if len(threads) > 1 else ""),
+                _TITLES[op] + (f", {setting_label(which, settings)}" if len(settings) > 1 else ""),
                 str(len(group)),
                 *(number(ratio_mean(group, *name.split(" / "))) for name in names),
             ]
-            for n in threads
+            for which in settings
             for op in _TITLES
-            if (group := [row for row in rows if row["op"] == op and row["threads"] == n])
+            if (group := [row for row in rows if row["op"] == op and setting(row) == which])
         ]
         text += lines(["operation", "layers", "NCHW", "channels-last", "better layout of each"], body)
         text.append("")

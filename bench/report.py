@@ -103,8 +103,9 @@ def means(rows: Sequence[Row]) -> list[str]:
     """Geometric means of the ratios to torch, one line an operation."""
     header = ("NCHW / NCHW", "NHWC / NHWC", "NCHW / best", "NHWC / best", "best / best")
     text = [f"{'geometric means of ours / torch':<37}{'rows':>5}" + "".join(f"{name:>13}" for name in header)]
-    for op, threads in dict.fromkeys((row["op"], row["threads"]) for row in rows):
-        group = [row for row in rows if (row["op"], row["threads"]) == (op, threads) and row["check"]["passed"]]
+    settings = list(dict.fromkeys(map(setting, rows)))
+    for op, which in dict.fromkeys((row["op"], setting(row)) for row in rows):
+        group = [row for row in rows if (row["op"], setting(row)) == (op, which) and row["check"]["passed"]]
         columns = (
             ratio_mean(group, "nchw", "torch nchw"),
             ratio_mean(group, "nhwc", "torch nhwc"),
@@ -112,9 +113,30 @@ def means(rows: Sequence[Row]) -> list[str]:
             ratio_mean(group, "nhwc", "torch best"),
             ratio_mean(group, "best", "torch best"),
         )
-        label = f"{op}, {threads} thread{'s' * (threads != 1)}"
+        label = f"{op}, {setting_label(which, settings)}"
         text.append(f"{label:<37}{len(group):>5}" + "".join(f"{number(value):>13}" for value in columns))
     return text
+
+
+Setting = tuple[int, int, str]
+
+
+def setting(row: Row) -> Setting:
+    """Threads, batch and precision of a row."""
+    return row["threads"], row["batch"], row.get("precision", "highest")
+
+
+def setting_label(which: Setting, among: Sequence[Setting]) -> str:
+    """The threads, and of batch and precision what differs in a run.
+
+    >>> setting_label((1, 8, "high"), [(1, 8, "high"), (1, 8, "highest")])
+    '1 thread, high'
+    """
+    threads, batch, precision = which
+    text = f"{threads} thread{'s' * (threads != 1)}"
+    if len({each[1] for each in among}) > 1:
+        text += f", batch {batch}"
+    return text + (f", {precision}" if len({each[2] for each in among}) > 1 else "")
 
 
 def ratio_mean(rows: Iterable[Row], ours: str, theirs: str) -> float | None:

@@ -108,6 +108,7 @@ def row(task: Task, settings: Settings) -> Row:
         "dtype": settings.dtype.name,
         "threads": settings.threads,
         "batch": settings.batch,
+        "precision": config.get_float32_precision() if native is not None else "highest",
         "flops": task.flops,
         "bytes": task.bytes // 4 * settings.dtype.itemsize,
         "workspace": workspace,

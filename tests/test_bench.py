@@ -1,6 +1,7 @@
 """The benchmark: what it chooses, that it checks before it times, its files, comparison and tables."""
 
 import json
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -25,6 +26,9 @@ def fast(monkeypatch):
     monkeypatch.setattr(measure, "SETTLE_SECONDS", 0)
     monkeypatch.setattr(cli, "_QUICK", measure.Effort(rounds=3, block_seconds=0.0005))
     monkeypatch.setattr(cli, "ceilings", lambda *_: CEILINGS)
+
+
+WORDS = ("highest", "high")
 
 
 def small_tasks():
@@ -56,6 +60,36 @@ def test_a_run_writes_all_rows_as_json(fast, tmp_path, capsys):
     assert result["environment"]["fastconv"] == fc.__version__
     printed = capsys.readouterr().out
     assert "lenet-conv2" in printed and "14 rows" in printed
+
+
+def test_a_run_of_several_batches_and_precisions(fast, kernel_backend, tmp_path, capsys):
+    """What depends on neither is measured once, and every combination has its own goals."""
+    file = tmp_path / "result.json"
+    options = [
+        "--quick",
+        "--layer",
+        r"^(lenet-conv2|lenet-relu1|F\.relu)$",
+        "--batch",
+        "2,1",
+        "--precision",
+        "high,highest",
+    ]
+    assert cli.main([*options, "--threads", "1,2", "--against", "none", "--json", str(file)]) == 0
+    result = json.loads(file.read_text())
+    found = Counter((row["op"], row["batch"], row["precision"]) for row in result["rows"])
+    conv = {(op, batch, word) for op in ("conv", "conv_packed", "conv_backward") for batch in (1, 2) for word in WORDS}
+    relu = {(op, batch, "highest") for op in ("relu", "relu_backward") for batch in (1, 2)}
+    assert found == dict.fromkeys((*conv, *relu, ("call", 2, "highest")), 2)  # with one thread and two
+    assert result["run"]["batch"] == [2, 1] and result["run"]["precision"] == list(WORDS)
+    workspaces = [goal for goal in result["goals"] if goal["title"] == "workspace of any conv2d, forward"]
+    assert {(g["threads"], g["batch"], g["precision"]) for g in workspaces} == {
+        (n, batch, word) for n in (1, 2) for batch in (1, 2) for word in WORDS
+    }
+    assert "conv_packed, 2 threads, batch 1, high " in capsys.readouterr().out
+    assert program.main(["bench", "table", str(file)]) == 0
+    assert "batch 2, 1;" in capsys.readouterr().out
+    assert program.main(["bench", "compare", str(file), str(file)]) == 0
+    assert f"{2 * (2 * len(conv) + 2 * len(relu)) + 2} SAME" in capsys.readouterr().out
 
 
 def test_a_run_against_torch_has_its_times(fast, torch, tmp_path, capsys):
@@ -128,19 +162,19 @@ def options(*arguments):
 
 def test_what_is_chosen():
     for op in ("conv", "conv_packed", "conv_backward"):
-        selection = [found.layer for found in cli._selected(options("--op", op))]
+        selection = [found.layer for found in cli._selected(options("--op", op), 8)]
         assert len(selection) == len(cli.REPRESENTATIVE) and set(selection) == cli.REPRESENTATIVE
-    everything = {found.layer for found in cli._selected(options("--op", "conv", "--all"))}
+    everything = {found.layer for found in cli._selected(options("--op", "conv", "--all"), 8)}
     assert everything > set(selection) and not any("-dw" in layer for layer in everything)
-    vgg = [found.layer for found in cli._selected(options("--op", "conv_backward", "--network", "vgg16"))]
+    vgg = [found.layer for found in cli._selected(options("--op", "conv_backward", "--network", "vgg16"), 8)]
     assert len(vgg) == 9 and all(layer.startswith("vgg16-") for layer in vgg)
-    assert {found.op for found in cli._selected(options())} == {
+    assert {found.op for found in cli._selected(options(), 8)} == {
         *("conv", "conv_packed", "conv_backward", "depthwise", "depthwise_backward", "pool", "pool_backward"),
         *("norm", "norm_backward", "norm_relu", "norm_relu_backward", "relu", "relu_backward"),
         *("layout", "block", "call"),
     }
     with pytest.raises(ValueError, match="no layer"):
-        cli._selected(options("--op", "pool", "--layer", "no such layer"))
+        cli._selected(options("--op", "pool", "--layer", "no such layer"), 8)
 
 
 @pytest.mark.parametrize(
@@ -151,6 +185,9 @@ def test_what_is_chosen():
         ["--threads", "0"],
         ["--threads", "two"],
         ["--batch", "-1"],
+        ["--batch", "1,x"],
+        ["--precision", "highest,lowest"],
+        ["--sweep", "--batch", "1,2"],
         ["--layout", "nchw,chwn"],
         ["--dtype", "int8"],
         ["compare", "only-one.json"],
@@ -209,26 +246,34 @@ def made_result(*rows):
 
 
 def test_goals():
+    times = {"nchw": 4.0, "nhwc": 2.0, "torch_nchw": 8.0, "torch_nhwc": 2.0}
     rows = [
-        made_row("conv", workspace=10**7, nchw=4.0, nhwc=2.0, torch_nchw=8.0, torch_nhwc=2.0),
+        made_row("conv", workspace=10**7, **times),
         made_row("conv", workspace=10**6, nchw=1.0, nhwc=1.0, torch_nchw=2.0, torch_nhwc=4.0),
+        made_row("conv", layer="lenet-conv1", **times) | {"batch": 1},
+        made_row("conv", **times) | {"precision": "high"},
+        made_row("conv", **times) | {"dtype": "bfloat16"},
         made_row("pool", "max", nchw=20.0, torch_nchw=100.0),
         made_row("call", "relu", nchw=0.002),
     ]
     found = {r["title"]: r for r in goals.results(rows, CEILINGS)}
-    better = found["conv2d forward, better layout against torch's better"]
-    assert better["value"] == pytest.approx(2**0.5) and better["met"]  # 2 / 2 and 2 / 1
+    better = found["conv2d forward, better layouts"]
+    assert better["value"] == pytest.approx(2 ** (1 / 3)) and better["rows"] == 3 and not better["met"]  # 1, 2 and 1
+    assert found["conv2d forward, the layer of the lowest ratio"]["value"] == 1
     assert found["conv2d forward, NCHW against torch NCHW"]["value"] == pytest.approx(2)
+    assert found["conv2d forward, better layouts, 'high'"]["rows"] == 1
+    assert found["conv2d forward, bfloat16, against channels-last"]["value"] == pytest.approx(1)
+    assert found["conv2d forward, LeNet and Keras-MNIST, one image"]["rows"] == 1
     assert found["max/avg pool forward, NCHW"]["value"] == pytest.approx(5)
     assert not found["max/avg pool forward, NCHW"]["met"]
     assert found["max/avg pool forward, NCHW, of copy bandwidth"]["value"] == pytest.approx(50)  # 1e8 B in 20 ms
     assert found["F.relu on a (1, 1, 8, 8) image"]["value"] == pytest.approx(2)
     assert found["workspace of any conv2d, forward"]["value"] == pytest.approx(10)
-    assert "max/avg pool backward, NCHW" not in found
-    rows[2]["check"]["passed"] = False
+    assert "max/avg pool backward, better layouts" not in found
+    rows[5]["check"]["passed"] = False
     assert {r["title"]: r["met"] for r in goals.results(rows, CEILINGS)}["max/avg pool forward, NCHW"] is False
     text = goals.lines(goals.results(rows, CEILINGS))
-    assert sum(line.endswith("SHORT") for line in text) == 2
+    assert sum(line.endswith("SHORT") for line in text) == sum(not r["met"] for r in goals.results(rows, CEILINGS))
 
 
 def test_compare(tmp_path, capsys):

@@ -72,7 +72,8 @@ TileBlocking choose_tiles(const TapProblem& p, const WinogradSizes& f, bool kept
   // Tiles of a block: as many as the cache holds, but a few tasks for each thread, and well-filled register tiles.
   const int64_t tile_bytes = b.positions * b.v_pitch * item;
   const int64_t share = (kWorkspaceBytes - kPanelBytes) / (2 * threads);  // V is about half of a thread's scratch
-  const int64_t wished = min_of(kWinogradBlockBytes, max_of(kWinogradBlockTiles[f.side - 4] * tile_bytes, kWinogradBlockBytes / 4));
+  const int64_t enough = max_of(kWinogradBlockTiles[f.side - 4] * tile_bytes, kWinogradBlockBytes / 4);
+  const int64_t wished = min_of(kWinogradBlockBytes, enough);
   const int64_t most = max_of(kTileRows, min_of(wished, share) / tile_bytes);
   const int64_t wanted = threads > 1 ? 4 * threads : 1, image_tiles = b.tile_rows * b.tile_cols;
   b.images = 1;
@@ -110,7 +111,8 @@ TileBlocking choose_tiles(const TapProblem& p, const WinogradSizes& f, bool kept
   b.v_bytes = aligned((b.positions * b.v_step + 2 * b.group_rows * b.v_pitch) * item);
   b.m_bytes = aligned(b.positions * b.m_step * item);
   b.block_bytes = aligned(block_values(f.window, f.tile, b.images, b.rows, b.cols, p.channels) * item);
-  b.pixel_bytes = p.same_type && p.layout == Layout::channels_last ? 0 : aligned(b.tiles * f.tile * f.tile * b.panel_columns * item);
+  const bool direct_store = p.same_type && p.layout == Layout::channels_last;
+  b.pixel_bytes = direct_store ? 0 : aligned(b.tiles * f.tile * f.tile * b.panel_columns * item);
   b.raw_bytes = aligned(f.taps * f.taps * kWeightChannels * b.panel_columns * item);
   b.own_step = min_of(p.channels, kOwnChannels) * b.panel_columns + lanes;
   b.own_bytes = b.own_panels ? b.raw_bytes + aligned(b.positions * b.own_step * item) : 0;

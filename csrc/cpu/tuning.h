@@ -85,8 +85,8 @@ struct WinogradLimits {
 // F(4x4) at 56x56, 4 images, fewest channels, the fastest other algorithm / F(4x4): 8 -> 64: 313/371, 64 -> 12: 253/411,
 // 64 -> 8: 254/270.
 constexpr WinogradLimits kWinograd[] = {{16, 16, 36, 22000, 16, 32}, {16, 16, 9, 33000, 9, 16}, {8, 12, 4, 66000, 4, 8}};
-// F(2x2) of 5x5 filters as a multiple of the direct kernel's speed, forward and input gradient, 2 threads, 1 image, then 8: 64 ->
-// 192 at 27x27 1.47, 1.44; 1.64, 1.45. 16 -> 32 at 28x28 1.18, 1.28; 1.27, 1.27. 24 -> 64 at 14x14 1.10, 1.32; 1.28, 1.43. 48
+// F(2x2) of 5x5 filters as a multiple of the direct kernel's speed, forward and input gradient, 2 threads, 1 image, then 8:
+// 64 -> 192 at 27x27 1.47, 1.44; 1.64, 1.45. 16 -> 32 at 28x28 1.18, 1.28; 1.27, 1.27. 24 -> 64 at 14x14 1.10, 1.32; 1.28, 1.43. 48
 // -> 128 at 7x7 (16 tiles) 1.02, 1.08; 1.22, 1.19. Its weight gradient 1.04 to 1.47 and 1.32 to 1.48, at 7x7 0.92 and 1.06.
 constexpr WinogradLimits kWinogradFive = {16, 16, 16, 22000, 16, 16};
 // Most outputs computed for one that is kept: F(2x2) computes 9 / 4 times as fast as it goes.
@@ -130,8 +130,8 @@ constexpr double kAmxExactShare = 0.7, kAmxShare = 0.4;
 // Winograd's products on AMX were built and measured too: 0.9 to 1.1 times as fast as the direct products, as 16 / 9 of
 // the weights in three parts come from the L3 cache for each block of tiles.
 constexpr double kAmxBesideWinograd = 0.7;
-// Prototypes on an Intel processor with AMX (peak 455 GFLOP/s of the FMA units), GFLOP/s of six products / F(4x4): 128 -> 128 at
-// 28x28 750 / 1024, 256 -> 256 at 56x56 607 / 975, 512 -> 512 at 28x28 571 / 668; 256 -> 256 at 14x14 638 / 693. Not measured
+// Prototypes on an Intel processor with AMX (peak 455 GFLOP/s of the FMA units), GFLOP/s of six products / F(4x4):
+// 128 -> 128 at 28x28 750 / 1024, 256 -> 256 at 56x56 607 / 975, 512 -> 512 at 28x28 571 / 668; 256 -> 256 at 14x14 638 / 693. Not measured
 // with the kernels here.
 constexpr std::int64_t kAmxBesideWinograd4 = 784;
 // Weight gradient, 3x3 with 16 -> 16 channels: 0.63 / 0.50 in three products, 64 -> 16: 1.27 / 1.67, the stem 12.9 / 8.6.
