@@ -20,6 +20,7 @@ namespace {
 using A = float;
 constexpr int64_t kLane = kLanes<A>, kItem = sizeof(A);
 
+constexpr int64_t kSumBytes = int64_t(10) << 20;         // of a chunk of output channels, all partitions, where it can
 constexpr int64_t kPartitionBytes = int64_t(256) << 10;  // of a position, where there is a choice
 constexpr int64_t kSmallSums = int64_t(1) << 20;         // stay in the L2 cache
 constexpr int64_t kWorkspaceBytes = int64_t(31) << 20;
@@ -72,7 +73,7 @@ Plan make_plan(const ConvShape& s, const WinogradSizes& f, int threads) {
   p.panels = ceil_div(p.K, p.width);
   p.pairs = s.G * p.panels;
   const int64_t pair_bytes = positions * p.C * p.width * kItem;
-  p.pairs_chunk = min_of(p.pairs, max_of(1, kWinogradWeightMostSums / pair_bytes));
+  p.pairs_chunk = min_of(p.pairs, max_of(1, kSumBytes / pair_bytes));
   // Transforming x is shared by the output channels of a task, transforming dy by its input channels.
   p.c_task = min_of(p.C, kWinogradWeightChannels);
   p.panels_task = min_of(min_of(p.panels, p.pairs_chunk), max_of(1, kWinogradWeightColumns / p.width));
@@ -83,7 +84,7 @@ Plan make_plan(const ConvShape& s, const WinogradSizes& f, int threads) {
   const int64_t sum_bytes = p.pairs_chunk * pair_bytes;
   const int64_t affordable = min_of(positions * kPartitionBytes, max_of(operands / 2, kSmallSums)) / sum_bytes;
   const int64_t runs = max_of(1, min_of(min_of(kMostPartitions, affordable), ceil_div(wanted, parts())));
-  plan_block(p, s.N, max_of(kLeastTiles, min_of(kWinogradWeightTiles, s.N * p.tile_rows * p.tile_cols / runs)));
+  plan_block(p, s.N, max_of(kLeastTiles, min_of(kWinogradWeightTiles[f.side > 4], s.N * p.tile_rows * p.tile_cols / runs)));
   p.partitions = min_of(runs, p.blocks);
   while (p.partitions * parts() < wanted)
     if (p.panels_task > 1) p.panels_task = ceil_div(p.panels_task, 2);

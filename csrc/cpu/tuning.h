@@ -86,8 +86,8 @@ struct WinogradLimits {
 // 64 -> 8: 254/270.
 constexpr WinogradLimits kWinograd[] = {{16, 16, 36, 22000, 16, 32}, {16, 16, 9, 33000, 9, 16}, {8, 12, 4, 66000, 4, 8}};
 // F(2x2) of 5x5 filters as a multiple of the direct kernel's speed, forward and input gradient, 2 threads, 1 image, then 8:
-// 64 -> 192 at 27x27 1.47, 1.44; 1.64, 1.45. 16 -> 32 at 28x28 1.18, 1.28; 1.27, 1.27. 24 -> 64 at 14x14 1.10, 1.32; 1.28, 1.43. 48
-// -> 128 at 7x7 (16 tiles) 1.02, 1.08; 1.22, 1.19. Its weight gradient 1.04 to 1.47 and 1.32 to 1.48, at 7x7 0.92 and 1.06.
+// 64 -> 192 at 27x27 1.47, 1.44; 1.64, 1.45. 16 -> 32 at 28x28 1.18, 1.28; 1.27, 1.27. 24 -> 64 at 14x14 1.10, 1.32; 1.28,
+// 1.43. 48 -> 128 at 7x7 (16 tiles) 1.02, 1.08; 1.22, 1.19. Its weight gradient 1.04 to 1.47 and 1.32 to 1.48, at 7x7 0.92 and 1.06.
 constexpr WinogradLimits kWinogradFive = {16, 16, 16, 22000, 16, 16};
 // Most outputs computed for one that is kept: F(2x2) computes 9 / 4 times as fast as it goes.
 constexpr double kWinogradWaste = 1.5;
@@ -95,7 +95,9 @@ constexpr double kWinogradWaste = 1.5;
 // Its weight gradient (conv_winograd_weight.cpp): tiles of a block, and channels and output channels of a task. Zen 4,
 // L2 of 1 MB, 13 layers, 1 and 2 threads: 64 tiles or 64 output channels lose 2 to 5 %, 192 tiles 3 to 5 %, 128
 // channels 2 %.
-constexpr std::int64_t kWinogradWeightTiles = 128, kWinogradWeightChannels = 64, kWinogradWeightColumns = 128;
+// With 25 and 36 positions 64 tiles are as fast as 128, and leave room for twice as many threads.
+constexpr std::int64_t kWinogradWeightTiles[] = {128, 64};  // with 16 positions; with more
+constexpr std::int64_t kWinogradWeightChannels = 64, kWinogradWeightColumns = 128;
 // Multiples of the speed of the tap products, both layouts, 1 and 2 threads, 8 images; then 1 image: 64 -> 64 at
 // 56x56: 1.5 to 1.9; 1.5 to 1.8. 16 -> 16 at 28x28: 1.4 to 1.7; 1.4 to 1.7. 12 -> 48 at 14x14: 1.3 to 1.6; 1.1 to 1.5.
 // 64 -> 64 at 7x7: 1.3; 0.9 to 1.2. 64 -> 64 at 6x6 (9 tiles): 1.4 to 1.6; 1.2 to 1.3. 3x3 (4 tiles, 16 pixels for 9):
@@ -107,7 +109,7 @@ constexpr std::int64_t kWinogradWeightMostWeights = 33000;  // channels x output
 // 128 at 28x28 377/414/513; 256 -> 256 at 14x14 383/428/381; 512 -> 512 at 7x7 266/255/298 (with 1 image 111/99/82); 16 -> 16
 // at 56x56 257/275/352, 8 -> 32 249/278/301; 12 -> 48 at 28x28 250/239/367; 24 -> 64 at 14x14 299/344/324.
 constexpr std::int64_t kWinogradWeightPixels = 100;  // fewest for tiles larger than 2x2, or filters than 3x3
-constexpr std::int64_t kWinogradWeightMostSums = std::int64_t(17) << 20;  // bytes, of a chunk of output channels
+constexpr std::int64_t kWinogradWeightMostSums = std::int64_t(17) << 20;  // bytes, of one panel
 
 #if defined(FC_AMX)
 // AMX. Measured with 2 threads, 8 images, on an Intel processor with AMX and AVX-512 (FMA peak 375 GFLOP/s; AMX 5.5 TFLOP/s
@@ -131,8 +133,8 @@ constexpr double kAmxExactShare = 0.7, kAmxShare = 0.4;
 // the weights in three parts come from the L3 cache for each block of tiles.
 constexpr double kAmxBesideWinograd = 0.7;
 // Prototypes on an Intel processor with AMX (peak 455 GFLOP/s of the FMA units), GFLOP/s of six products / F(4x4):
-// 128 -> 128 at 28x28 750 / 1024, 256 -> 256 at 56x56 607 / 975, 512 -> 512 at 28x28 571 / 668; 256 -> 256 at 14x14 638 / 693. Not measured
-// with the kernels here.
+// 128 -> 128 at 28x28 750 / 1024, 256 -> 256 at 56x56 607 / 975, 512 -> 512 at 28x28 571 / 668; 256 -> 256 at 14x14
+// 638 / 693. Not measured with the kernels here.
 constexpr std::int64_t kAmxBesideWinograd4 = 784;
 // Weight gradient, 3x3 with 16 -> 16 channels: 0.63 / 0.50 in three products, 64 -> 16: 1.27 / 1.67, the stem 12.9 / 8.6.
 // 1x1, exact: 64 -> 256 at 56x56 3.0 / 3.6, 256 -> 64 3.1 / 3.8, but 32 -> 192 0.55 / 0.46 and 16 -> 96 2.9 / 2.7.

@@ -195,7 +195,7 @@ template <> struct Winograd<2, 5> : WinogradAxis<2, 5, 7> {
   }
 };
 
-// out = transform of the Columns x Rows values that load(row, column) gives, along the columns, then along the rows.
+// Rows x Columns values, which load_at(row, column) gives, transformed along the columns, then along the rows.
 template <int Rows, int Columns, int Out, class Load, class Axis, class Store>
 FC_INLINE void transform_both(const Load& load_at, const Axis& axis, const Store& store_at) {
   Vec<float> t[Out][Columns];

@@ -9,7 +9,7 @@ namespace {
 // a line of each pixel, cost half of the weight gradient's time where pixels are a power of two apart (128 channels).
 constexpr int64_t kBlockChannels = 64;
 
-// Tiles of images [image, image + images), rows x cols in each, `step` pixels apart. The first one's window begins at row
+// Tiles of images [image, image + images), rows x cols in each, one behind the other. The first one's window begins at row
 // `high`, column `wide` of an image, which may be outside.
 struct TileBlock {
   int64_t image, images, high, rows, wide, cols;
