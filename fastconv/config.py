@@ -101,7 +101,7 @@ def set_float32_precision(precision: str) -> None:
         magnitude, which is the operation on absolute values. ``"medium"``: inputs rounded to bfloat16. A kernel may
         compute more exactly than asked.
 
-        3x3 convolutions with stride 1 take Winograd's minimal filtering, in tiles of up to 4x4 outputs: under
+        3x3 and 5x5 convolutions with stride 1 take Winograd's minimal filtering, in tiles of up to 4x4 outputs: under
         ``"highest"`` only where the sums are long enough for its errors (root mean square) to be about those of the
         loop or smaller. An output shares them with the others of its tile: the magnitude is the largest among those
         computed together, and sums of integers, whose products a loop adds exactly, may be off by such an error.

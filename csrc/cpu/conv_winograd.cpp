@@ -54,7 +54,7 @@ bool fills_better(int64_t tiles, int64_t than) {
   return tiles * computed(than) > than * computed(tiles);
 }
 
-TileBlocking choose_tiles(const TapProblem& p, const WinogradSizes& f, bool kept, int threads) {
+TileBlocking choose_tiles(const TapProblem& p, const WinogradSizes& f, int threads) {
   const TapAxis &high = p.axis[1], &wide = p.axis[2];
   constexpr int64_t lanes = kLanes<A>, item = sizeof(A);
   TileBlocking b{};
@@ -102,9 +102,13 @@ TileBlocking choose_tiles(const TapProblem& p, const WinogradSizes& f, bool kept
   // Each part of the panels transforms the inputs again: no more of them than keep the threads busy.
   b.parts = max_of(1, min_of(b.panels_per_pass, ceil_div(threads > 1 ? 2 * threads : 1, tasks())));
   b.group_rows = register_rows(b.tiles);
-  b.own_panels = !kept && b.image_blocks * b.row_blocks * b.col_blocks <= kOwnBlocks;
-  if (b.own_panels) b.panels_per_pass = p.groups * b.panels_per_group;
+  return b;
+}
 
+// The scratch of a call, all of it. `kept`: the weights are a frozen weight's packed form.
+void lay_out(const TapProblem& p, const WinogradSizes& f, bool kept, int threads, TileBlocking& b) {
+  constexpr int64_t lanes = kLanes<A>, item = sizeof(A);
+  b.own_panels = !kept && b.image_blocks * b.row_blocks * b.col_blocks <= kOwnBlocks;
   b.v_step = b.tiles * b.v_pitch + lanes;
   b.m_step = b.tiles * b.panel_columns + lanes;
   // Register tiles read up to 2 * group_rows - 1 tiles behind the last.
@@ -121,7 +125,8 @@ TileBlocking choose_tiles(const TapProblem& p, const WinogradSizes& f, bool kept
   const int64_t shared = pass_bytes(b) + b.bias_bytes;
   b.threads = int(max_of(1, min_of(threads, (kWorkspaceBytes - shared) / b.thread_bytes)));
   b.total = shared + b.threads * b.thread_bytes;
-  return b;
+  if (kept) b.total -= pass_bytes(b);
+  if (kept || b.own_panels) b.panels_per_pass = p.groups * b.panels_per_group;
 }
 
 // One call: the problem, its blocking, its arrays and its scratch.
@@ -299,16 +304,11 @@ void solve(const ConvShape& s, ConvOp op, ConvAlgorithm algorithm, const T* x, c
            const Epilogue& epilogue, T* y, std::uint32_t* largest, Context& ctx) {
   const TapProblem p = unit_stride_problem(s, op);
   const int threads_wanted = ctx.threads_for(s.flops(), s.flops() / 4);
-  TileBlocking b = choose_tiles(p, F::kSizes, true, threads_wanted);
+  TileBlocking b = choose_tiles(p, F::kSizes, threads_wanted);
   const int64_t all_panels = p.groups * b.panels_per_group;
   bool packed;
   A* kept = packed_panels<T, A>(algorithm, p, b.panel_columns, F::kSide, all_panels * b.panel_size, &packed, ctx);
-  if (kept) {
-    b.total -= pass_bytes(b);
-    b.panels_per_pass = all_panels;
-  } else {
-    b = choose_tiles(p, F::kSizes, false, threads_wanted);
-  }
+  lay_out(p, F::kSizes, kept != nullptr, threads_wanted, b);
   char* block = static_cast<char*>(ctx.workspace(std::size_t(b.total)));
   if (!block) return;
   for (int64_t n = 0; n < s.N; n++) largest[n] = 0;
@@ -334,11 +334,13 @@ void winograd(const ConvShape& s, ConvOp op, ConvAlgorithm algorithm, const void
 }
 
 std::size_t winograd_workspace(const ConvShape& s, ConvOp op, ConvAlgorithm algorithm, int threads) {
-  std::size_t bytes = 0;
+  const TapProblem p = unit_stride_problem(s, op);
+  TileBlocking b{};
   with_winograd(s, algorithm, [&](auto filter) {
-    bytes = std::size_t(choose_tiles(unit_stride_problem(s, op), decltype(filter)::kSizes, false, threads).total);
+    b = choose_tiles(p, decltype(filter)::kSizes, threads);
+    lay_out(p, decltype(filter)::kSizes, false, threads, b);
   });
-  return bytes;
+  return std::size_t(b.total);
 }
 
 }  // namespace fastconv::cpu::FC_ISA
