@@ -45,6 +45,12 @@ def _check_bilinear(x1: ndarray, x2: ndarray, w: ndarray, b: ndarray | None) -> 
             raise ValueError(f"bias must have shape {w.shape[:1]}, got {b.shape}")
 
 
+def _times_rows(matrices: ndarray, rows: ndarray) -> ndarray:
+    """Each matrix times its row. NumPy's product with a vector calls OpenBLAS, whose AVX-512 kernel for five columns
+    computes with uninitialised memory beside the result: the warnings of an invalid value come and go."""
+    return (matrices * rows[:, None]).sum(-1)
+
+
 def _bilinear_rule(wanted, x1, x2, w, b):
     _check_bilinear(x1, x2, w, b)
     wide = compute_dtype(x1)
@@ -52,7 +58,7 @@ def _bilinear_rule(wanted, x1, x2, w, b):
     a1 = x1.reshape(-1, size1).astype(wide, copy=False)
     a2 = x2.reshape(-1, size2).astype(wide, copy=False)
     kernel = w.astype(wide, copy=False)
-    y = (np.tensordot(a1, kernel, (1, 1)) @ a2[:, :, None])[..., 0]
+    y = _times_rows(np.tensordot(a1, kernel, (1, 1)), a2)
     if b is not None:
         y = y + b
 
@@ -60,7 +66,7 @@ def _bilinear_rule(wanted, x1, x2, w, b):
         g = dy.reshape(-1, outputs).astype(wide, copy=False)
         dx1 = dx2 = dw = db = None
         if wanted[0]:
-            dx1 = (np.tensordot(g, kernel, (1, 0)) @ a2[:, :, None])[..., 0]
+            dx1 = _times_rows(np.tensordot(g, kernel, (1, 0)), a2)
             dx1 = dx1.reshape(x1.shape).astype(x1.dtype, copy=False)
         if wanted[1]:
             dx2 = (a1[:, None, :] @ np.tensordot(g, kernel, (1, 0)))[:, 0]
