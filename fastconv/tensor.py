@@ -15,7 +15,18 @@ from typing import Any, cast
 import numpy as np
 
 from .cuda import is_device_array
-from .devices import array_module, as_array, destination, device_of, guard, named_dtype, one_device, to_device, to_host
+from .devices import (
+    array_module,
+    as_array,
+    destination,
+    device_of,
+    guard,
+    named_dtype,
+    one_device,
+    parse,
+    to_device,
+    to_host,
+)
 from .hooks import HookHandle, register_hook
 from .interop import to_array
 from .leaves import any_leaf, convert_leaves
@@ -499,7 +510,7 @@ def _functional() -> Any:
     return functional
 
 
-def tensor(data: Any, dtype: Any = None, requires_grad: bool = False) -> Tensor:
+def tensor(data: Any, dtype: Any = None, requires_grad: bool = False, *, device: Any = None) -> Tensor:
     """A Tensor of `data`.
 
     Parameters
@@ -509,6 +520,8 @@ def tensor(data: Any, dtype: Any = None, requires_grad: bool = False) -> Tensor:
     dtype : dtype, optional
     requires_grad : bool
         Whether ``backward`` shall leave a gradient in its ``grad``.
+    device : str or int, keyword only, optional
+        ``"cpu"``, ``"cuda"``, ``"cuda:N"`` or N; by default where `data` lies.
 
     Raises
     ------
@@ -533,4 +546,6 @@ def tensor(data: Any, dtype: Any = None, requires_grad: bool = False) -> Tensor:
         array = to_array(data, "data")
     if array.dtype.kind not in "biuf" and not is_floating(array.dtype):
         raise TypeError(f"data must be an array of numbers, got dtype {array.dtype}")
+    if device is not None:
+        array = to_device(array, parse(device))
     return Tensor(array if dtype is None else array.astype(named_dtype(dtype), copy=False), requires_grad)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from .devices import array_module, as_array
+from .devices import array_module, as_array, guard
 from .tensor_arithmetic import Array, beside, masked, operand, summed, wide
 from .tensor_dimensions import Extremum, as_sizes, dimension, named_axes
 from .tensor_methods import Methods, _indices, places
@@ -439,14 +439,16 @@ class Functions(Casts):
 
     # New arrays of this Tensor's type and device.
 
-    def new_zeros(self, *size: Any, dtype: Any = None) -> Any:
+    def new_zeros(self, *size: Any, dtype: Any = None, device: Any = None) -> Any:
         """A Tensor of zeros."""
-        return self.new_full(as_sizes(size), 0, dtype=dtype)
+        return self.new_full(as_sizes(size), 0, dtype=dtype, device=device)
 
-    def new_ones(self, *size: Any, dtype: Any = None) -> Any:
+    def new_ones(self, *size: Any, dtype: Any = None, device: Any = None) -> Any:
         """A Tensor of ones."""
-        return self.new_full(as_sizes(size), 1, dtype=dtype)
+        return self.new_full(as_sizes(size), 1, dtype=dtype, device=device)
 
-    def new_full(self, size: Any, fill_value: Any, *, dtype: Any = None) -> Any:
+    def new_full(self, size: Any, fill_value: Any, *, dtype: Any = None, device: Any = None) -> Any:
         """A Tensor full of `fill_value`."""
-        return self._op(array_module(self.data).full(tuple(size), fill_value, self.dtype if dtype is None else dtype))
+        with guard(self.data):
+            full = array_module(self.data).full(tuple(size), fill_value, self.dtype if dtype is None else dtype)
+        return self._op(full).to(device=device)

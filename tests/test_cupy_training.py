@@ -163,6 +163,70 @@ def test_to_reads_its_arguments_as_torch_does(cupy):
     assert type(layer.weight.data) is np.ndarray
 
 
+LAYERS = {
+    "Conv1d": (2, 4, 3),
+    "Conv2d": (2, 4, 3),
+    "Conv3d": (2, 4, 1),
+    "ConvTranspose1d": (2, 4, 3),
+    "ConvTranspose2d": (2, 4, 3),
+    "ConvTranspose3d": (2, 4, 1),
+    "Linear": (3, 2),
+    "Bilinear": (3, 2, 4),
+    "PReLU": (3,),
+    "Embedding": (5, 2),
+    "BatchNorm1d": (3,),
+    "BatchNorm2d": (3,),
+    "BatchNorm3d": (3,),
+    "SyncBatchNorm": (3,),
+    "InstanceNorm2d": (3, 1e-5, 0.1, True, True),
+    "GroupNorm": (1, 3),
+    "LayerNorm": (3,),
+    "RMSNorm": (3,),
+    "RNN": (3, 2),
+    "LSTM": (3, 2),
+    "GRU": (3, 2),
+    "RNNCell": (3, 2),
+    "LSTMCell": (3, 2),
+    "GRUCell": (3, 2),
+    "LazyConv2d": (4, 3),
+    "LazyConvTranspose2d": (4, 3),
+    "LazyLinear": (4,),
+    "LazyBatchNorm2d": (),
+}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_layers_begin_where_they_are_told(cupy, name):
+    """With the values that the same layer has on the host."""
+    fc.manual_seed(1)
+    layer = getattr(nn, name)(*LAYERS[name], device="cuda:1", dtype=np.float64)
+    fc.manual_seed(1)
+    other = getattr(nn, name)(*LAYERS[name], device="cpu", dtype=np.float64)
+    values = layer.state_dict(), other.state_dict()
+    assert is_on_gpu(layer, "cuda:1") and all(type(value) is np.ndarray for value in values[1].values())
+    assert list(layer.parameters()) and all(parameter.dtype == np.float64 for parameter in layer.parameters())
+    if not name.startswith("Lazy"):
+        for mine, host in zip(*(v.values() for v in values), strict=True):
+            assert_same_bits(np.asarray(to_host(mine)), host)
+    with pytest.raises(ValueError, match="one of 4 GPUs, cuda:0 to cuda:3, got 'cuda:4'"):
+        getattr(nn, name)(*LAYERS[name], device="cuda:4")
+
+
+def test_a_lazy_layer_stays_where_it_was_told(cupy):
+    layer = nn.LazyLinear(4, device="cuda:1")
+    with cupy.cuda.Device(1):
+        layer(cupy.asarray(np.ones((2, 3), np.float32)))
+    assert layer.weight.shape == (4, 3) and is_on_gpu(layer, "cuda:1")
+
+
+def test_tensors_begin_where_they_are_told(cupy):
+    x = fc.tensor([1.5, 2.5], requires_grad=True, device="cuda:1")
+    assert x.device == "cuda:1" and x.is_leaf and x.requires_grad and x.dtype == np.float32
+    assert fc.tensor(x, device="cpu").tolist() == [1.5, 2.5]
+    assert x.new_zeros(2).device == "cuda:1" and x.new_ones(2, device="cpu").tolist() == [1, 1]
+    assert x.new_full((2,), 3, device=2).device == "cuda:2"
+
+
 def test_tensors_move_on_the_tape(cupy):
     x = fc.tensor([1.0, 2.0, 3.0], requires_grad=True)
     y = (x.cuda() * 2).to("cuda:1")

@@ -57,6 +57,13 @@ def test_every_sample_comes_once_in_each_epoch():
     assert np.concatenate([y for _, y in data.DataLoader(loader.dataset, 6)]).tolist() == Y.tolist()
 
 
+def test_calls_of_torchs_loader_need_no_change():
+    dataset = data.TensorDataset(X, Y)
+    options = {"batch_size": 6, "shuffle": True, "num_workers": 2, "seed": 0}
+    loader = data.DataLoader(dataset, **options, pin_memory=True, persistent_workers=True)
+    assert _epochs(loader) == _epochs(data.DataLoader(dataset, **options))
+
+
 @pytest.mark.parametrize("workers", [1, 2, 5])
 def test_batches_do_not_depend_on_the_workers(workers):
     options = {"batch_size": 3, "shuffle": True, "seed": 7, "transform": _noise}

@@ -105,6 +105,9 @@ class DataLoader:
         ``(rank, count)``: of each batch only the part of this one of `count` processes that train together. All parts
         together are the batch of one process; what a transform draws depends on `count`. This stands for torch's
         DistributedSampler, but repeats no sample: parts of a last batch may differ in length by one, or be empty.
+    pin_memory, persistent_workers : bool, keyword only
+        Without effect, so that calls of torch's loader need no change: batches are NumPy arrays, and threads start in
+        no time.
 
     Attributes
     ----------
@@ -147,6 +150,8 @@ class DataLoader:
         transform: Callable[..., Any] | None = None,
         seed: int | None = None,
         shard: tuple[int, int] = (0, 1),
+        pin_memory: bool = False,
+        persistent_workers: bool = False,
     ) -> None:
         self.dataset = dataset
         self.batch_size = size("batch_size", batch_size, 1)

@@ -172,6 +172,8 @@ class PReLU(Module):
         1, or the number of channels (dimension 1 of the input).
     init : float
         First value of the slopes.
+    device : str or int, keyword only
+        Where its parameters lie: ``"cpu"`` (the default), ``"cuda"``, ``"cuda:N"`` or N.
     dtype : dtype-like, keyword only
         Of the parameter; float32 by default.
 
@@ -196,12 +198,13 @@ class PReLU(Module):
     array([[-0.25,  2.  ]], dtype=float32)
     """
 
-    def __init__(self, num_parameters: int = 1, init: float = 0.25, *, dtype: Any = None) -> None:
+    def __init__(self, num_parameters: int = 1, init: float = 0.25, *, device: Any = None, dtype: Any = None) -> None:
         super().__init__()
         self.num_parameters = size("num_parameters", num_parameters, 1)
         self.init = number("init", init)
         self.weight = Parameter(np.empty(num_parameters, floating_dtype(dtype)))
         self.reset_parameters()
+        self.to(device=device)
 
     def reset_parameters(self) -> None:
         """Set all slopes to `init`."""

@@ -108,6 +108,7 @@ class _Conv(_ConvBase):
         bias: bool = True,
         padding_mode: str = "zeros",
         *,
+        device: Any = None,
         dtype: Any = None,
     ) -> None:
         super().__init__()
@@ -124,6 +125,7 @@ class _Conv(_ConvBase):
             bias,
             dtype,
         )
+        self.to(device=device)
 
     def forward(self, input: Any) -> Any:
         """Convolve `input` of shape (N, C, *S) or (C, *S)."""
@@ -310,6 +312,7 @@ class _ConvTranspose(_ConvBase):
         dilation: int | tuple[int, ...] = 1,
         padding_mode: str = "zeros",
         *,
+        device: Any = None,
         dtype: Any = None,
     ) -> None:
         super().__init__()
@@ -332,6 +335,7 @@ class _ConvTranspose(_ConvBase):
                     f"output_padding must be smaller than stride or dilation, got {self.output_padding}, "
                     f"stride={self.stride}, dilation={self.dilation}"
                 )
+        self.to(device=device)
 
     def forward(self, input: Any, output_size: Any = None) -> Any:
         """Apply the layer to `input` of shape (N, C, *S) or (C, *S).
@@ -384,7 +388,7 @@ class ConvTranspose1d(_ConvTranspose):
         Elements cut from both ends of the result.
     output_padding : int or tuple of 1 int
         Elements added at the end; smaller than `stride` or `dilation`.
-    groups, bias, dtype
+    groups, bias, device, dtype
         As for :class:`Conv1d`.
     padding_mode : {"zeros"}
         The only one that is defined.

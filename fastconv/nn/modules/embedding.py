@@ -35,6 +35,8 @@ class Embedding(Module):
         Divide each vector's gradient by how often it is used in the batch.
     sparse : bool
         Must be False: gradients are whole arrays.
+    device : str or int, keyword only
+        Where its parameters lie: ``"cpu"`` (the default), ``"cuda"``, ``"cuda:N"`` or N.
     dtype : dtype-like, keyword only
         Of the parameter; float32 by default.
 
@@ -69,6 +71,7 @@ class Embedding(Module):
         scale_grad_by_freq: bool = False,
         sparse: bool = False,
         *,
+        device: Any = None,
         dtype: Any = None,
     ) -> None:
         super().__init__()
@@ -87,6 +90,7 @@ class Embedding(Module):
         self.sparse = sparse
         self.weight = Parameter(np.empty((self.num_embeddings, self.embedding_dim), floating_dtype(dtype)))
         self.reset_parameters()
+        self.to(device=device)
 
     @classmethod
     def from_pretrained(cls, embeddings: Any, freeze: bool = True, **options: Any) -> Self:

@@ -51,6 +51,8 @@ class GroupNorm(_SampleNorm):
         Whether to learn a scale and a shift per channel.
     bias : bool, keyword only
         With False `affine` learns the scale alone.
+    device : str or int, keyword only
+        Where its parameters lie: ``"cpu"`` (the default), ``"cuda"``, ``"cuda:N"`` or N.
     dtype : dtype-like, keyword only
         Of the parameters; float32 by default.
 
@@ -83,6 +85,7 @@ class GroupNorm(_SampleNorm):
         affine: bool = True,
         *,
         bias: bool = True,
+        device: Any = None,
         dtype: Any = None,
     ) -> None:
         super().__init__()
@@ -92,6 +95,7 @@ class GroupNorm(_SampleNorm):
             raise ValueError(f"num_channels must be a multiple of num_groups={num_groups}, got {num_channels}")
         self.affine = affine
         self._set_up((self.num_channels,), eps, affine, bias, dtype)
+        self.to(device=device)
 
     def forward(self, input: Any) -> Any:
         """Normalise `input` of shape (N, C, *)."""
@@ -120,6 +124,8 @@ class LayerNorm(_SampleNorm):
         Whether to learn a scale and a shift for each element.
     bias : bool
         With False `elementwise_affine` learns the scale alone.
+    device : str or int, keyword only
+        Where its parameters lie: ``"cpu"`` (the default), ``"cuda"``, ``"cuda:N"`` or N.
     dtype : dtype-like, keyword only
         Of the parameters; float32 by default.
 
@@ -152,6 +158,7 @@ class LayerNorm(_SampleNorm):
         elementwise_affine: bool = True,
         bias: bool = True,
         *,
+        device: Any = None,
         dtype: Any = None,
     ) -> None:
         super().__init__()
@@ -161,6 +168,7 @@ class LayerNorm(_SampleNorm):
             raise ValueError("normalized_shape must have at least one dimension, got none")
         self.elementwise_affine = elementwise_affine
         self._set_up(self.normalized_shape, eps, elementwise_affine, bias, dtype)
+        self.to(device=device)
 
     def forward(self, input: Any) -> Any:
         """Normalise the last dimensions of `input`."""
@@ -185,6 +193,8 @@ class RMSNorm(Module):
         Added to the mean square; by default the spacing of the numbers at 1.
     elementwise_affine : bool
         Whether to learn a scale for each element.
+    device : str or int, keyword only
+        Where its parameters lie: ``"cpu"`` (the default), ``"cuda"``, ``"cuda:N"`` or N.
     dtype : dtype-like, keyword only
         Of the parameter; float32 by default.
 
@@ -216,6 +226,7 @@ class RMSNorm(Module):
         eps: float | None = None,
         elementwise_affine: bool = True,
         *,
+        device: Any = None,
         dtype: Any = None,
     ) -> None:
         super().__init__()
@@ -230,6 +241,7 @@ class RMSNorm(Module):
         kind = floating_dtype(dtype)
         weight = Parameter(np.ones(self.normalized_shape, kind)) if elementwise_affine else None
         self.register_parameter("weight", weight)
+        self.to(device=device)
 
     def reset_parameters(self) -> None:
         """Scale 1."""

@@ -160,12 +160,14 @@ class _LazyForwardConv(_LazyConv):
         bias: bool = True,
         padding_mode: str = "zeros",
         *,
+        device: Any = None,
         dtype: Any = None,
     ) -> None:
         rest = out_channels, kernel_size, stride, padding, dilation, groups
         super().__init__(0, *rest, bias, padding_mode, dtype=dtype)  # type: ignore[call-arg]
         self._arguments = (*rest, bias, padding_mode)
         self._wait()
+        self.to(device=device)
 
 
 class _LazyTransposedConv(_LazyConv):
@@ -181,12 +183,14 @@ class _LazyTransposedConv(_LazyConv):
         dilation: int | tuple[int, ...] = 1,
         padding_mode: str = "zeros",
         *,
+        device: Any = None,
         dtype: Any = None,
     ) -> None:
         rest = out_channels, kernel_size, stride, padding, output_padding, groups
         super().__init__(0, *rest, bias, dilation, padding_mode, dtype=dtype)  # type: ignore[call-arg]
         self._arguments = (*rest, bias, dilation, padding_mode)
         self._wait()
+        self.to(device=device)
 
 
 class LazyConv1d(_LazyForwardConv, Conv1d):
@@ -207,7 +211,7 @@ class LazyConv2d(_LazyForwardConv, Conv2d):
 
     Parameters
     ----------
-    out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode, dtype
+    out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode, device, dtype
         As for :class:`Conv2d`.
 
     Attributes
@@ -297,7 +301,7 @@ class LazyLinear(_Lazy, Linear):
 
     Parameters
     ----------
-    out_features, bias, dtype
+    out_features, bias, device, dtype
         As for :class:`Linear`.
 
     Notes
@@ -319,10 +323,11 @@ class LazyLinear(_Lazy, Linear):
     _becomes = Linear
     _size = "in_features"
 
-    def __init__(self, out_features: int, bias: bool = True, *, dtype: Any = None) -> None:
+    def __init__(self, out_features: int, bias: bool = True, *, device: Any = None, dtype: Any = None) -> None:
         super().__init__(0, out_features, bias, dtype=dtype)  # type: ignore[call-arg]
         self._arguments = out_features, bias
         self._wait()
+        self.to(device=device)
 
     def _size_of(self, x: Any) -> int:
         shape = tuple(x.shape)
@@ -347,12 +352,14 @@ class _LazyNorm(_Lazy):
         track_running_stats: bool = True,
         *,
         bias: bool = True,
+        device: Any = None,
         dtype: Any = None,
     ) -> None:
         options = eps, momentum, affine, track_running_stats
         super().__init__(0, *options, bias=bias, dtype=dtype)  # type: ignore[call-arg]
         self._arguments = options
         self._wait()
+        self.to(device=device)
 
     def _size_of(self, x: Any) -> int:
         self._check_rank(x)  # type: ignore[operator]
@@ -384,7 +391,7 @@ class LazyBatchNorm2d(_LazyNorm, BatchNorm2d):
 
     Parameters
     ----------
-    eps, momentum, affine, track_running_stats, bias, dtype
+    eps, momentum, affine, track_running_stats, bias, device, dtype
         As for :class:`BatchNorm2d`.
 
     Notes

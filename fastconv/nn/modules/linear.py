@@ -26,6 +26,8 @@ class Linear(Module):
         Sizes of the last dimension of input and output.
     bias : bool
         Whether to add a learned bias.
+    device : str or int, keyword only
+        Where its parameters lie: ``"cpu"`` (the default), ``"cuda"``, ``"cuda:N"`` or N.
     dtype : dtype-like, keyword only
         Of the parameters; float32 by default.
 
@@ -54,7 +56,9 @@ class Linear(Module):
 
     _takers: tuple[Module, ...] = ()  # set by `fastconv.optimize`: the layers that it does the work of
 
-    def __init__(self, in_features: int, out_features: int, bias: bool = True, *, dtype: Any = None) -> None:
+    def __init__(
+        self, in_features: int, out_features: int, bias: bool = True, *, device: Any = None, dtype: Any = None
+    ) -> None:
         super().__init__()
         self.in_features = size("in_features", in_features, 0)
         self.out_features = size("out_features", out_features, 0)
@@ -65,6 +69,7 @@ class Linear(Module):
         else:
             self.register_parameter("bias", None)
         self.reset_parameters()
+        self.to(device=device)
 
     def reset_parameters(self) -> None:
         """Draw weight and bias anew from U(-b, b), b = 1 / sqrt(in_features)."""
@@ -92,6 +97,8 @@ class Bilinear(Module):
         Sizes of the last dimensions of both inputs (at least 1) and of the output.
     bias : bool
         Whether to add a learned bias.
+    device : str or int, keyword only
+        Where its parameters lie: ``"cpu"`` (the default), ``"cuda"``, ``"cuda:N"`` or N.
     dtype : dtype-like, keyword only
         Of the parameters; float32 by default.
 
@@ -114,7 +121,14 @@ class Bilinear(Module):
     """
 
     def __init__(
-        self, in1_features: int, in2_features: int, out_features: int, bias: bool = True, *, dtype: Any = None
+        self,
+        in1_features: int,
+        in2_features: int,
+        out_features: int,
+        bias: bool = True,
+        *,
+        device: Any = None,
+        dtype: Any = None,
     ) -> None:
         super().__init__()
         self.in1_features = size("in1_features", in1_features, 1)
@@ -127,6 +141,7 @@ class Bilinear(Module):
         else:
             self.register_parameter("bias", None)
         self.reset_parameters()
+        self.to(device=device)
 
     def reset_parameters(self) -> None:
         """Draw weight and bias anew from U(-b, b), b = 1 / sqrt(in1_features)."""

@@ -99,10 +99,12 @@ class BatchNorm(_Norm):
         track_running_stats: bool = True,
         *,
         bias: bool = True,
+        device: Any = None,
         dtype: Any = None,
     ) -> None:
         super().__init__()
         self._set_up(num_features, eps, momentum, affine, track_running_stats, bias, dtype)
+        self.to(device=device)
 
     def forward(self, input: Any) -> Any:
         """Normalise `input`; in training mode the running statistics move towards those of this batch."""
@@ -228,10 +230,12 @@ class _InstanceNorm(_Norm):
         track_running_stats: bool = False,
         *,
         bias: bool = True,
+        device: Any = None,
         dtype: Any = None,
     ) -> None:
         super().__init__()
         self._set_up(num_features, eps, momentum, affine, track_running_stats, bias, dtype)
+        self.to(device=device)
 
     def forward(self, input: Any) -> Any:
         """Normalise every channel of every sample of `input` over its own spatial elements."""
@@ -269,7 +273,7 @@ class InstanceNorm1d(_InstanceNorm):
         Whether to learn a scale and a shift per channel.
     track_running_stats : bool
         Whether to keep running statistics and use them in evaluation mode.
-    bias, dtype
+    bias, device, dtype
         As for :class:`BatchNorm1d`.
 
     Attributes

@@ -68,6 +68,7 @@ class _Recurrent(Stateful):
         dropout: float = 0.0,
         bidirectional: bool = False,
         *,
+        device: Any = None,
         dtype: Any = None,
         proj_size: int = 0,
     ) -> None:
@@ -100,6 +101,7 @@ class _Recurrent(Stateful):
             for name, shape in shapes.items():
                 self.register_parameter(f"{name}_l{layer}{ending}", Parameter(np.empty(shape, kind)))
         self.reset_parameters()
+        self.to(device=device)
 
     @property
     def _output_size(self) -> int:
@@ -198,6 +200,8 @@ class LSTM(_Recurrent):
         Whether each layer also runs backwards; the outputs of both directions stand side by side.
     proj_size : int
         Where not 0, the output is a projection of the state to so many features, fewer than `hidden_size`.
+    device : str or int, keyword only
+        Where its parameters lie: ``"cpu"`` (the default), ``"cuda"``, ``"cuda:N"`` or N.
     dtype : dtype-like, keyword only
         Of the parameters; float32 by default.
 
@@ -246,10 +250,11 @@ class LSTM(_Recurrent):
         bidirectional: bool = False,
         proj_size: int = 0,
         *,
+        device: Any = None,
         dtype: Any = None,
     ) -> None:
         options = bias, batch_first, dropout, bidirectional
-        super().__init__(input_size, hidden_size, num_layers, *options, dtype=dtype, proj_size=proj_size)
+        super().__init__(input_size, hidden_size, num_layers, *options, device=device, dtype=dtype, proj_size=proj_size)
 
     def _one_pass(self, x: Any, states: list[Any], parameters: list[Any]) -> list[Any]:
         both = F.lstm(x, *states, *parameters)
@@ -262,7 +267,7 @@ class RNN(_Recurrent):
     Parameters
     ----------
     nonlinearity : {"tanh", "relu"}
-    input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, dtype
+    input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, device, dtype
         As for :class:`LSTM`.
 
     Attributes
@@ -304,10 +309,11 @@ class RNN(_Recurrent):
         dropout: float = 0.0,
         bidirectional: bool = False,
         *,
+        device: Any = None,
         dtype: Any = None,
     ) -> None:
         options = bias, batch_first, dropout, bidirectional
-        super().__init__(input_size, hidden_size, num_layers, *options, dtype=dtype)
+        super().__init__(input_size, hidden_size, num_layers, *options, device=device, dtype=dtype)
         self.nonlinearity = choice("nonlinearity", nonlinearity, ("tanh", "relu"))
 
     def _one_pass(self, x: Any, states: list[Any], parameters: list[Any]) -> list[Any]:
@@ -320,7 +326,7 @@ class GRU(_Recurrent):
 
     Parameters
     ----------
-    input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, dtype
+    input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, device, dtype
         As for :class:`LSTM`.
 
     Attributes

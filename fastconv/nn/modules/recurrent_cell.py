@@ -21,7 +21,9 @@ class _Cell(Stateful):
     _gates: ClassVar[int]
     _state_names: ClassVar[tuple[str, ...]] = ("hx",)
 
-    def __init__(self, input_size: int, hidden_size: int, bias: bool = True, *, dtype: Any = None) -> None:
+    def __init__(
+        self, input_size: int, hidden_size: int, bias: bool = True, *, device: Any = None, dtype: Any = None
+    ) -> None:
         super().__init__()
         self.input_size = size("input_size", input_size, 1)
         self.hidden_size = size("hidden_size", hidden_size, 1)
@@ -32,6 +34,7 @@ class _Cell(Stateful):
         for name in ("bias_ih", "bias_hh"):
             self.register_parameter(name, Parameter(np.empty(rows, kind)) if self.bias else None)
         self.reset_parameters()
+        self.to(device=device)
 
     def _step(self, x: Any, states: list[Any], parameters: list[Any]) -> list[Any]:
         """The states (1, N, H) after a step on `x` (1, N, I)."""
@@ -75,6 +78,8 @@ class RNNCell(_Cell):
     bias : bool
         Whether there are biases.
     nonlinearity : {"tanh", "relu"}
+    device : str or int, keyword only
+        Where its parameters lie: ``"cpu"`` (the default), ``"cuda"``, ``"cuda:N"`` or N.
     dtype : dtype-like, keyword only
         Of the parameters; float32 by default.
 
@@ -105,9 +110,16 @@ class RNNCell(_Cell):
     _gates = 1
 
     def __init__(
-        self, input_size: int, hidden_size: int, bias: bool = True, nonlinearity: str = "tanh", *, dtype: Any = None
+        self,
+        input_size: int,
+        hidden_size: int,
+        bias: bool = True,
+        nonlinearity: str = "tanh",
+        *,
+        device: Any = None,
+        dtype: Any = None,
     ) -> None:
-        super().__init__(input_size, hidden_size, bias, dtype=dtype)
+        super().__init__(input_size, hidden_size, bias, device=device, dtype=dtype)
         self.nonlinearity = choice("nonlinearity", nonlinearity, ("tanh", "relu"))
 
     def _step(self, x: Any, states: list[Any], parameters: list[Any]) -> list[Any]:
@@ -123,7 +135,7 @@ class LSTMCell(_Cell):
 
     Parameters
     ----------
-    input_size, hidden_size, bias, dtype
+    input_size, hidden_size, bias, device, dtype
         As for :class:`RNNCell`.
 
     Attributes
@@ -163,7 +175,7 @@ class GRUCell(_Cell):
 
     Parameters
     ----------
-    input_size, hidden_size, bias, dtype
+    input_size, hidden_size, bias, device, dtype
         As for :class:`RNNCell`.
 
     Attributes

@@ -116,7 +116,7 @@ class SyncBatchNorm(BatchNorm):
 
     Parameters
     ----------
-    num_features, eps, momentum, affine, track_running_stats, bias, dtype
+    num_features, eps, momentum, affine, track_running_stats, bias, device, dtype
         As for :class:`BatchNorm1d`.
     process_group : Communicator, keyword only
         All ranks (:func:`fastconv.distributed.world`) by default.
@@ -161,9 +161,12 @@ class SyncBatchNorm(BatchNorm):
         *,
         process_group: Communicator | None = None,
         bias: bool = True,
+        device: Any = None,
         dtype: Any = None,
     ) -> None:
-        super().__init__(num_features, eps, momentum, affine, track_running_stats, bias=bias, dtype=dtype)
+        super().__init__(
+            num_features, eps, momentum, affine, track_running_stats, bias=bias, device=device, dtype=dtype
+        )
         self.process_group = process_group
 
     def _normalize(self, x: Any, mean: Any, var: Any, weight: Any, bias: Any, training: bool, momentum: float) -> Any:
