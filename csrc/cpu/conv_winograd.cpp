@@ -95,6 +95,9 @@ TileBlocking choose_tiles(const TapProblem& p, const WinogradSizes& f, int threa
   }
   const auto tasks = [&] { return ceil_div(p.N, b.images) * ceil_div(b.tile_rows, b.rows) * ceil_div(b.tile_cols, b.cols); };
   while (b.rows > 1 && tasks() < wanted && b.rows * b.cols > 2 * kTileRows) b.rows = (b.rows + 1) / 2;
+  // An image whose few output channels make no work for all threads, Zen 4, 2 threads, 128 -> 32 channels: 14x14 1.5 (frozen
+  // weights 1.8), 7x7 1.2 (1.4) times as fast as in one block.
+  while (b.rows > 1 && tasks() * p.groups * b.panels_per_group < threads) b.rows = (b.rows + 1) / 2;
   b.tiles = b.images * b.rows * b.cols;
   b.image_blocks = ceil_div(p.N, b.images);
   b.row_blocks = ceil_div(b.tile_rows, b.rows);
