@@ -237,6 +237,34 @@ def test_zeros_and_denormals(asked, algorithm):
         assert np.abs(y).max() <= (np.finfo(float32).tiny if value else 0)
 
 
+@pytest.mark.parametrize("algorithm", ("direct", *WINOGRAD))
+def test_threads_that_keep_to_their_panels(asked, algorithm):
+    """Many output channels for few pixels: the bits of one thread, whoever transforms or packs which weights."""
+    case = (6, 40, 8, 8), (136, 40, 3, 3)
+    if algorithm == "direct":
+        case = (3, 160, 5, 5), (256, 160, 1, 1)
+    rng = np.random.default_rng(5)
+    x, w = (rng.standard_normal(shape).astype(float32) for shape in case)
+    pad = w.shape[2] // 2
+    dy = rng.standard_normal((len(x), len(w), *x.shape[2:])).astype(float32)
+    backend = asked(algorithm)
+    threads = backend.get_num_threads()
+    try:
+        for count in (len(x), 1):
+            for convert in (np.ascontiguousarray, channels_last):
+                images, gradient = convert(x[:count]), convert(dy[:count])
+                first = None
+                for team in (1, 2, 3, 7):
+                    backend.set_num_threads(team)
+                    y = backend.conv_forward(images, w, None, 1, pad, 1, 1, 2)
+                    dx = backend.conv_backward_input(gradient, w, images.shape, 1, pad, 1, 1, 2)
+                    first = first or (y, dx)
+                    assert_same_bits(y, first[0])
+                    assert_same_bits(dx, first[1])
+    finally:
+        backend.set_num_threads(threads)
+
+
 @by_winograd
 def test_workspace_is_bounded(asked, algorithm):
     backend = asked(algorithm)

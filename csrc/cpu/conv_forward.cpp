@@ -177,13 +177,14 @@ void solve(ConvAlgorithm algorithm, TapProblem p, const T* x, const T* weights, 
                        panels + i * panel_pitch);
     }
   };
+  const int64_t blocks = b.image_blocks * depth.count * b.row_blocks * b.col_blocks;
   const auto compute = [&](int64_t task, int thread, int64_t u0, int64_t u1) {
     char* own = ws.threads + thread * ws.thread_bytes;
     A* scratch = reinterpret_cast<A*>(own + ws.group_bytes);
     A* tiles = reinterpret_cast<A*>(own + ws.group_bytes + ws.scratch_bytes);
     Group* groups = reinterpret_cast<Group*>(own);
-    const int64_t part = task % b.parts;
-    task /= b.parts;
+    const int64_t part = b.by_panels ? task / blocks : task % b.parts;
+    task = b.by_panels ? task % blocks : task / b.parts;
     const int64_t cb = task % b.col_blocks;
     task /= b.col_blocks;
     const int64_t rb = task % b.row_blocks;
@@ -282,7 +283,7 @@ void solve(ConvAlgorithm algorithm, TapProblem p, const T* x, const T* weights, 
     }
   };
 
-  const int64_t tasks = b.image_blocks * depth.count * b.row_blocks * b.col_blocks * b.parts;
+  const int64_t tasks = blocks * b.parts;
   for (int64_t u0 = 0; u0 < all_panels; u0 += b.panels_per_pass) {
     const int64_t u1 = min_of(u0 + b.panels_per_pass, all_panels);
     if (!b.own_panels && !packed) {
