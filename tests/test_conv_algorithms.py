@@ -265,6 +265,26 @@ def test_threads_that_keep_to_their_panels(asked, algorithm):
         backend.set_num_threads(threads)
 
 
+def test_weights_of_several_passes(asked):
+    """Small images, more transformed weights than are kept at a time: two threads take half of the batch each."""
+    rng = np.random.default_rng(6)
+    x = channels_last(rng.standard_normal((30, 300, 4, 4)).astype(float32))
+    w = rng.standard_normal((300, 300, 3, 3)).astype(float32)
+    backend = asked("winograd_4x4")
+    threads = backend.get_num_threads()
+    results = []
+    try:
+        for team in (1, 2):
+            backend.set_num_threads(team)
+            results.append(backend.conv_forward(x, w, None, 1, 1, 1, 1, 2))
+            assert backend.conv_plan("conv_forward", x.shape, w.shape, padding=1)["workspace"] <= 32 << 20
+        results.append(backend.conv_forward(x[29:], w, None, 1, 1, 1, 1, 2))
+    finally:
+        backend.set_num_threads(threads)
+    assert_same_bits(results[0], results[1])
+    assert_same_bits(results[0][29:], results[2])
+
+
 @by_winograd
 def test_workspace_is_bounded(asked, algorithm):
     backend = asked(algorithm)

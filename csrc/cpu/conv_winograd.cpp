@@ -24,6 +24,9 @@ constexpr int64_t kWeightChannels = 32;
 // time (whole sums: winograd_sum): they stay in its L2 cache, and never are larger than in the array. Zen 4, 2 threads,
 // F(4x4), weights from memory: one image, 512 -> 512 at 7x7 2.1 times as fast, 256 -> 256 and 512 -> 512 at 14x14 1.7 and 1.6;
 // 8 images of 7x7 1.4; with more blocks, 0.9 to 1.05.
+// Small images whose weights would need several passes get no more than two blocks for it, beyond L2: 8 images of 14x14,
+// 512 -> 512, as fast where both cores share an L3 cache, 1.5 times where not; 16 of 7x7 1.0, 1.9; 8 of 13x13, 384 -> 384, 1.0,
+// 1.4. One thread 0.94.
 constexpr int64_t kOwnChannels = 64, kOwnBlocks = 2;
 
 // Of a few blocks a thread, each thread computes the panels whose weights it transformed, from so many panels on: what one
@@ -61,6 +64,17 @@ int64_t register_rows(int64_t tiles) { return ceil_div(tiles, 2 * ceil_div(tiles
 bool fills_better(int64_t tiles, int64_t than) {
   const auto computed = [](int64_t t) { return round_up(t, 2 * register_rows(t)); };
   return tiles * computed(than) > than * computed(tiles);
+}
+
+// What follows from a block's images, rows and columns.
+void count_blocks(const TapProblem& p, int threads, TileBlocking& b) {
+  b.tiles = b.images * b.rows * b.cols;
+  b.image_blocks = ceil_div(p.N, b.images);
+  b.row_blocks = ceil_div(b.tile_rows, b.rows);
+  b.col_blocks = ceil_div(b.tile_cols, b.cols);
+  // Each part of the panels transforms the inputs again: no more of them than keep the threads busy.
+  b.parts = max_of(1, min_of(b.panels_per_pass, ceil_div(threads > 1 ? 2 * threads : 1, b.blocks())));
+  b.group_rows = register_rows(b.tiles);
 }
 
 TileBlocking choose_tiles(const TapProblem& p, const WinogradSizes& f, int threads) {
@@ -107,19 +121,19 @@ TileBlocking choose_tiles(const TapProblem& p, const WinogradSizes& f, int threa
   // An image whose few output channels make no work for all threads, Zen 4, 2 threads, 128 -> 32 channels: 14x14 1.5 (frozen
   // weights 1.8), 7x7 1.2 (1.4) times as fast as in one block.
   while (b.rows > 1 && tasks() * p.groups * b.panels_per_group < threads) b.rows = (b.rows + 1) / 2;
-  b.tiles = b.images * b.rows * b.cols;
-  b.image_blocks = ceil_div(p.N, b.images);
-  b.row_blocks = ceil_div(b.tile_rows, b.rows);
-  b.col_blocks = ceil_div(b.tile_cols, b.cols);
-  // Each part of the panels transforms the inputs again: no more of them than keep the threads busy.
-  b.parts = max_of(1, min_of(b.panels_per_pass, ceil_div(threads > 1 ? 2 * threads : 1, tasks())));
-  b.group_rows = register_rows(b.tiles);
+  count_blocks(p, threads, b);
   return b;
 }
 
 // The scratch of a call, all of it. `kept`: the weights are a frozen weight's packed form.
 void lay_out(const TapProblem& p, const WinogradSizes& f, bool kept, int threads, TileBlocking& b) {
   constexpr int64_t lanes = kLanes<A>, item = sizeof(A);
+  const int64_t half = ceil_div(p.N, kOwnBlocks), half_bytes = half * b.tile_rows * b.tile_cols * b.positions * b.v_pitch * item;
+  if (threads > 1 && !kept && b.panels_per_pass < p.groups * b.panels_per_group && b.rows == b.tile_rows &&
+      b.cols == b.tile_cols && half > b.images && half_bytes <= kWorkspaceBytes / (2 * threads)) {
+    b.images = half;
+    count_blocks(p, threads, b);
+  }
   b.own_panels = !kept && b.blocks() <= kOwnBlocks;
   b.by_panels = threads > 1 && !kept && !b.own_panels && b.blocks() <= kBlocksOfThreads * threads &&
                 b.panels_per_pass == p.groups * b.panels_per_group && b.panels_per_pass >= kPanelsOfThreads;
