@@ -20,8 +20,9 @@ def is_floating(dtype: np.dtype) -> bool:
 
 def _alike(arrays: Sequence[Any]) -> bool:
     """Whether these are NumPy arrays of one floating type."""
-    first = arrays[0]
-    return all(type(a) is np.ndarray and a.dtype == first.dtype for a in arrays) and is_floating(first.dtype)
+    return (
+        set(map(type, arrays)) == {np.ndarray} and len({a.dtype for a in arrays}) == 1 and is_floating(arrays[0].dtype)
+    )
 
 
 def add(a: Any, b: Any, into: bool = False) -> Any:
@@ -40,7 +41,7 @@ def concatenate(arrays: Sequence[Any], axis: int) -> Any:
         arrays
         and _alike(arrays)
         and sum(a.size for a in arrays) >= _LARGE
-        and all(a.ndim == arrays[0].ndim for a in arrays)
+        and len({a.ndim for a in arrays}) == 1
         and arrays[0].dtype.itemsize <= 8
     ):
         return backend.ops.cat_forward(axis, *arrays)

@@ -36,6 +36,8 @@ def cat(tensors: Sequence[Any], dim: int = 0) -> Any:
     >>> fc.cat([np.zeros((1, 2)), np.ones((1, 2))], dim=1)
     array([[0., 0., 1., 1.]])
     """
+    if set(map(type, tensors)) == {np.ndarray}:
+        return concatenate(tensors, dim)
     arrays = [operand(t) for t in tensors]
     one_device("cat", ((f"tensors[{i}]", array) for i, array in enumerate(arrays)))
     y = concatenate(arrays, dim)

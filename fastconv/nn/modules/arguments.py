@@ -97,4 +97,4 @@ def operands(x: Any, *parameters: Any) -> tuple[Any, ...]:
     """
     if isinstance(x, Tensor):
         return parameters
-    return tuple(p.data if isinstance(p, Tensor) else p for p in parameters)
+    return tuple([p.data if isinstance(p, Tensor) else p for p in parameters])

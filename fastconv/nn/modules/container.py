@@ -8,7 +8,7 @@ from typing import Any, Self
 
 from fastconv.nn.modules.arguments import size
 from fastconv.nn.modules.module import Module, format_module, indent
-from fastconv.nn.modules.norm_relu import fuses, norm_relu, pools_first
+from fastconv.nn.modules.norm_relu import LEADERS, fuses, norm_relu, pools_first
 
 __all__ = ["ModuleDict", "ModuleList", "Sequential"]
 
@@ -203,16 +203,17 @@ class Sequential(_Numbered):
         one operation, and max-pooling before the ReLU that it follows.
         """
         modules = tuple(self._modules.values())
-        done = 0
-        for i, module in enumerate(modules):
-            if i < done:
-                continue
-            if i + 1 < len(modules) and fuses(module, modules[i + 1]):
-                input = norm_relu(module, modules[i + 1], input)
-                done = i + 2
-            elif i + 1 < len(modules) and pools_first(module, modules[i + 1]):
-                input = module(modules[i + 1](input))
-                done = i + 2
+        i = 0
+        while i < len(modules):
+            module = modules[i]
+            i += 1
+            following = modules[i] if type(module) in LEADERS and i < len(modules) else None
+            if following is not None and fuses(module, following):
+                input = norm_relu(module, following, input)
+                i += 1
+            elif following is not None and pools_first(module, following):
+                input = module(following(input))
+                i += 1
             else:
                 input = module(input)
         return input

@@ -106,10 +106,10 @@ class Module(Hooked):
     def __getattr__(self, name: str) -> Any:
         # Called only where ordinary lookup fails. The dictionaries are read through __dict__, so that copying and
         # unpickling, which look attributes up before any exists, do not recurse.
-        for kind in ("_parameters", "_buffers", "_modules"):
-            entries = self.__dict__.get(kind)
-            if entries is not None and name in entries:
-                return entries[name]
+        entries = self.__dict__
+        for kind in ("_modules", "_parameters", "_buffers"):
+            if kind in entries and name in entries[kind]:
+                return entries[kind][name]
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def __setattr__(self, name: str, value: Any) -> None:

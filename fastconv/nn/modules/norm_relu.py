@@ -10,11 +10,13 @@ from fastconv.nn.modules.normalization import BatchNorm, BatchNorm1d, BatchNorm2
 from fastconv.nn.modules.pooling import MaxPool1d, MaxPool2d, MaxPool3d
 from fastconv.tape import mode
 
-__all__ = ["fuses", "is_untouched", "norm_relu", "pools_first"]
+__all__ = ["LEADERS", "fuses", "is_untouched", "norm_relu", "pools_first"]
 
 _LIMITS = {ReLU: float("inf"), ReLU6: 6.0}
 _POOLS = frozenset((MaxPool1d, MaxPool2d, MaxPool3d))
 _NORMS = frozenset((BatchNorm1d, BatchNorm2d, BatchNorm3d))
+LEADERS = _NORMS | {ReLU}
+"""The first of two layers that `fuses` or `pools_first` may agree to."""
 
 
 def is_untouched(module: Module) -> bool:

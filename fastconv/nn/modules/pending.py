@@ -175,12 +175,14 @@ class Pending:
 
     def plus(self, other: Any = None, limits: tuple[float, float] | None = None) -> Any:
         """min(max(what they compute + other, low), high) in one pass, by default within their own limits."""
-        *before, last = self.layers
+        last = self.layers[-1]
         if other is None and limits is None:
             limits = last._limits
-        x, other = (value.data if isinstance(value, Tensor) else value for value in (self.x, other))
-        if before:
-            stages = [*(layer._stage(layer._limits) for layer in before), last._stage(limits)]
+        x = self.x.data if isinstance(self.x, Tensor) else self.x
+        other = other.data if isinstance(other, Tensor) else other
+        if len(self.layers) > 1:
+            stages = [layer._stage(layer._limits) for layer in self.layers[:-1]]
+            stages.append(last._stage(limits))
             y = backend.ops.conv_chain_forward(x, stages, last._nd, other)
         else:
             y = last._convolved(x, other, limits)
