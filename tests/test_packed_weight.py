@@ -88,7 +88,7 @@ def test_one_weight_in_several_roles(cpu_backend):
 
 
 def test_what_is_packed_lasts_and_is_counted(cpu_backend):
-    weight, x = image(64, 32, 3, 3), image(2, 32, 16, 16)
+    weight, x = image(64, 32, 3, 3), image(4, 32, 32, 32)  # of a few tiles, a call would keep a part of the weights
     packed = F.pack_weight(weight)
     assert native().packed_bytes(packed) == 0
     F.conv2d(x, packed)

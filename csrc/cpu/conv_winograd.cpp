@@ -29,6 +29,12 @@ constexpr int64_t kWeightChannels = 32;
 // 1.4. One thread 0.94.
 constexpr int64_t kOwnChannels = 64, kOwnBlocks = 2;
 
+// Blocks of more tiles are cut until there is work for all threads; smaller ones share it by panels, as each block reads all
+// weights. One image on Zen 3, 2 threads, 28 instead of 12 tiles, frozen weights and others: 256 -> 256 channels at 14x14
+// 1.24 and 1.17 times as fast, 512 -> 512 1.1 and 1.24, 64 -> 64 at 28x28 1.3 and 1.27, 128 -> 192 1.25 and 1.05, but 128 ->
+// 32 0.97 and 0.95.
+constexpr int64_t kSplitTiles = 28;
+
 // Of a few blocks a thread, each thread computes the panels whose weights it transformed, from so many panels on: what one
 // core wrote, another one is slow to get, above all across L3 caches. Zen 4, 2 threads, 8 images of 14x14, 256 -> 256
 // channels: 1.05 times as fast where both cores share an L3 cache, 1.55 where not; 160 -> 320 1.08, 1.5; two images of 28x28,
@@ -59,8 +65,16 @@ int64_t pass_bytes(const TileBlocking& b) {
   return b.own_panels ? 0 : aligned(b.panels_per_pass * b.panel_size * int64_t(sizeof(A)));
 }
 
-// Rows of a register tile's groups that leave the fewest of them empty.
-int64_t register_rows(int64_t tiles) { return ceil_div(tiles, 2 * ceil_div(tiles, kTileRows)); }
+// Rows of a register tile's groups that leave the fewest of them empty. Of the small ones of AVX2 rather more than too
+// large ones: 16 tiles are four of 4 rows, not three of 6 (256 -> 256 channels at 14x14, Zen 3, 2 threads: 1.03 to 1.1).
+int64_t register_rows(int64_t tiles) {
+  int64_t best = ceil_div(tiles, 2 * ceil_div(tiles, kTileRows));
+  const auto cost = [&](int64_t rows) { return ceil_div(tiles, 2 * rows) * (8 * rows + 4); };  // as in best_group_rows
+  if (kGroupRows == 3)
+    for (int64_t rows = best - 1; rows > 0; rows--)
+      if (cost(rows) < cost(best)) best = rows;
+  return best;
+}
 bool fills_better(int64_t tiles, int64_t than) {
   const auto computed = [](int64_t t) { return round_up(t, 2 * register_rows(t)); };
   return tiles * computed(than) > than * computed(tiles);
@@ -117,7 +131,7 @@ TileBlocking choose_tiles(const TapProblem& p, const WinogradSizes& f, int threa
     b.cols = most / kTileRows * kTileRows;
   }
   const auto tasks = [&] { return ceil_div(p.N, b.images) * ceil_div(b.tile_rows, b.rows) * ceil_div(b.tile_cols, b.cols); };
-  while (b.rows > 1 && tasks() < wanted && b.rows * b.cols > 2 * kTileRows) b.rows = (b.rows + 1) / 2;
+  while (b.rows > 1 && tasks() < wanted && b.rows * b.cols > kSplitTiles) b.rows = (b.rows + 1) / 2;
   // An image whose few output channels make no work for all threads, Zen 4, 2 threads, 128 -> 32 channels: 14x14 1.5 (frozen
   // weights 1.8), 7x7 1.2 (1.4) times as fast as in one block.
   while (b.rows > 1 && tasks() * p.groups * b.panels_per_group < threads) b.rows = (b.rows + 1) / 2;
