@@ -13,9 +13,10 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-# Threads of one OpenMP runtime (torch brings its own) spin for about 5 ms after their last loop, on the cores that the
-# next candidate needs.
+# Threads of a library go on looking for work after their last loop, on the cores that the next candidate needs: those
+# of an OpenMP runtime (torch brings its own) for about 5 ms, ONNX Runtime's for 40.
 SETTLE_SECONDS = 0.008
+MOST_PAUSES = 25
 # Below this the clock's own cost and resolution would show.
 SHORTEST_SAMPLE = 100e-6
 
@@ -110,6 +111,15 @@ def _plan(call: Callable[[], object], effort: Effort) -> _Block:
     return _Block(calls, samples, warm, samples * elapsed + warm * elapsed / calls)
 
 
+def settle() -> None:
+    """Pause until no thread of this process is busy."""
+    for _ in range(MOST_PAUSES):
+        used = time.process_time()
+        time.sleep(SETTLE_SECONDS)
+        if time.process_time() - used <= 0.1 * SETTLE_SECONDS:
+            return
+
+
 def interleaved(calls: Mapping[str, Callable[[], object]], effort: Effort) -> dict[str, Timing]:
     """Time every call, in turns: block of the first, block of the second, ..., again from the first.
 
@@ -124,7 +134,7 @@ def interleaved(calls: Mapping[str, Callable[[], object]], effort: Effort) -> di
     try:
         for _ in range(effort.rounds_of(sum(plan.seconds for plan in plans.values()))):
             for name, call in calls.items():
-                time.sleep(SETTLE_SECONDS)
+                settle()
                 blocks[name].append(plans[name].run(call))
     finally:
         if collecting:

@@ -31,6 +31,20 @@ def fast(monkeypatch):
 WORDS = ("highest", "high")
 
 
+@pytest.mark.parametrize(("busy", "pauses"), [([0.0], 1), ([0.008, 0.008, 0.004, 0.0, 0.0], 4), ([0.008] * 1000, 25)])
+def test_a_block_begins_when_the_threads_of_the_last_one_sleep(monkeypatch, busy, pauses):
+    used, slept = [0.0], []
+
+    def sleep(seconds):
+        used[0] += busy[len(slept)]
+        slept.append(seconds)
+
+    monkeypatch.setattr(measure.time, "process_time", lambda: used[0])
+    monkeypatch.setattr(measure.time, "sleep", sleep)
+    measure.settle()
+    assert slept == [measure.SETTLE_SECONDS] * pauses
+
+
 def small_tasks():
     for operation in run.OPERATIONS:
         for found in run.tasks(operation, batch=2):
