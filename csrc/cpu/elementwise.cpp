@@ -109,7 +109,7 @@ template <class T> struct ChannelSum {
     sum_rows<Accumulator<T>, 1>(partials, instance, t, c, width, 0, [&](std::int64_t i, std::int64_t, auto part, auto* acc)
                                 __attribute__((always_inline)) { acc[0] += load(x + i, part); });
   }
-  void finish(std::int64_t g) const { sums[g] = from_accumulator<T>(Accumulator<T>(partials.total(g, 0))); }
+  void finish(std::int64_t first, std::int64_t groups) const { store_totals(partials, first, groups, sums); }
 };
 
 template <class T> struct PreluForward {
@@ -165,7 +165,7 @@ template <class T> struct PreluBackward {
     sum_rows<A, 1>(partials, instance, t, c, width, 1, [&](std::int64_t i, std::int64_t j, auto part, Vec<A>* acc)
                    __attribute__((always_inline)) { step(i, part, load(weight + c + j, part), acc); });
   }
-  void finish(std::int64_t g) const { dw[g] = from_accumulator<T>(A(partials.total(g, 0))); }
+  void finish(std::int64_t first, std::int64_t groups) const { store_totals(partials, first, groups, dw); }
 };
 
 // A shared slope makes one group of all values.

@@ -179,7 +179,7 @@ FC_INLINE void add_rows(bool single, std::int64_t offset, std::int64_t rows, std
 // What a kernel does with its groups. An Op has
 //   kReduces, kFinishes, kApplies   which of the steps it takes
 //   reduce(group, chunk), reduce_rows(instance, chunk, first channel, channels)   partial result of a chunk
-//   finish(group)                   all partial results of the group are there
+//   finish(group, count)            all partial results are there of a group of planes, or of neighbours in an instance's rows
 //   apply(group, chunk), apply_rows(...)                                          second pass
 // A task takes whole groups of planes through all steps, so that the second pass finds the data in L2, the latest first.
 template <class Scope, class Op> void run_groups(const GroupView& v, int threads, const Op& op) {
@@ -191,7 +191,7 @@ template <class Scope, class Op> void run_groups(const GroupView& v, int threads
       for (std::int64_t g = task * together; g < end; g++) {
         if constexpr (Op::kReduces)
           for (std::int64_t t = 0; t < v.chunks; t++) op.reduce(g, t);
-        if constexpr (Op::kFinishes) op.finish(g);
+        if constexpr (Op::kFinishes) op.finish(g, 1);
         if constexpr (Op::kApplies)
           for (std::int64_t t = v.chunks; t-- > 0;) op.apply(g, t);
       }
@@ -211,7 +211,10 @@ template <class Scope, class Op> void run_groups(const GroupView& v, int threads
   if constexpr (Op::kFinishes)
     parallel_for<Scope>(threads, ceil_div(v.groups(), kFinishTogether), [&](std::int64_t task, int) {
       const std::int64_t end = min_of(v.groups(), (task + 1) * kFinishTogether);
-      for (std::int64_t g = task * kFinishTogether; g < end; g++) op.finish(g);
+      for (std::int64_t g = task * kFinishTogether, next; g < end; g = next) {
+        next = v.rows ? min_of(end, (g / v.C + 1) * v.C) : g + 1;
+        op.finish(g, next - g);
+      }
     });
   if constexpr (Op::kApplies)
     parallel_for<Scope>(threads, tasks, [&](std::int64_t index, int) {
@@ -236,16 +239,23 @@ template <int K> struct Partials {
     return v.rows ? data + ((group / v.C * v.chunks + chunk) * K + k) * v.C + group % v.C
                   : data + (group * v.chunks + chunk) * K + k;
   }
-  std::int64_t next_sum() const { return v.rows ? v.C : 1; }  // distances between the sums of a group
-  std::int64_t next_chunk() const { return K * next_sum(); }
-  double total(std::int64_t group, int k) const {
-    const double* p = at(group, 0, k);
-    const std::int64_t step = next_chunk();
-    double sum = 0;
-    for (std::int64_t t = 0; t < v.chunks; t++) sum += p[t * step];
-    return sum;
+  // Of the groups that Op::finish gets, sum k over all chunks. Chunk by chunk: their sums for a channel share a set of L1.
+  void total(std::int64_t group, std::int64_t count, int k, double* sums) const {
+    for (std::int64_t j = 0; j < count; j++) sums[j] = 0;
+    for (std::int64_t t = 0; t < v.chunks; t++) {
+      const double* const p = at(group, t, k);
+      for (std::int64_t j = 0; j < count; j++) sums[j] += p[j];
+    }
   }
 };
+
+// The totals of sum 0, as T.
+template <class T, int K>
+void store_totals(const Partials<K>& partials, std::int64_t first, std::int64_t count, T* to) {
+  double sums[kFinishTogether];
+  partials.total(first, count, 0, sums);
+  for (std::int64_t j = 0; j < count; j++) to[first + j] = from_accumulator<T>(Accumulator<T>(sums[j]));
+}
 
 // Partial sums of a chunk of planes; term as for add_plane_block.
 template <class A, int K, class F>

@@ -152,23 +152,36 @@ template <class T, bool use_input, class Last> struct NormForward {
     *var /= count;
   }
 
-  void finish(std::int64_t g) const {
+  // Chunk by chunk for all groups, as Partials::total.
+  void finish(std::int64_t first, std::int64_t groups) const {
+    double mean[kFinishTogether] = {}, var[kFinishTogether] = {};
+    if (use_input && v.count()) {
+      const double count = double(v.count());
+      for (std::int64_t t = 0; t < v.chunks; t++) {
+        const double *const means = partials.at(first, t, 0), *const counts = partials.at(first, t, 2);
+        for (std::int64_t j = 0; j < groups; j++) mean[j] += counts[j] * means[j];
+      }
+      for (std::int64_t j = 0; j < groups; j++) mean[j] /= count;
+      for (std::int64_t t = 0; t < v.chunks; t++) {
+        const double *const means = partials.at(first, t, 0), *const squares = partials.at(first, t, 1),
+                     *const counts = partials.at(first, t, 2);
+        for (std::int64_t j = 0; j < groups; j++) {
+          const double delta = means[j] - mean[j];
+          var[j] += squares[j] + counts[j] * delta * delta;
+        }
+      }
+      for (std::int64_t j = 0; j < groups; j++) var[j] /= count;
+    }
+    for (std::int64_t j = 0; j < groups; j++) settle(first + j, mean[j], var[j]);
+  }
+
+  // What follows from a group's mean and variance.
+  void settle(std::int64_t g, double mean, double var) const {
     const std::int64_t c = g % v.C;
-    double mean = 0, var = 0;
     if (!use_input) {
       mean = read_parameter(running.mean, param_dtype, c);
       var = read_parameter(running.var, param_dtype, c);
     } else if (v.count()) {
-      const double count = double(v.count());
-      const std::int64_t step = partials.next_chunk(), next = partials.next_sum();
-      const double *means = partials.at(g, 0, 0), *squares = means + next, *counts = squares + next;
-      for (std::int64_t t = 0; t < v.chunks; t++) mean += counts[t * step] * means[t * step];
-      mean /= count;
-      for (std::int64_t t = 0; t < v.chunks; t++) {
-        const double delta = means[t * step] - mean;
-        var += squares[t * step] + counts[t * step] * delta * delta;
-      }
-      var /= count;
       // Squares overflow or vanish in float; not-a-number (then of either kind) is told from infinity.
       if (!__builtin_isfinite(var) || var + eps < 1e-30) wide_moments(g, &mean, &var);
       if (running.mean && v.I == 1) running(c, mean, var);
@@ -314,10 +327,18 @@ template <class T, bool use_input, class Incoming> struct NormBackward {
                    });
   }
 
-  void finish(std::int64_t g) const {
+  void finish(std::int64_t first, std::int64_t groups) const {
+    double sums[kFinishTogether], products[kFinishTogether];
+    partials.total(first, groups, 0, sums);
+    partials.total(first, groups, 1, products);
+    for (std::int64_t j = 0; j < groups; j++) settle(first + j, sums[j], products[j]);
+  }
+
+  // What follows from a group's sums.
+  void settle(std::int64_t g, double sum, double product) const {
     const std::int64_t c = g % v.C;
-    const double count = double(max_of(v.count(), 1)), inverse = double(invstd[g]), sum = partials.total(g, 0),
-                 product = partials.total(g, 1) * inverse;
+    const double count = double(max_of(v.count(), 1)), inverse = double(invstd[g]);
+    product *= inverse;
     if (instance_dw) {
       instance_dw[g] = product;
       instance_db[g] = sum;
