@@ -179,7 +179,7 @@ FC_INLINE void add_rows(bool single, std::int64_t offset, std::int64_t rows, std
 // What a kernel does with its groups. An Op has
 //   kReduces, kFinishes, kApplies   which of the steps it takes
 //   reduce(group, chunk), reduce_rows(instance, chunk, first channel, channels)   partial result of a chunk
-//   finish(group, count)            all partial results are there of a group of planes, or of neighbours in an instance's rows
+//   finish(group, count)            all partial results are there: of a group of planes, of neighbours in an instance's rows
 //   apply(group, chunk), apply_rows(...)                                          second pass
 // A task takes whole groups of planes through all steps, so that the second pass finds the data in L2, the latest first.
 template <class Scope, class Op> void run_groups(const GroupView& v, int threads, const Op& op) {
