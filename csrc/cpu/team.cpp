@@ -27,11 +27,10 @@ namespace fastconv::cpu {
 namespace {
 
 // How long a helper looks for the next job before it sleeps; where it has its processor for itself, ten times as long. One
-// image through MobileNetV2 on a slow virtual machine (Zen 3), 100, 300 and 1000: call after call 9.7, 8.9, 8.5 ms. But a
-// helper that spins loses the system's favour beside a busy process: 12.5, 16.5, 17 ms (40 on Zen 4, where the processor
-// is fast enough for 100: 6.9 instead of 8.7).
+// image through MobileNetV2 on a slow virtual machine (Zen 3), 100, 300 and 1000: call after call 9.7, 9.3, 8.5 ms. But a
+// helper that spins loses the system's favour beside a busy process: 12.7, 16.5, 18.3 ms (Zen 4, 40 and 100: 6.9, 8.7).
 constexpr double kLookMicroseconds = 100, kLongLookMicroseconds = 1000;
-// How long a caller does so before it sleeps, until helpers have finished what they do (50, 200, 1000: 8.9, 8.5, 8.8 ms;
+// How long a caller does so before it sleeps, until helpers have finished what they do (50, 200, 1000: 8.9, 8.5, 9.0 ms;
 // beside a busy process all the same).
 constexpr double kJoinMicroseconds = 200;
 // A helper shares its processor where it had to wait for one for more than this part of the last hundredth of a second.
