@@ -6,7 +6,18 @@ import numpy as np
 import pytest
 
 import direct
-from checks import DTYPES, assert_exact, assert_same_bits, channels_last, dtype_name, float32, float64, integers, normal
+from checks import (
+    DTYPES,
+    assert_exact,
+    assert_same_bits,
+    channels_last,
+    dtype_name,
+    float16,
+    float32,
+    float64,
+    integers,
+    normal,
+)
 from direct import Conv
 
 WIDTHS = (1, 2, 3, 4, 5, 7, 8, 9, 14, 15, 16, 17, 18, 28, 31, 32, 33, 34, 35, 65, 130)
@@ -129,6 +140,22 @@ def test_a_factor_and_a_shift_for_each_channel(backend, shape, dtype):
         dx = backend.conv_backward_input(arrange(x), w, shape, *case.options)
         assert_exact(dx, product, dtype)
         assert dx.strides == arrange(x).strides
+
+
+@pytest.mark.parametrize("arrange", (np.ascontiguousarray, channels_last), ids=("channels first", "channels last"))
+@pytest.mark.parametrize("factor", (1.0, 1.5, 0.1, 2.0**-9, -(2.0**-14), 2.0**9))
+def test_every_float16_is_converted_and_rounded(backend, factor, arrange):
+    """A product of two is exact in float32 and rounds to the nearest one, ties to even; denormals are kept."""
+    x = np.arange(1 << 16, dtype=np.uint16).view(float16).reshape(1, 64, 32, 32)
+    case = Conv("scale", x.shape, (64, 1, 1, 1), (1, 1), ((0, 0), (0, 0)), (1, 1), 64)
+    w = np.full(case.w_shape, factor, float16)
+    y = backend.conv_forward(arrange(x), w, None, *case.options)
+    with np.errstate(all="ignore"):
+        expected = (x.astype(float32) * float32.type(w[0, 0, 0, 0])).astype(float16)
+    np.testing.assert_array_equal(np.isnan(y), np.isnan(expected))
+    numbers = ~np.isnan(expected) & (expected != 0)  # a sum of one term may be +0
+    np.testing.assert_array_equal(np.ascontiguousarray(y)[numbers].view(np.uint16), expected[numbers].view(np.uint16))
+    np.testing.assert_array_equal(y[expected == 0], 0)
 
 
 @pytest.mark.parametrize("shape", SCALED, ids=str)

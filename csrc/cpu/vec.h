@@ -198,13 +198,27 @@ FC_INLINE void store(f16* p, Vec<float> v) {
   _mm_storeu_si128((__m128i*)p, _mm256_cvtps_ph((__m256)v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
 }
 #else
+// As the scalars above, without branches. Nothing here is a denormal float, which the kernels' mode flushes, but what
+// rounds to zero.
 FC_INLINE Vec<float> load(const f16* p) {
-  Vec<float> v;
-  for (int i = 0; i < kLanes<float>; i++) v[i] = to_accumulator(p[i]);
-  return v;
+  typedef std::uint16_t narrow __attribute__((vector_size(FC_VECTOR_BYTES / 2), aligned(2), may_alias));
+  typedef std::uint32_t wide __attribute__((vector_size(FC_VECTOR_BYTES)));
+  const wide half = __builtin_convertvector(*reinterpret_cast<const narrow*>(p), wide);
+  const wide magnitude = (half & 0x7fffu) << 13;
+  const Vec<float> small = (Vec<float>)(magnitude + (113u << 23)) - 0x1p-14f;
+  const wide other = magnitude + ((half & 0x7c00u) == 0x7c00u ? wide{} + (224u << 23) : wide{} + (112u << 23));
+  return (Vec<float>)(((half & 0x7c00u) == 0u ? (wide)small : other) | (half & 0x8000u) << 16);
 }
 FC_INLINE void store(f16* p, Vec<float> v) {
-  for (int i = 0; i < kLanes<float>; i++) p[i] = from_accumulator<f16>(v[i]);
+  typedef std::uint16_t narrow __attribute__((vector_size(FC_VECTOR_BYTES / 2), aligned(2), may_alias));
+  typedef std::uint32_t wide __attribute__((vector_size(FC_VECTOR_BYTES)));
+  const wide sign = (wide)v & 0x80000000u, bits = (wide)v ^ sign;
+  const wide normal = (bits - (112u << 23) + 0xfffu + ((bits >> 13) & 1u)) >> 13;  // a carry reaches the exponent
+  const wide small = (wide)((Vec<float>)bits + 0.5f) - (126u << 23);               // the sum rounds to units of 2^-24
+  const wide nan = ((bits >> 13) & 0x3ffu) | 0x7e00u;
+  const wide large = bits > 0x7f800000u ? nan : wide{} + 0x7c00u;
+  const wide half = bits < (113u << 23) ? small : bits < (143u << 23) ? normal : large;
+  *reinterpret_cast<narrow*>(p) = __builtin_convertvector(half | sign >> 16, narrow);
 }
 #endif
 FC_INLINE Vec<float> load(const bf16* p) {
