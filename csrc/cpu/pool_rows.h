@@ -111,6 +111,18 @@ FC_INLINE PoolShape one_plane(PoolShape s) {
   return s;
 }
 
+template <class Operation, class T, class Block>
+__attribute__((noinline)) typename Operation::State any_row(const Operation& op, const T* row, const Block& block) {
+  return op.row(row, block);
+}
+// Windows that have no form of their own: one copy of the loop over their taps, as fast, and the two files of pooling
+// forward take a quarter less time to compile.
+template <class Operation, class T, class Block>
+FC_INLINE typename Operation::State row_of(const Operation& op, const T* row, const Block& block) {
+  if constexpr (Operation::taps == 0) return any_row(op, row, block);
+  else return op.row(row, block);
+}
+
 template <class T, class Scope, class Operation>
 FC_INLINE void pool_channels_first(const PoolShape& given, const T* x, const Operation& operation, Context& ctx) {
   using A = Accumulator<T>;
@@ -166,10 +178,10 @@ FC_INLINE void pool_channels_first(const PoolShape& given, const T* x, const Ope
             OutputRow out{(row + p - at.p) * s.out[2], at.o, p, t, Range{0, height.kernel}, room(row + p - at.p)};
             if (square && h0 >= 0 && h0 + height.kernel <= s.in[1]) {
               const T* line = plane + t.lo * plane_step + h0 * s.in[2];
-              State state = op.row(line, block);
+              State state = row_of(op, line, block);
 #pragma GCC unroll 2
               for (int j = 1; j < Operation::taps; j++)
-                op.merge(state, op.row(line + j * s.in[2], block), op.code(0, j));
+                op.merge(state, row_of(op, line + j * s.in[2], block), op.code(0, j));
               op.put(out, q, state);
               continue;
             }
@@ -177,7 +189,7 @@ FC_INLINE void pool_channels_first(const PoolShape& given, const T* x, const Ope
             State state = op.start();
             for (int64_t i = t.lo; i < t.hi; i++)
               for (int64_t j = out.r.lo; j < out.r.hi; j++) {
-                const State next = op.row(plane + i * plane_step + (h0 + j * height.dilation) * s.in[2], block);
+                const State next = row_of(op, plane + i * plane_step + (h0 + j * height.dilation) * s.in[2], block);
                 if (i == t.lo && j == out.r.lo) state = next;
                 else op.merge(state, next, op.code(i - t.lo, j - out.r.lo));
               }
@@ -198,7 +210,7 @@ FC_INLINE void pool_channels_first(const PoolShape& given, const T* x, const Ope
             const T* line = plane + i * plane_step + h * s.in[2];
             for (int64_t k = 0; k < side_by_side; k++) {
               if (far) ask_for(line + (k + kRowsAtOnce) * s.in[2] + b * step, step);
-              to[k * blocks + b] = op.row(line + k * s.in[2], block);
+              to[k * blocks + b] = row_of(op, line + k * s.in[2], block);
             }
           }
           to += side_by_side * blocks;
