@@ -51,6 +51,12 @@ DType dtype_of(const char* name, npy::PyArray_Proxy* a) {
   const auto* d = npy::array_descriptor1_proxy(a->descr);
   if (d->byteorder != '>') {
     if (d->type_num == kNpyFloat) return DType::f32;
+#if defined(FC_TWO_TYPES)
+    if (d->type_num == kNpyDouble || d->type_num == kNpyHalf) {
+      PyErr_SetString(PyExc_NotImplementedError, "a build with sanitizers has float32 and bfloat16 alone");
+      throw py::error_already_set();
+    }
+#endif
     if (d->type_num == kNpyDouble) return DType::f64;
     if (d->type_num == kNpyHalf) return DType::f16;
     if (d->type_num == bfloat16_number.load(std::memory_order_acquire)) return DType::bf16;

@@ -313,12 +313,8 @@ int filter_side(const ConvShape& s) {
 }
 
 template <class F> FC_INLINE void with_type32(DType dtype, F&& f) {
-  if constexpr (kMasked)
-    if (dtype == DType::f32) f(float());
-  if constexpr (kMasked16) {
-    if (dtype == DType::f16) f(f16());
-    if (dtype == DType::bf16) f(bf16());
-  }
+  if constexpr (kMasked16) with_float_sums(dtype, f);
+  else if constexpr (kMasked) f(float());
 }
 
 template <class T, int K>

@@ -365,14 +365,11 @@ void solve(const ConvShape& s, ConvOp op, ConvAlgorithm algorithm, const T* x, c
 void winograd(const ConvShape& s, ConvOp op, ConvAlgorithm algorithm, const void* x, const void* w, const void* b,
               const Epilogue& epilogue, void* y, std::uint32_t* largest, Context& ctx) {
   with_winograd(s, algorithm, [&](auto filter) {
-    const auto run = [&](auto type) {
+    with_float_sums(s.dtype, [&](auto type) {
       using T = decltype(type);
       solve<decltype(filter), T>(s, op, algorithm, static_cast<const T*>(x), static_cast<const T*>(w),
                                  static_cast<const T*>(b), epilogue, static_cast<T*>(y), largest, ctx);
-    };
-    if (s.dtype == DType::f32) run(float());
-    else if (s.dtype == DType::f16) run(f16());
-    else run(bf16());
+    });
   });
 }
 

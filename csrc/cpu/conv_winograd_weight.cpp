@@ -231,14 +231,11 @@ std::uint32_t winograd_backward_weight(const ConvShape& s, ConvAlgorithm algorit
     const Plan p = make_plan(s, decltype(filter)::kSizes, threads);
     char* block = static_cast<char*>(ctx.workspace(std::size_t(p.bytes())));
     if (!block) return;
-    const auto run = [&](auto type) {
+    with_float_sums(s.dtype, [&](auto type) {
       using T = decltype(type);
       Call<decltype(filter), T>{p, s, static_cast<const T*>(dy), static_cast<const T*>(x), static_cast<T*>(dw),
                                 reinterpret_cast<A*>(block), block + p.sum_values * kItem, &largest}.run();
-    };
-    if (s.dtype == DType::f32) run(float());
-    else if (s.dtype == DType::f16) run(f16());
-    else run(bf16());
+    });
   });
   return largest;
 }
