@@ -18,10 +18,10 @@ using std::int64_t;
 constexpr int kTaps = 3;                                 // a side of the filter
 constexpr int kColumns = FC_VECTOR_BYTES == 64 ? 7 : 4;  // results of a tile's row: two rows and the filter fit
 constexpr int64_t kTaskValues = 64 << 10;                // results a task
-// A tile's channels come one register at a time, from pixels that far apart. From sources that no cache holds no hardware
-// prefetcher fetches them in time, so a tile asks for those of a later one. Zen 3, 8 images, 1 and 2 threads: 144
-// channels at 56x56 1.3 times as fast, with stride 2 1.1 to 1.2, 96 at 112x112 with stride 2 1.1, 32 at 112x112 0.9 to
-// 1.05. With AVX-512 not measured.
+// A tile's channels come one register at a time, from pixels that far apart. From sources that no cache holds no
+// hardware prefetcher fetches them in time, so a tile asks for those of a later one. Zen 3, 8 images, 1 and 2 threads:
+// 144 channels at 56x56 1.3 times as fast, with stride 2 1.1 to 1.2, 96 at 112x112 with stride 2 1.1, 32 at 112x112 0.9
+// to 1.05. With AVX-512 not measured.
 constexpr int64_t kFarBytes = FC_VECTOR_BYTES == 32 ? int64_t(8) << 20 : INT64_MAX;
 constexpr int kFarChannels = 64, kTilesAhead = 2;
 
