@@ -22,7 +22,7 @@ constexpr int64_t kTaskValues = 64 << 10;                // results a task
 // hardware prefetcher fetches them in time, so a tile asks for those of a later one. Zen 3, 8 images, 1 and 2 threads:
 // 144 channels at 56x56 1.3 times as fast, with stride 2 1.1 to 1.2, 96 at 112x112 with stride 2 1.1, 32 at 112x112 0.9
 // to 1.05. With AVX-512 not measured.
-constexpr int64_t kFarBytes = FC_VECTOR_BYTES == 32 ? int64_t(8) << 20 : INT64_MAX;
+constexpr int64_t kFarBytes = int64_t(8) << 20;
 constexpr int kFarChannels = 64, kTilesAhead = 2;
 
 constexpr int reach(int results, int step) { return (results - 1) * step + kTaps; }

@@ -192,6 +192,9 @@ FC_INLINE Vec<float> max_nan(Vec<float> a, Vec<float> b) {
   return (Vec<float>)_mm512_mask_mov_ps(_mm512_max_ps((__m512)b, (__m512)a), nan, (__m512)b);
 }
 #else
+// A register's worth of 16-bit values where they lie, and the same in 32 bits each.
+typedef std::uint16_t Narrow __attribute__((vector_size(FC_VECTOR_BYTES / 2), aligned(2), may_alias));
+typedef std::uint32_t Wide __attribute__((vector_size(FC_VECTOR_BYTES)));
 #if defined(__AVX2__)
 FC_INLINE Vec<float> load(const f16* p) { return (Vec<float>)_mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)p)); }
 FC_INLINE void store(f16* p, Vec<float> v) {
@@ -201,36 +204,28 @@ FC_INLINE void store(f16* p, Vec<float> v) {
 // As the scalars above, without branches. Nothing here is a denormal float, which the kernels' mode flushes, but what
 // rounds to zero.
 FC_INLINE Vec<float> load(const f16* p) {
-  typedef std::uint16_t narrow __attribute__((vector_size(FC_VECTOR_BYTES / 2), aligned(2), may_alias));
-  typedef std::uint32_t wide __attribute__((vector_size(FC_VECTOR_BYTES)));
-  const wide half = __builtin_convertvector(*reinterpret_cast<const narrow*>(p), wide);
-  const wide magnitude = (half & 0x7fffu) << 13;
+  const Wide half = __builtin_convertvector(*reinterpret_cast<const Narrow*>(p), Wide);
+  const Wide magnitude = (half & 0x7fffu) << 13;
   const Vec<float> small = (Vec<float>)(magnitude + (113u << 23)) - 0x1p-14f;
-  const wide other = magnitude + ((half & 0x7c00u) == 0x7c00u ? wide{} + (224u << 23) : wide{} + (112u << 23));
-  return (Vec<float>)(((half & 0x7c00u) == 0u ? (wide)small : other) | (half & 0x8000u) << 16);
+  const Wide other = magnitude + ((half & 0x7c00u) == 0x7c00u ? Wide{} + (224u << 23) : Wide{} + (112u << 23));
+  return (Vec<float>)(((half & 0x7c00u) == 0u ? (Wide)small : other) | (half & 0x8000u) << 16);
 }
 FC_INLINE void store(f16* p, Vec<float> v) {
-  typedef std::uint16_t narrow __attribute__((vector_size(FC_VECTOR_BYTES / 2), aligned(2), may_alias));
-  typedef std::uint32_t wide __attribute__((vector_size(FC_VECTOR_BYTES)));
-  const wide sign = (wide)v & 0x80000000u, bits = (wide)v ^ sign;
-  const wide normal = (bits - (112u << 23) + 0xfffu + ((bits >> 13) & 1u)) >> 13;  // a carry reaches the exponent
-  const wide small = (wide)((Vec<float>)bits + 0.5f) - (126u << 23);               // the sum rounds to units of 2^-24
-  const wide nan = ((bits >> 13) & 0x3ffu) | 0x7e00u;
-  const wide large = bits > 0x7f800000u ? nan : wide{} + 0x7c00u;
-  const wide half = bits < (113u << 23) ? small : bits < (143u << 23) ? normal : large;
-  *reinterpret_cast<narrow*>(p) = __builtin_convertvector(half | sign >> 16, narrow);
+  const Wide sign = (Wide)v & 0x80000000u, bits = (Wide)v ^ sign;
+  const Wide normal = (bits - (112u << 23) + 0xfffu + ((bits >> 13) & 1u)) >> 13;  // a carry reaches the exponent
+  const Wide small = (Wide)((Vec<float>)bits + 0.5f) - (126u << 23);               // the sum rounds to units of 2^-24
+  const Wide nan = ((bits >> 13) & 0x3ffu) | 0x7e00u;
+  const Wide large = bits > 0x7f800000u ? nan : Wide{} + 0x7c00u;
+  const Wide half = bits < (113u << 23) ? small : bits < (143u << 23) ? normal : large;
+  *reinterpret_cast<Narrow*>(p) = __builtin_convertvector(half | sign >> 16, Narrow);
 }
 #endif
 FC_INLINE Vec<float> load(const bf16* p) {
-  typedef std::uint16_t narrow __attribute__((vector_size(FC_VECTOR_BYTES / 2), aligned(2), may_alias));
-  typedef std::uint32_t wide __attribute__((vector_size(FC_VECTOR_BYTES)));
-  return (Vec<float>)(__builtin_convertvector(*reinterpret_cast<const narrow*>(p), wide) << 16);
+  return (Vec<float>)(__builtin_convertvector(*reinterpret_cast<const Narrow*>(p), Wide) << 16);
 }
 FC_INLINE void store(bf16* p, Vec<float> v) {
-  typedef std::uint16_t narrow __attribute__((vector_size(FC_VECTOR_BYTES / 2), aligned(2), may_alias));
-  typedef std::uint32_t wide __attribute__((vector_size(FC_VECTOR_BYTES)));
-  const wide bits = (wide)v, rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16, quiet = (bits >> 16) | 0x40u;
-  *reinterpret_cast<narrow*>(p) = __builtin_convertvector(v == v ? rounded : quiet, narrow);
+  const Wide bits = (Wide)v, rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16, quiet = (bits >> 16) | 0x40u;
+  *reinterpret_cast<Narrow*>(p) = __builtin_convertvector(v == v ? rounded : quiet, Narrow);
 }
 #if defined(__AVX2__)
 // The lanes i with lo <= i < hi.
