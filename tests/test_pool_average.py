@@ -15,6 +15,8 @@ CASES = {
     "2x2": (2, (2, 3, 8, 34), 2, None, 0, False, True, None),
     "3x3/2": (2, (2, 5, 15, 70), 3, 2, 1, False, True, None),
     "3x3/1 without padding in the count": (2, (1, 18, 9, 33), 3, 1, 1, False, False, None),
+    "planes of less than a register": (2, (2, 9, 7, 7), 3, 1, 1, False, True, None),
+    "very wide 3x3/2": (2, (1, 2, 7, 1100), 3, 2, 1, False, False, None),
     "ceil": (2, (1, 4, 14, 14), 3, 2, 0, True, True, None),
     "ceil without padding in the count": (2, (1, 4, 15, 40), (4, 3), (3, 2), 1, True, False, None),
     "5x5/3": (2, (1, 33, 14, 14), 5, 3, 2, True, True, None),

@@ -163,13 +163,14 @@ template <class T, Mean mean> struct WindowSum {
     store_up_to(y + row.start + q * s.C + c, finish(state, broadcast<A>(by)), s.C - c);
   }
 };
-template <class T, Mean mean, int stride, int tap_count> struct WindowSumInRows : WindowSum<T, mean> {
+template <class T, Mean mean, int step, int tap_count> struct WindowSumInRows : WindowSum<T, mean> {
   using A = Accumulator<T>;
+  static constexpr int stride = step, taps = tap_count;
   Axis width;
-  struct Block : RowTaps<A, stride, tap_count> {
+  struct Block : RowTaps<A, stride, taps> {
+    Block() {}
     Block(const WindowSumInRows& op, int64_t q) : RowTaps<A, stride, tap_count>(op.width, q) {}
   };
-  static constexpr int taps = tap_count;
   bool alike() const { return this->divisor.same; }
   static FC_INLINE int64_t code(int64_t, int64_t) { return 0; }
   static FC_INLINE Vec<A> row(const T* line, const Block& block) {

@@ -83,11 +83,12 @@ template <class T> struct Largest {
     store_up_to(y + row.start + q * s.C + c, state, s.C - c);
   }
 };
-template <class T, int stride, int tap_count> struct LargestInRows : Largest<T> {
+template <class T, int step, int tap_count> struct LargestInRows : Largest<T> {
   using A = Accumulator<T>;
-  static constexpr int taps = tap_count;
+  static constexpr int stride = step, taps = tap_count;
   Axis width;
   struct Block : RowTaps<A, stride, taps> {
+    Block() {}
     Block(const LargestInRows& op, int64_t q) : RowTaps<A, stride, taps>(op.width, q) {}
   };
   static bool alike() { return true; }
@@ -160,16 +161,17 @@ template <class T> struct LargestAndTap {
     for (int64_t i = 0; i < n; i++) index.put(at + i, base + i * slope + values[i]);
   }
 };
-template <class T, int stride, int tap_count> struct LargestAndTapInRows : LargestAndTap<T> {
+template <class T, int step, int tap_count> struct LargestAndTapInRows : LargestAndTap<T> {
   using A = Accumulator<T>;
   using State = typename LargestAndTap<T>::State;
-  static constexpr int taps = tap_count;
+  static constexpr int stride = step, taps = tap_count;
   Axis width;
   LargestAndTapInRows(const PoolShape& s, T* y, const IndexOutput& index)
       : LargestAndTap<T>(s, y, index), width(axis_of(s, 2)) {}
   struct Block : RowTaps<A, stride, taps> {
     Mask<A> first{};  // codes of the first taps in the input, until something larger comes
     Lane<A> factor;
+    Block() {}
     Block(const LargestAndTapInRows& op, int64_t q)
         : RowTaps<A, stride, taps>(op.width, q), factor(Lane<A>(op.factor[2])) {
       for (int i = 0; i < kLanes<A> && op.width.origin(q + i) < 0; i++)
