@@ -29,6 +29,7 @@ from .task import LAYOUTS, Task
 
 _Raw = argparse.RawDescriptionHelpFormatter
 _QUICK = Effort(rounds=3, block_seconds=0.005)
+_FULL = Effort(row_seconds=6)
 _EPILOG = """\
 Every row is checked before it is timed. Without --layer, --network or --all the convolutions are a selection of each
 network's kinds of layers. Also: `bench compare BEFORE.json AFTER.json`, `bench table FILE.json [--insert README.md]`,
@@ -74,7 +75,9 @@ def _run_parser() -> argparse.ArgumentParser:
     )
     cases: tuple[ConvCase | PoolCase | NormCase, ...] = (*CONVS, *POOLS, *NORMS)
     networks = sorted({case.network for case in cases})
-    parser.add_argument("--op", choices=(*OPERATIONS, "all"), default="all", help="default: all")
+    parser.add_argument(
+        "--op", type=_words(OPERATIONS), default=list(OPERATIONS), metavar="OP,...", help=f"of {', '.join(OPERATIONS)}"
+    )
     parser.add_argument("--network", choices=networks, help="all layers of one network")
     parser.add_argument("--layer", type=_expression, metavar="REGEX", help="all layers whose name has a match")
     parser.add_argument("--all", action="store_true", help="all layers of all networks")
@@ -145,9 +148,8 @@ def _predict(argv: Sequence[str]) -> int:
 
 
 def _selected(options: argparse.Namespace, batch: int) -> list[Task]:
-    operations = OPERATIONS if options.op == "all" else (options.op,)
     chosen: list[Task] = []
-    for operation in operations:
+    for operation in options.op:
         found = [task for task in tasks(operation, batch) if _wanted(task, options)]
         named = options.layer or options.network
         chosen += found[::4] if options.quick and not named and operation != "call" else found
@@ -212,8 +214,9 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _sweep(options: argparse.Namespace) -> int:
-    effort = _QUICK if options.quick else Effort()
-    ways = {"conv": sweep.WAYS[:1], "conv_backward": sweep.WAYS[1:], "all": sweep.WAYS}.get(options.op, ())
+    effort = _QUICK if options.quick else _FULL
+    both = {"conv": sweep.WAYS[:1], "conv_backward": sweep.WAYS[1:]}
+    ways = [way for op in options.op for way in both.get(op, ())]
     if len(options.batch) > 1 or len(options.precision) > 1:
         raise ValueError("--sweep takes one --batch and one --precision")
     batch = options.batch[0]
@@ -250,7 +253,7 @@ def _as_json(result: dict[str, Any]) -> str:
 
 
 def _measure(options: argparse.Namespace, threads: list[int], torch: Any) -> dict[str, Any]:
-    effort = _QUICK if options.quick else Effort()
+    effort = _QUICK if options.quick else _FULL
     dtype = np.dtype(available_dtypes()[options.dtype])
     where, start = environment(torch), time.monotonic()
     print(f"{where['processor']}, {where['isa'] or where['backend']}, against {where['peer'] or 'nothing'}")

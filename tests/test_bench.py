@@ -187,6 +187,8 @@ def test_what_is_chosen():
         *("norm", "norm_backward", "norm_relu", "norm_relu_backward", "relu", "relu_backward"),
         *("layout", "block", "call"),
     }
+    both = {found.op for found in cli._selected(options("--op", "relu,conv"), 8)}
+    assert both == {"conv", "relu", "relu_backward"}
     with pytest.raises(ValueError, match="no layer"):
         cli._selected(options("--op", "pool", "--layer", "no such layer"), 8)
 
@@ -195,6 +197,7 @@ def test_what_is_chosen():
     "arguments",
     [
         ["--op", "nothing"],
+        ["--op", "conv,nothing"],
         ["--layer", "("],
         ["--threads", "0"],
         ["--threads", "two"],
