@@ -7,6 +7,7 @@
 // which keeps the order of the taps; that of stride 2 makes two rows and two registers of columns at a time, as every
 // second row and column see every second tap.
 #include "conv_depthwise.h"
+#include "depthwise_planes.h"
 #include "epilogue.h"
 #include "padded_rows.h"
 #include "parallel.h"
@@ -16,11 +17,8 @@ namespace {
 
 using std::int64_t;
 
-constexpr int64_t kTaskValues = 16 << 10;  // results a task
-constexpr int64_t kBandValues = 4 << 10;   // of a plane's rows that stay in L1 while its registers of columns pass
-constexpr int64_t kBlocks = 8;             // registers of columns whose masks are found once for many planes
-constexpr int64_t kSumPixels = 2048;       // outputs whose products are summed before a lane's sum joins the others
-constexpr int64_t kWeightTasks = 64;       // parts that a weight gradient is cut into, at least
+constexpr int64_t kSumPixels = 2048;  // outputs whose products are summed before a lane's sum joins the others
+constexpr int64_t kWeightTasks = 64;  // parts that a weight gradient is cut into, at least
 
 // f(number of rows as a constant, first row) for rows [first, last): seven (where there are registers for them; images
 // of 224 rows are all halved down to 7), four, two or one at a time.
@@ -30,90 +28,6 @@ template <class F> FC_INLINE void row_tiles(int64_t first, int64_t last, F&& f) 
   for (; first + 4 <= last; first += 4) f(std::integral_constant<int, 4>(), first);
   if (first + 2 <= last) f(std::integral_constant<int, 2>(), first), first += 2;
   if (first < last) f(std::integral_constant<int, 1>(), first);
-}
-
-// What the first n lanes of a register of results read of a source row of `width` columns: tap t of lane i lies in
-// column first + i * Step + t * move. In the padding and behind lane n, the taps are zero.
-template <class A, int K, int Step> struct Columns;
-template <class A, int K> struct Columns<A, K, 1> {
-  Span<A> spans[K];
-  Columns() {}
-  Columns(int64_t first, int64_t move, int64_t width, int64_t n) {
-    for (int t = 0; t < K; t++) spans[t] = Span<A>(first + t * move, min_of(width, first + t * move + n));
-  }
-  template <class T> FC_INLINE void load(const T* row, Vec<A>* value) const {
-    each<K>([&](auto t) __attribute__((always_inline)) { value[t] = load_span(row, spans[t]); });
-  }
-};
-// Two registers of neighbours hold the first two taps; each other tap is the one two before it, moved by a lane.
-template <class A, int K> struct Columns<A, K, 2> {
-  static constexpr int L = kLanes<A>;
-  Span<A> spans[2];
-  bool wide, partial;  // whether the second register holds anything, whether lanes are left out
-  Mask<A> lanes;
-  int64_t next, end;   // the column that the third tap has and the first has not, the end of the row
-  Columns() {}
-  Columns(int64_t first, int64_t, int64_t width, int64_t n)
-      : spans{Span<A>(first, width), Span<A>(first + L, width)}, wide(first + L < width && first + 2 * L > 0),
-        partial(n < L), next(first + 2 * L), end(width) {
-    for (int i = 0; i < L; i++) lanes[i] = i < n ? -1 : 0;
-  }
-  template <class T> FC_INLINE void load(const T* row, Vec<A>* value) const {
-    const Vec<A> a = load_span(row, spans[0]);
-    const Vec<A> b = wide ? load_span(row, spans[1]) : Vec<A>{};
-    value[0] = even_lanes<A>(a, b);
-    value[1] = odd_lanes<A>(a, b);
-    each<K - 2>([&](auto t) __attribute__((always_inline)) {
-      const bool inside = std::uint64_t(next + t) < std::uint64_t(end);
-      value[t + 2] = shift_in<A>(value[t], inside ? to_accumulator(row[next + t]) : A(0));
-    });
-    if (partial)
-      each<K>([&](auto t) __attribute__((always_inline)) { value[t] = (Vec<A>)((Mask<A>)value[t] & lanes); });
-  }
-};
-
-// Sources of H x W, results of P x Q, one channel after the other; plane i is of channel i / depth % channels.
-struct Planes {
-  int64_t count, depth, channels, H, W, P, Q, pad_h, pad_w;
-
-  Planes(const ConvShape& s, bool gradient)
-      : count(s.N * s.C * s.in[0]), depth(s.in[0]), channels(s.C), H(gradient ? s.out[1] : s.in[1]),
-        W(gradient ? s.out[2] : s.in[2]), P(gradient ? s.in[1] : s.out[1]), Q(gradient ? s.in[2] : s.out[2]),
-        pad_h(s.pad[1]), pad_w(s.pad[2]) {}
-};
-
-// The channel of a plane and of those behind it, without a division each.
-struct Channel {
-  int64_t c, d;
-  Channel(const Planes& a, int64_t plane) : c(plane / a.depth % a.channels), d(plane % a.depth) {}
-  void next(const Planes& a) {
-    if (++d < a.depth) return;
-    d = 0;
-    if (++c == a.channels) c = 0;
-  }
-};
-
-// Rows [row, row_end) of the results of planes [plane, plane_end).
-struct Region {
-  int64_t plane, plane_end, row, row_end;
-};
-
-// f(Region) over bands of the rows of large planes, and over runs of small ones.
-template <class F> FC_INLINE void for_regions(const Planes& a, int threads, F&& f) {
-  const int64_t rows = max_of(28, kBandValues / a.Q / 28 * 28), bands = ceil_div(a.P, rows);
-  const int64_t together = bands > 1 ? 1 : max_of(1, kTaskValues / (a.P * a.Q));  // planes
-  const int64_t bands_task = max_of(1, kTaskValues / (rows * a.Q));
-  if (bands == 1)
-    return parallel_for(threads, ceil_div(a.count, together), [&](int64_t task, int) {
-      f(Region{task * together, min_of(a.count, (task + 1) * together), 0, a.P});
-    });
-  const int64_t units = a.count * bands;
-  parallel_for(threads, ceil_div(units, bands_task), [&](int64_t task, int) {
-    for (int64_t u = task * bands_task; u < min_of(units, (task + 1) * bands_task); u++) {
-      const int64_t plane = u / bands, row = u % bands * rows;
-      f(Region{plane, plane + 1, row, min_of(a.P, row + rows)});
-    }
-  });
 }
 
 // Back: the input gradient of stride 1.
@@ -176,8 +90,76 @@ __attribute__((noinline)) void correlate_region(const Planes& planes, const T* s
   }
 }
 
-// The same from padded rows.
+// The same down strips of one register of columns: a source row adds to all results that see it, each of which is stored
+// with its last row. The last strip of a row of several overlaps the one before it, so that only rows of less than a
+// register are stored in parts, and those but where what spills over is written afterwards. For rows of no more than a
+// register and for stride 2 on AVX2, where copying a short row with its zeros costs more than what it saves: Zen 3, 8
+// images, against padded rows, 1 and 2 threads: 960 channels at 7x7 1.43 and 1.47 times as fast, 5x5 1.37, 576 at 14x14
+// with stride 2 1.45, 144 at 56x56 with stride 2 1.55, 96 at 112x112 with stride 2 0.93 and 0.97; of stride 1 at 14x14
+// 0.98, 5x5 1.13 and 1.22, at 28x28 0.85 and 0.93.
 template <class T, int K, int Step, bool Back>
+__attribute__((noinline)) void correlate_strips(const Planes& planes, const T* source, const T* filter, const T* bias,
+                                                const Finish<T>& finishing, T* result, const Region& region) {
+  typedef Accumulator<T> A;
+  constexpr int L = kLanes<A>, live = (K - 1) / Step + 1;  // results that a row adds to, at most
+  const Planes a = planes;
+  const Finish<T> finish = finishing;
+  const int64_t down = Back ? -a.W : a.W, below = Back ? -a.Q : a.Q, pad = Back ? a.pad_h - a.H + a.P : a.pad_h;
+  const int64_t last = max_of(a.Q - L, 0);
+  const bool spills = !Back && a.Q < L && !finish.add;  // the sum to add may be y itself
+  const T* const end = result + ((region.plane_end - 1) * a.P + region.row_end) * a.Q;
+  for (int64_t from = 0; from < a.Q; from += kBlocks * L) {
+    Columns<A, K, Step> columns[kBlocks];
+    const int64_t blocks = min_of(kBlocks, ceil_div(a.Q - from, L));
+    for (int64_t k = 0; k < blocks; k++) {
+      const int64_t q = min_of(from + k * L, last);
+      columns[k] = Columns<A, K, Step>(Back ? q + a.pad_w : q * Step - a.pad_w, Back ? -1 : 1, a.W, L);
+    }
+    Channel at(a, region.plane);
+    for (int64_t plane = region.plane; plane < region.plane_end; plane++, at.next(a)) {
+      const T* const sources = source + plane * a.H * a.W + (Back ? (a.H - 1) * a.W : 0);
+      const T* const taps = filter + at.c * K * K;
+      Vec<A> weight[K * K];
+      each<K * K>([&](auto t) __attribute__((always_inline)) { weight[t] = broadcast(to_accumulator(taps[t])); });
+      const Vec<A> add = broadcast(bias ? to_accumulator(bias[at.c]) : A(0));
+      for (int64_t k = 0; k < blocks; k++) {
+        const Columns<A, K, Step> column = columns[k];
+        const int64_t q = min_of(from + k * L, last);
+        Vec<A> sum[live] = {};
+        int64_t p = region.row - (live - 1), y = p * Step - pad + K - Step;
+        const T* row = sources + y * down;
+        T* to = result + plane * a.P * a.Q + (Back ? (a.P - 1) * a.Q : 0) + p * below + q;
+        for (; p < region.row_end; p++, to += below) {
+          each<Step>([&](auto e) __attribute__((always_inline)) {
+            Vec<A> value[K] = {};
+            if (std::uint64_t(y) < std::uint64_t(a.H)) column.load(row, value);
+            y++;
+            row += down;
+            each<live>([&](auto j) __attribute__((always_inline)) {
+              constexpr int r = K - Step + e - Step * j;
+              if constexpr (r >= 0) {
+                if constexpr (r == 0) sum[j] = Vec<A>{};
+                each<K>([&](auto t) __attribute__((always_inline)) {
+                  sum[j] = multiply_add(weight[r * K + t], value[t], sum[j]);
+                });
+              }
+            });
+          });
+          if (p >= region.row) {
+            Vec<A> v = bias ? sum[0] + add : sum[0];
+            if constexpr (!Back)
+              if (finish.wanted) v = finish(v, to - result, a.Q - q);
+            store_up_to(to, v, spills ? end - to : a.Q - q);
+          }
+          each<live - 1>([&](auto j) __attribute__((always_inline)) { sum[j] = sum[j + 1]; });
+        }
+      }
+    }
+  }
+}
+
+// That of stride 1 from padded rows.
+template <class T, int K, bool Back>
 __attribute__((noinline)) void correlate_padded(const Planes& planes, const T* source, const T* filter, const T* bias,
                                                 const Finish<T>& finishing, T* result, const Region& region) {
   constexpr int L = kLanes<T>;
@@ -188,10 +170,10 @@ __attribute__((noinline)) void correlate_padded(const Planes& planes, const T* s
   alignas(64) T scratch[kPaddedValues + L];
   for (int64_t from = 0; from < a.Q; from += kPaddedColumns) {
     const int64_t columns = min_of(kPaddedColumns, a.Q - from);
-    const PaddedRow<T, K, Step> padded(from * Step - left, a.W, columns);
-    const int64_t pitch = padded.pitch(), most = padded_rows<K, Step>(pitch);
+    const PaddedRow<T, K, 1> padded(from - left, a.W, columns);
+    const int64_t pitch = padded.pitch(), most = padded_rows<K, 1>(pitch);
     for (int64_t top = region.row; top < region.row_end; top += most) {
-      const int64_t rows = min_of(most, region.row_end - top), y = top * Step - above, lines = (rows - 1) * Step + K;
+      const int64_t rows = min_of(most, region.row_end - top), y = top - above, lines = rows - 1 + K;
       clear_rows(a.H, y, lines, pitch, scratch);
       Channel at(a, region.plane);
       for (int64_t plane = region.plane; plane < region.plane_end; plane++, at.next(a)) {
@@ -208,15 +190,15 @@ __attribute__((noinline)) void correlate_padded(const Planes& planes, const T* s
             constexpr int B = decltype(tile)::value;
             Vec<T> sum[B];
             each<B>([&](auto b) __attribute__((always_inline)) { sum[b] = Vec<T>{}; });
-            const T* row = scratch + p * Step * pitch + q;
-            each<(B - 1) * Step + K>([&](auto i) __attribute__((always_inline)) {
+            const T* row = scratch + p * pitch + q;
+            each<B - 1 + K>([&](auto i) __attribute__((always_inline)) {
               Vec<T> value[K];
               each<K>([&](auto t) __attribute__((always_inline)) {
                 value[t] = load(row + padded.tap(Back ? K - 1 - t : t));
               });
               row += pitch;
               each<B>([&](auto b) __attribute__((always_inline)) {
-                constexpr int r = i - b * Step;
+                constexpr int r = i - b;
                 if constexpr (r >= 0 && r < K)
                   each<K>([&](auto t) __attribute__((always_inline)) {
                     sum[b] = multiply_add(weight[r * K + t], value[t], sum[b]);
@@ -325,9 +307,12 @@ void correlate_planes(const ConvShape& s, bool gradient, const T* source, const 
     for_regions(rows, threads, [&](const Region& region) { kernel(a, source, w, b, finish, result, region); });
   };
   if constexpr (kPadded) {
-    if (gradient && s.stride[1] == 1) return run(a, correlate_padded<T, K, 1, true>);
-    if (s.stride[1] == 1) return run(a, correlate_padded<T, K, 1, false>);
-    if (!gradient) return run(a, correlate_padded<T, K, 2, false>);
+    const bool narrow = a.Q <= (K == 3 ? 1 : 2) * kLanes<T>;
+    if (gradient && s.stride[1] == 1 && narrow) return run(a, correlate_strips<T, K, 1, true>);
+    if (gradient && s.stride[1] == 1) return run(a, correlate_padded<T, K, true>);
+    if (s.stride[1] == 1 && narrow) return run(a, correlate_strips<T, K, 1, false>);
+    if (s.stride[1] == 1) return run(a, correlate_padded<T, K, false>);
+    if (!gradient) return run(a, correlate_strips<T, K, 2, false>);
   } else {
     if (gradient && s.stride[1] == 1) return run(a, correlate_region<T, K, 1, true>);
     if (s.stride[1] == 1) return run(a, correlate_region<T, K, 1, false>);

@@ -349,6 +349,8 @@ class Module(Hooked):
         dtype('float64')
         """
         place, kind = destination(args, device, dtype)
+        if place is None and kind is None:
+            return self  # as most constructors ask for
         target = None if kind is None else floating_dtype(kind)
 
         def convert(array: Any) -> Any:
