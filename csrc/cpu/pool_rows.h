@@ -146,7 +146,7 @@ FC_INLINE void pool_strips(const PoolShape& given, const T* x, const Operation& 
   constexpr int taps = Operation::taps, stride = Operation::stride, shared = taps - stride;
   constexpr int64_t lanes = kLanes<A>;
   const PoolShape shape = operation.alike() ? one_plane(given) : given;
-  const bool far = shape.N * shape.C * shape.in_space() * int64_t(sizeof(T)) > kFarBytes;
+  const bool far = shape.N * shape.C * shape.in[0] * shape.in[1] * shape.in[2] * int64_t(sizeof(T)) > kFarBytes;
   const double bytes = double(shape.in[2] * min_of(stride, shape.in[1]) + shape.out[2]) * sizeof(T);
   for_row_blocks<Scope>(
       ctx, shape.N * shape.C * shape.out[0] * shape.out[1], double(shape.out[2]) * 2 * taps, bytes,
