@@ -5,7 +5,8 @@
 // A tile is a few rows of one register of results, which share the loads of the source rows and the filter. The input
 // gradient of stride 1 is the forward pass over planes read and written upwards with the columns of the taps reversed,
 // which keeps the order of the taps; that of stride 2 makes two rows and two registers of columns at a time, as every
-// second row and column see every second tap.
+// second row and column see every second tap. AVX2, which has no masked registers, has padded rows and strips instead
+// of the tiles of masked loads.
 #include "conv_depthwise.h"
 #include "depthwise_planes.h"
 #include "epilogue.h"
@@ -14,8 +15,6 @@
 
 namespace fastconv::cpu::FC_ISA {
 namespace {
-
-using std::int64_t;
 
 constexpr int64_t kSumPixels = 2048;  // outputs whose products are summed before a lane's sum joins the others
 constexpr int64_t kWeightTasks = 64;  // parts that a weight gradient is cut into, at least
@@ -51,10 +50,7 @@ __attribute__((noinline)) void correlate_region(const Planes& planes, const T* s
     for (int64_t plane = region.plane; plane < region.plane_end; plane++, at.next(a)) {
       const T* const sources = source + plane * a.H * a.W + (Back ? (a.H - 1) * a.W : 0);
       T* const results = result + plane * a.P * a.Q + (Back ? (a.P - 1) * a.Q : 0) + from;
-      const T* const taps = filter + at.c * K * K;
-      Vec<A> weight[K * K];
-      each<K * K>([&](auto t) __attribute__((always_inline)) { weight[t] = broadcast(to_accumulator(taps[t])); });
-      const Vec<A> add = broadcast(bias ? to_accumulator(bias[at.c]) : A(0));
+      const Filter<A, K * K> w(filter, bias, at.c);
       for (int64_t k = 0; k < blocks; k++) {
         const Columns<A, K, Step> column = columns[k];
         row_tiles(region.row, region.row_end, [&](auto rows, int64_t p) __attribute__((always_inline)) {
@@ -72,13 +68,13 @@ __attribute__((noinline)) void correlate_region(const Planes& planes, const T* s
               constexpr int r = i - b * Step;
               if constexpr (r >= 0 && r < K)
                 each<K>([&](auto t) __attribute__((always_inline)) {
-                  sum[b] = multiply_add(weight[r * K + t], value[t], sum[b]);
+                  sum[b] = multiply_add(w.tap[r * K + t], value[t], sum[b]);
                 });
             });
           });
           T* to = results + p * below + k * L;
           each<B>([&](auto b) __attribute__((always_inline)) {
-            Vec<A> v = bias ? sum[b] + add : sum[b];
+            Vec<A> v = bias ? sum[b] + w.bias : sum[b];
             if constexpr (!Back)
               if (finish.wanted) v = finish(v, to - result, a.Q - from - k * L);
             store_up_to(to, v, a.Q - from - k * L);
@@ -118,10 +114,7 @@ __attribute__((noinline)) void correlate_strips(const Planes& planes, const T* s
     Channel at(a, region.plane);
     for (int64_t plane = region.plane; plane < region.plane_end; plane++, at.next(a)) {
       const T* const sources = source + plane * a.H * a.W + (Back ? (a.H - 1) * a.W : 0);
-      const T* const taps = filter + at.c * K * K;
-      Vec<A> weight[K * K];
-      each<K * K>([&](auto t) __attribute__((always_inline)) { weight[t] = broadcast(to_accumulator(taps[t])); });
-      const Vec<A> add = broadcast(bias ? to_accumulator(bias[at.c]) : A(0));
+      const Filter<A, K * K> w(filter, bias, at.c);
       for (int64_t k = 0; k < blocks; k++) {
         const Columns<A, K, Step> column = columns[k];
         const int64_t q = min_of(from + k * L, last);
@@ -140,13 +133,13 @@ __attribute__((noinline)) void correlate_strips(const Planes& planes, const T* s
               if constexpr (r >= 0) {
                 if constexpr (r == 0) sum[j] = Vec<A>{};
                 each<K>([&](auto t) __attribute__((always_inline)) {
-                  sum[j] = multiply_add(weight[r * K + t], value[t], sum[j]);
+                  sum[j] = multiply_add(w.tap[r * K + t], value[t], sum[j]);
                 });
               }
             });
           });
           if (p >= region.row) {
-            Vec<A> v = bias ? sum[0] + add : sum[0];
+            Vec<A> v = bias ? sum[0] + w.bias : sum[0];
             if constexpr (!Back)
               if (finish.wanted) v = finish(v, to - result, a.Q - q);
             store_up_to(to, v, spills ? end - to : a.Q - q);
@@ -179,10 +172,7 @@ __attribute__((noinline)) void correlate_padded(const Planes& planes, const T* s
       for (int64_t plane = region.plane; plane < region.plane_end; plane++, at.next(a)) {
         copy_rows(padded, source + plane * a.H * a.W + (Back ? (a.H - 1) * a.W : 0), down, a.H, y, lines, scratch);
         T* const results = result + plane * a.P * a.Q + (Back ? (a.P - 1) * a.Q : 0) + top * below + from;
-        const T* const taps = filter + at.c * K * K;
-        Vec<T> weight[K * K];
-        each<K * K>([&](auto t) __attribute__((always_inline)) { weight[t] = broadcast(taps[t]); });
-        const Vec<T> add = broadcast(bias ? bias[at.c] : T(0));
+        const Filter<T, K * K> w(filter, bias, at.c);
         // The last register of a row overlaps the one before it, so that only rows of less than one are stored in parts.
         for (int64_t k = 0; k < columns; k += L) {
           const int64_t q = min_of(k, max_of(columns - L, 0));
@@ -201,13 +191,13 @@ __attribute__((noinline)) void correlate_padded(const Planes& planes, const T* s
                 constexpr int r = i - b;
                 if constexpr (r >= 0 && r < K)
                   each<K>([&](auto t) __attribute__((always_inline)) {
-                    sum[b] = multiply_add(weight[r * K + t], value[t], sum[b]);
+                    sum[b] = multiply_add(w.tap[r * K + t], value[t], sum[b]);
                   });
               });
             });
             T* to = results + p * below + q;
             each<B>([&](auto b) __attribute__((always_inline)) {
-              Vec<T> v = bias ? sum[b] + add : sum[b];
+              Vec<T> v = bias ? sum[b] + w.bias : sum[b];
               if constexpr (!Back)
                 if (finish.wanted) v = finish(v, to - result, columns - q);
               store_up_to(to, v, columns);
@@ -238,10 +228,7 @@ __attribute__((noinline)) void spread_region(const Planes& planes, const T* sour
     for (int64_t plane = region.plane; plane < region.plane_end; plane++, at.next(a)) {
       const T* const sources = source + plane * a.H * a.W;
       T* const results = result + plane * a.P * a.Q + 2 * from;
-      Vec<A> weight[9];
-      const T* const taps = filter + at.c * 9;
-      each<9>([&](auto t) __attribute__((always_inline)) { weight[t] = broadcast(to_accumulator(taps[t])); });
-      const Vec<A> add = broadcast(bias ? to_accumulator(bias[at.c]) : A(0));
+      const Filter<A, 9> w(filter, bias, at.c);
       for (int64_t k = 0; k < blocks; k++) {
         const Span<A> span[2] = {spans[k][0], spans[k][1]};
         const int64_t n = a.Q - 2 * (from + k * L);
@@ -260,12 +247,12 @@ __attribute__((noinline)) void spread_region(const Planes& planes, const T* sour
               if constexpr ((r == 1) == (one == 1)) {
                 const int of = r == 1 ? int(odd_h) : r / 2;
                 const Vec<A> first = of ? value[1][0] : value[0][0], second = of ? value[1][1] : value[0][1];
-                outer = multiply_add(weight[3 * r], first, outer);
-                outer = multiply_add(weight[3 * r + 2], second, outer);
-                inner = multiply_add(weight[3 * r + 1], odd_w ? second : first, inner);
+                outer = multiply_add(w.tap[3 * r], first, outer);
+                outer = multiply_add(w.tap[3 * r + 2], second, outer);
+                inner = multiply_add(w.tap[3 * r + 1], odd_w ? second : first, inner);
               }
             });
-            if (bias) outer += add, inner += add;
+            if (bias) outer += w.bias, inner += w.bias;
             const Vec<A> even = odd_w ? inner : outer, odd = odd_w ? outer : inner;
             const int64_t p = 2 * v + (one == odd_h ? 0 : 1);
             T* const to = results + p * a.Q + 2 * k * L;

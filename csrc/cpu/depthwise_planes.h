@@ -74,6 +74,16 @@ struct Channel {
   }
 };
 
+// A channel's filter of N taps and its bias (null: 0), a register of each value.
+template <class A, int N> struct Filter {
+  Vec<A> tap[N], bias;
+  template <class T> FC_INLINE Filter(const T* filters, const T* biases, int64_t channel) {
+    filters += channel * N;
+    each<N>([&](auto t) __attribute__((always_inline)) { tap[t] = broadcast(to_accumulator(filters[t])); });
+    bias = broadcast(biases ? to_accumulator(biases[channel]) : A(0));
+  }
+};
+
 // Rows [row, row_end) of the results of planes [plane, plane_end).
 struct Region {
   int64_t plane, plane_end, row, row_end;

@@ -128,8 +128,9 @@ FC_INLINE typename Operation::State row_of(const Operation& op, const T* row, co
 //
 // A strip is one block of columns of neighbouring rows of outputs. It goes down the rows with what it knows of those
 // that the next window shares, so that a row of a small plane costs its loads, its merges and a store. Zen 3, 8 images,
-// 1 and 2 threads, against rows combined in a buffer: 3x3 of stride 1 at 7x7 2.3 times as fast, at 28x28 1.7, at
-// 112x112 1.05 to 1.3, of stride 2 at 27x27 1.5, at 112x112 1.2 to 1.4, 2x2 at 14x14 and 28x28 1.8, at 224x224 1.4.
+// 1 and 2 threads, against rows combined in a buffer: 3x3 of stride 1 at 7x7 2.1 times as fast, at 28x28 1.45, of
+// stride 2 at 27x27 1.4, at 112x112 1.1, 2x2 at 14x14 and 28x28 1.75, at 224x224 1.2 to 1.6. Without asking for the
+// next rows of inputs of 12 and 25 MB, 2x2 lost to the buffer (0.84 and 0.54).
 constexpr int64_t kStripBytes = int64_t(8) << 10;  // of inputs, in L1 while their strips pass; 4 and 16 KB are as good
 constexpr int64_t kStrips = 32;                    // whose blocks are made once for all rows
 
