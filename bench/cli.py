@@ -59,6 +59,10 @@ def _words(known: Sequence[str]) -> Callable[[str], list[str]]:
     return parse
 
 
+def _operations(text: str) -> list[str]:
+    return list(OPERATIONS) if text == "all" else _words(OPERATIONS)(text)
+
+
 def _expression(text: str) -> re.Pattern[str]:
     try:
         return re.compile(text)
@@ -76,7 +80,7 @@ def _run_parser() -> argparse.ArgumentParser:
     cases: tuple[ConvCase | PoolCase | NormCase, ...] = (*CONVS, *POOLS, *NORMS)
     networks = sorted({case.network for case in cases})
     parser.add_argument(
-        "--op", type=_words(OPERATIONS), default=list(OPERATIONS), metavar="OP,...", help=f"of {', '.join(OPERATIONS)}"
+        "--op", type=_operations, default="all", metavar="OP,...", help=f"of {', '.join(OPERATIONS)} (default all)"
     )
     parser.add_argument("--network", choices=networks, help="all layers of one network")
     parser.add_argument("--layer", type=_expression, metavar="REGEX", help="all layers whose name has a match")

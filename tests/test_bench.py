@@ -189,6 +189,7 @@ def test_what_is_chosen():
     }
     both = {found.op for found in cli._selected(options("--op", "relu,conv"), 8)}
     assert both == {"conv", "relu", "relu_backward"}
+    assert options("--op", "all").op == options().op
     with pytest.raises(ValueError, match="no layer"):
         cli._selected(options("--op", "pool", "--layer", "no such layer"), 8)
 
