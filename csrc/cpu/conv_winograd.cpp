@@ -2,8 +2,8 @@
 //
 // A pass transforms the weights of some output channels, U[panel][position][channel][column]. A task then takes a block
 // of tiles: their inputs become V[position][tile][channel] (winograd_tiles.h). For each panel the products of all positions,
-// M[position][tile][column], run through the register tiles of gemm.h, and the output transform leaves them as pixels. V
-// and M stay in L2.
+// M[position][tile][column], run through register tiles (winograd_products.h), and the output transform leaves them as
+// pixels. V and M stay in L2.
 #include "conv_winograd.h"
 
 #include "conv_pack.h"
@@ -11,6 +11,7 @@
 #include "parallel.h"
 #include "tuning.h"
 #include "winograd.h"
+#include "winograd_products.h"
 #include "winograd_tiles.h"
 
 namespace fastconv::cpu::FC_ISA {
@@ -20,6 +21,8 @@ using A = float;
 
 // Channels of the weights that are transposed at a time: nine taps of them fit L1.
 constexpr int64_t kWeightChannels = 32;
+// Channels of a panel that all tiles are multiplied by before the next ones: they fit L1.
+constexpr int64_t kProductChannels = 128;
 // Of one or two blocks of tiles, a task transforms the weights that it needs for itself, so many channels of a panel at a
 // time (whole sums: winograd_sum): they stay in its L2 cache, and never are larger than in the array. Zen 4, 2 threads,
 // F(4x4), weights from memory: one image, 512 -> 512 at 7x7 2.1 times as fast, 256 -> 256 and 512 -> 512 at 14x14 1.7 and 1.6;
@@ -65,19 +68,19 @@ int64_t pass_bytes(const TileBlocking& b) {
   return b.own_panels ? 0 : aligned(b.panels_per_pass * b.panel_size * int64_t(sizeof(A)));
 }
 
-// Rows of a register tile's groups that leave the fewest of them empty. Of the small ones of AVX2 rather more than too
-// large ones: 16 tiles are four of 4 rows, not three of 6 (256 -> 256 channels at 14x14, Zen 3, 2 threads: 1.03 to 1.1).
-int64_t register_rows(int64_t tiles) {
-  int64_t best = ceil_div(tiles, 2 * ceil_div(tiles, kTileRows));
-  const auto cost = [&](int64_t rows) { return ceil_div(tiles, 2 * rows) * (8 * rows + 4); };  // as in best_group_rows
-  if (kGroupRows == 3)
-    for (int64_t rows = best - 1; rows > 0; rows--)
-      if (cost(rows) < cost(best)) best = rows;
-  return best;
+// What the register tiles of a position cost, in quarters of an AVX2 cycle a channel: those of 2 x `rows` tiles, and one of
+// those that are left. One row a group waits for its own sums: two cost as little (192 -> 384 channels at 7x7, blocks of 8
+// tiles as 6 and 2 instead of 4 and 4: 0.87, Zen 3, 2 threads).
+int64_t register_cost(int64_t tiles, int64_t rows) {
+  const auto cost = [](int64_t n) { return 8 * max_of(n, 2) + 4; };
+  const int64_t left = tiles % (2 * rows);
+  return tiles / (2 * rows) * cost(rows) + (left ? cost(ceil_div(left, 2)) : 0);
 }
-bool fills_better(int64_t tiles, int64_t than) {
-  const auto computed = [](int64_t t) { return round_up(t, 2 * register_rows(t)); };
-  return tiles * computed(than) > than * computed(tiles);
+int64_t register_rows(int64_t tiles) {
+  int64_t best = kGroupRows;
+  for (int64_t rows = best - 1; rows > 0; rows--)
+    if (register_cost(tiles, rows) < register_cost(tiles, best)) best = rows;
+  return best;
 }
 
 // What follows from a block's images, rows and columns.
@@ -119,10 +122,7 @@ TileBlocking choose_tiles(const TapProblem& p, const WinogradSizes& f, int threa
   if (image_tiles <= most) {
     // 8 images of 7x7, F(4x4), Zen 4: blocks that fill a register tile are 1.25 times as fast as those of one image.
     const int64_t fewest = ceil_div(kTileRows, image_tiles);
-    const int64_t limit = max_of(1, min_of(min_of(most / image_tiles, p.N), max_of(p.N / wanted, fewest)));
-    b.images = limit;
-    for (int64_t n = limit; 2 * n > limit; n--)
-      if (fills_better(n * image_tiles, b.images * image_tiles)) b.images = n;
+    b.images = even_part(p.N, max_of(1, min_of(most / image_tiles, max_of(p.N / wanted, fewest))));
   } else if (b.tile_cols <= most) {
     // Even parts: all of U is read for each block, a small rest at the end included.
     b.rows = even_part(b.tile_rows, most / b.tile_cols);
@@ -130,12 +130,15 @@ TileBlocking choose_tiles(const TapProblem& p, const WinogradSizes& f, int threa
     b.rows = 1;
     b.cols = most / kTileRows * kTileRows;
   }
-  const auto tasks = [&] { return ceil_div(p.N, b.images) * ceil_div(b.tile_rows, b.rows) * ceil_div(b.tile_cols, b.cols); };
-  while (b.rows > 1 && tasks() < wanted && b.rows * b.cols > kSplitTiles) b.rows = (b.rows + 1) / 2;
+  const auto halve = [&] {
+    b.rows = (b.rows + 1) / 2;
+    count_blocks(p, threads, b);
+  };
+  count_blocks(p, threads, b);
+  while (b.rows > 1 && b.blocks() < wanted && b.rows * b.cols > kSplitTiles) halve();
   // An image whose few output channels make no work for all threads, Zen 4, 2 threads, 128 -> 32 channels: 14x14 1.5 (frozen
   // weights 1.8), 7x7 1.2 (1.4) times as fast as in one block.
-  while (b.rows > 1 && tasks() * p.groups * b.panels_per_group < threads) b.rows = (b.rows + 1) / 2;
-  count_blocks(p, threads, b);
+  while (b.rows > 1 && b.blocks() * p.groups * b.panels_per_group < threads) halve();
   return b;
 }
 
@@ -154,8 +157,7 @@ void lay_out(const TapProblem& p, const WinogradSizes& f, bool kept, int threads
   if (b.by_panels) b.parts = max_of(2, b.parts);
   b.v_step = b.tiles * b.v_pitch + lanes;
   b.m_step = b.tiles * b.panel_columns + lanes;
-  // Register tiles read up to 2 * group_rows - 1 tiles behind the last.
-  b.v_bytes = aligned((b.positions * b.v_step + 2 * b.group_rows * b.v_pitch) * item);
+  b.v_bytes = aligned(b.positions * b.v_step * item);
   b.m_bytes = aligned(b.positions * b.m_step * item);
   b.block_bytes = aligned(block_values(f.window, f.tile, b.images, b.rows, b.cols, p.channels) * item);
   const bool direct_store = p.same_type && p.layout == Layout::channels_last;
@@ -253,16 +255,11 @@ template <class F, class T> struct Call {
   // M of one panel, from its channels [c0, c1): a matrix product per position.
   void multiply(const A* v, int64_t c0, int64_t c1, const A* panel, int64_t step, int64_t tiles, int64_t width, A* m) const {
     for (int64_t position = 0; position < b.positions; position++)
-      for (int64_t c = c0; c < c1; c += b.sum_channels) {
-        const Run run{c, c - c0, min_of(b.sum_channels, c1 - c)};
-        TileOutput<A> out{};
-        out.accumulate = c > 0;
-        out.behind = true;
-        out.columns = out.stride = width;
-        const TileColumn<A> column{nullptr, ceil_div(tiles, b.group_rows), tiles, v + position * b.v_step, b.v_pitch, &run, 1,
-                                   panel + position * step, m + position * b.m_step, width, false, 0};
-        if (width == lanes) tile_column<A, 1>(b.group_rows, column, out);
-        else tile_column<A, kColumnVectors>(b.group_rows, column, out);
+      for (int64_t c = c0; c < c1; c += kProductChannels) {
+        const Products t{v + position * b.v_step + c, b.v_pitch, tiles, panel + position * step + (c - c0) * width,
+                         min_of(kProductChannels, c1 - c), b.sum_channels, c > 0, m + position * b.m_step};
+        if (width == lanes) multiply_tiles<1>(b.group_rows, t);
+        else multiply_tiles<kColumnVectors>(b.group_rows, t);
       }
   }
 

@@ -1,4 +1,5 @@
-// The micro-kernel of the direct engine and of Winograd's products; conv_pointwise.h has its like for packed pixels.
+// The micro-kernel of the direct engine; winograd_products.h and conv_pointwise.h have their likes for short sums and for
+// packed pixels.
 //
 // Both keep a tile of MR rows x NV registers in registers, add one rank-1 update per reduction index (broadcast of a
 // row's value times NV loaded registers) and are bound by the FMA units: MR = 14, NV = 2 fills the 32 registers of
@@ -32,7 +33,6 @@ template <class A> struct TileOutput {
   const A* bias;         // one value a column, added last; null for none
   const Finish<A>* finish = nullptr;  // after it, for rows that lie in the output, which begins at `origin`
   const A* origin = nullptr;
-  bool behind = false;   // or it is added to the chain's sum, which rounds less
   bool fetch = false;    // bring the rows, and what finish adds to them, into the cache while the sums are computed
 };
 
@@ -66,6 +66,37 @@ FC_INLINE void fetch_rows(TilePlaces<A> rows, std::int64_t first, const TileOutp
     });
 }
 
+// Distances from a group's first row, which stay in registers.
+struct RowSteps {
+  std::int64_t one, three, four, five;
+  explicit RowSteps(std::int64_t row) : one(row), three(3 * row), four(4 * row), five(5 * row) {}
+};
+
+// One step of the reduction: row i of the first group reads p[i * row], of the second q[i * row], the weights are NV registers.
+template <class A, int Rows, int NV>
+FC_INLINE void tile_step(Sums<A, Rows, NV>& acc, const A* p, const A* q, const RowSteps& row, const A* weights) {
+  Vec<A> w[NV];
+#pragma GCC unroll 2
+  for (int j = 0; j < NV; j++) w[j] = load(weights + j * kLanes<A>);
+#define FC_TILE_ROW(g, i, address)          \
+  if constexpr (i < Rows) {                 \
+    const Vec<A> a = broadcast(*(address)); \
+    _Pragma("GCC unroll 2") for (int j = 0; j < NV; j++) acc[g][i][j] = multiply_add(a, w[j], acc[g][i][j]); \
+  }
+#define FC_TILE_GROUP(g, base)           \
+  FC_TILE_ROW(g, 0, base)                \
+  FC_TILE_ROW(g, 1, base + row.one)      \
+  FC_TILE_ROW(g, 2, base + 2 * row.one)  \
+  FC_TILE_ROW(g, 3, base + row.three)    \
+  FC_TILE_ROW(g, 4, base + row.four)     \
+  FC_TILE_ROW(g, 5, base + row.five)     \
+  FC_TILE_ROW(g, 6, base + 2 * row.three)
+  FC_TILE_GROUP(0, p)
+  FC_TILE_GROUP(1, q)
+#undef FC_TILE_GROUP
+#undef FC_TILE_ROW
+}
+
 // Adds the products of all runs, and the bias. Row i of group g reads group[g] + i * stride + run.source: rows are pixels
 // of a channels-last image, their common stride turns into three registers of address arithmetic. `next`: elements from
 // these rows to those of the next tile, which are brought into the cache meanwhile, a line of each row every so many
@@ -76,7 +107,7 @@ FC_INLINE void add_products(Sums<A, Rows, NV>& acc, const A* const (&group)[2], 
                             const TileOutput<A>& out) {
   constexpr int lanes = kLanes<A>, width = NV * lanes;
   constexpr std::int64_t kLine = 64 / int(sizeof(A));
-  const std::int64_t three = 3 * stride, four = 4 * stride, five = 5 * stride;
+  const RowSteps step(stride);
   if (!kFetchByRuns && out.fetch) fetch_rows<A, Rows, NV>(rows, 0, out);
   for (std::int64_t r = 0; r < run_count; r++) {
     if (kFetchByRuns && out.fetch && r < Rows) fetch_rows<A, 1, NV>(rows, r, out);
@@ -99,26 +130,7 @@ FC_INLINE void add_products(Sums<A, Rows, NV>& acc, const A* const (&group)[2], 
 #pragma GCC unroll 2
 #endif
       for (std::int64_t k = next ? min_of(left, kLine) : left; k > 0; k--) {
-        Vec<A> w[NV];
-#pragma GCC unroll 2
-        for (int j = 0; j < NV; j++) w[j] = load(b + j * lanes);
-#define FC_TILE_ROW(g, i, address)          \
-  if constexpr (i < Rows) {                 \
-    const Vec<A> a = broadcast(*(address)); \
-    _Pragma("GCC unroll 2") for (int j = 0; j < NV; j++) acc[g][i][j] = multiply_add(a, w[j], acc[g][i][j]); \
-  }
-#define FC_TILE_GROUP(g, base)            \
-  FC_TILE_ROW(g, 0, base)                 \
-  FC_TILE_ROW(g, 1, base + stride)        \
-  FC_TILE_ROW(g, 2, base + 2 * stride)    \
-  FC_TILE_ROW(g, 3, base + three)         \
-  FC_TILE_ROW(g, 4, base + four)          \
-  FC_TILE_ROW(g, 5, base + five)          \
-  FC_TILE_ROW(g, 6, base + 2 * three)
-        FC_TILE_GROUP(0, p)
-        FC_TILE_GROUP(1, q)
-#undef FC_TILE_GROUP
-#undef FC_TILE_ROW
+        tile_step<A, Rows, NV>(acc, p, q, step, b);
         p++;
         q++;
         b += width;
@@ -145,16 +157,11 @@ __attribute__((noinline)) void tile_direct(const A* const (&group)[2], const int
   constexpr int lanes = kLanes<A>;
   const auto at = [&](int g, int i, int j) { return rows[g] + i * out.stride + j * lanes; };
   const auto kept = [&](int g, int i, int j) { return i < valid[g] && out.columns > j * lanes; };
-  const bool from_stored = out.accumulate && !out.behind;
   Sums<A, Rows, NV> acc;
   each_register<Rows, NV>([&](int g, int i, int j) __attribute__((always_inline)) {
-    acc[g][i][j] = from_stored && kept(g, i, j) ? load_up_to(at(g, i, j), out.columns - j * lanes) : Vec<A>{};
+    acc[g][i][j] = out.accumulate && kept(g, i, j) ? load_up_to(at(g, i, j), out.columns - j * lanes) : Vec<A>{};
   });
   add_products<A, Rows, NV>(acc, group, next, stride, runs, run_count, panel, rows, out);
-  if (out.accumulate && out.behind)
-    each_register<Rows, NV>([&](int g, int i, int j) __attribute__((always_inline)) {
-      if (kept(g, i, j)) acc[g][i][j] += load_up_to(at(g, i, j), out.columns - j * lanes);
-    });
   each_register<Rows, NV>([&](int g, int i, int j) __attribute__((always_inline)) {
     if (!kept(g, i, j)) return;
     A* to = at(g, i, j);
@@ -171,8 +178,8 @@ struct Group {
 
 // The tiles of a panel, each of two groups.
 template <class A> struct TileColumn {
-  const Group* groups;   // null: `pixels` rows one behind the other
-  std::int64_t count, pixels;
+  const Group* groups;
+  std::int64_t count;
   const A* source;       // what the groups' places are counted from
   std::int64_t stride;   // between rows of the source
   const Run* runs;
@@ -184,18 +191,11 @@ template <class A> struct TileColumn {
   bool ahead;            // bring the next tile's sources into the cache
   bool exact = false;    // no row may be read behind the last one of a group that ends early
 
-  template <int Rows> FC_INLINE int valid(std::int64_t g) const {
-    return groups ? groups[g].valid : int(min_of(Rows, pixels - g * Rows));
-  }
-  template <int Rows> FC_INLINE const A* source_of(std::int64_t g) const {
-    return source + (groups ? groups[g].source : g * Rows * stride);
-  }
-  template <int Rows> FC_INLINE A* result_of(std::int64_t g) const {
-    return result + (groups ? in_output ? groups[g].out : groups[g].pixel : g * Rows) * unit;
-  }
+  FC_INLINE const A* source_of(std::int64_t g) const { return source + groups[g].source; }
+  FC_INLINE A* result_of(std::int64_t g) const { return result + (in_output ? groups[g].out : groups[g].pixel) * unit; }
   // Elements between the sources of groups g and g + 1 and those of the next tile, where these are to be fetched; else 0.
-  template <int Rows> FC_INLINE std::int64_t next(std::int64_t g) const {
-    return ahead && g + 3 < count ? source_of<Rows>(g + 2) - source_of<Rows>(g) : 0;
+  FC_INLINE std::int64_t next(std::int64_t g) const {
+    return ahead && g + 3 < count ? groups[g + 2].source - groups[g].source : 0;
   }
 };
 
@@ -209,18 +209,15 @@ __attribute__((noinline)) std::int64_t whole_tiles(const TileColumn<A>& column, 
   const std::int64_t step = out.stride;
   const Finish<A>* const finish = out.finish;
   const A* const add = finish ? finish->add : nullptr;
-  const bool from_stored = out.accumulate && !out.behind;
-  for (; g + 1 < t.count && t.template valid<Rows>(g) == Rows && t.template valid<Rows>(g + 1) == Rows; g += 2) {
-    const A* const group[2] = {t.template source_of<Rows>(g), t.template source_of<Rows>(g + 1)};
-    A* const rows[2] = {t.template result_of<Rows>(g), t.template result_of<Rows>(g + 1)};
+  for (; g + 1 < t.count && t.groups[g].valid == Rows && t.groups[g + 1].valid == Rows; g += 2) {
+    const A* const group[2] = {t.source_of(g), t.source_of(g + 1)};
+    A* const rows[2] = {t.result_of(g), t.result_of(g + 1)};
     const auto at = [&](int h, int i, int j) { return rows[h] + i * step + j * lanes; };
     Sums<A, Rows, NV> acc;
     each_register<Rows, NV>([&](int h, int i, int j) __attribute__((always_inline)) { acc[h][i][j] = Vec<A>{}; });
-    if (from_stored)
+    if (out.accumulate)
       each_register<Rows, NV>([&](int h, int i, int j) __attribute__((always_inline)) { acc[h][i][j] = load(at(h, i, j)); });
-    add_products<A, Rows, NV>(acc, group, t.template next<Rows>(g), t.stride, t.runs, t.run_count, t.panel, rows, out);
-    if (out.accumulate && out.behind)
-      each_register<Rows, NV>([&](int h, int i, int j) __attribute__((always_inline)) { acc[h][i][j] += load(at(h, i, j)); });
+    add_products<A, Rows, NV>(acc, group, t.next(g), t.stride, t.runs, t.run_count, t.panel, rows, out);
     if (finish) {
       if (add)
         each_register<Rows, NV>([&](int h, int i, int j) __attribute__((always_inline)) {
@@ -242,10 +239,10 @@ __attribute__((noinline)) std::int64_t whole_tiles(const TileColumn<A>& column, 
 // A group that ends early, two rows at a time.
 template <class A, int Rows, int NV>
 __attribute__((noinline)) void last_rows(const TileColumn<A>& t, const TileOutput<A>& out, std::int64_t g) {
-  for (std::int64_t i = 0, end = t.template valid<Rows>(g); i < end; i += 2) {
+  for (std::int64_t i = 0, end = t.groups[g].valid; i < end; i += 2) {
     const std::int64_t other = min_of(i + 1, end - 1);
-    const A* const source = t.template source_of<Rows>(g);
-    A* const result = t.template result_of<Rows>(g);
+    const A* const source = t.source_of(g);
+    A* const result = t.result_of(g);
     const A* const group[2] = {source + i * t.stride, source + other * t.stride};
     A* const rows[2] = {result + i * out.stride, result + other * out.stride};
     const int valid[2] = {1, other > i};
@@ -258,15 +255,15 @@ template <class A, int Rows, int NV> void column_of_tiles(const TileColumn<A>& t
     if (out.columns == NV * kLanes<A>) g = whole_tiles<A, Rows, NV>(t, out, g);
     if (g >= t.count) return;
     std::int64_t other = g + 1 < t.count ? g + 1 : g;
-    if (t.exact && t.template valid<Rows>(other) < Rows) {
+    if (t.exact && t.groups[other].valid < Rows) {
       last_rows<A, Rows, NV>(t, out, other);
       if (other == g) return;
       other = g;
     }
-    const A* const group[2] = {t.template source_of<Rows>(g), t.template source_of<Rows>(other)};
-    A* const rows[2] = {t.template result_of<Rows>(g), t.template result_of<Rows>(other)};
-    const int valid[2] = {t.template valid<Rows>(g), other == g ? 0 : t.template valid<Rows>(other)};
-    tile_direct<A, Rows, NV>(group, valid, t.template next<Rows>(g), t.stride, t.runs, t.run_count, t.panel, rows, out);
+    const A* const group[2] = {t.source_of(g), t.source_of(other)};
+    A* const rows[2] = {t.result_of(g), t.result_of(other)};
+    const int valid[2] = {t.groups[g].valid, other == g ? 0 : t.groups[other].valid};
+    tile_direct<A, Rows, NV>(group, valid, t.next(g), t.stride, t.runs, t.run_count, t.panel, rows, out);
   }
 }
 
