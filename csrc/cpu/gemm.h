@@ -121,14 +121,7 @@ FC_INLINE void add_products(Sums<A, Rows, NV>& acc, const A* const (&group)[2], 
           __builtin_prefetch(p + next + i * stride);
           __builtin_prefetch(q + next + i * stride);
         }
-      // Zen 3 dispatches six operations a cycle, for this thread and its core's other one: with two steps a round 16 layers
-      // were 1.06 times as fast with 2 threads, ten 1.04 with one; with four, 1.03. AVX-512 has 28 products to a round's
-      // overhead.
-#if defined(__AVX512F__)
-#pragma GCC unroll 1
-#else
-#pragma GCC unroll 2
-#endif
+#pragma GCC unroll kStepsARound
       for (std::int64_t k = next ? min_of(left, kLine) : left; k > 0; k--) {
         tile_step<A, Rows, NV>(acc, p, q, step, b);
         p++;

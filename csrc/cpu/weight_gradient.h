@@ -46,7 +46,7 @@ void tile_sums(const PixelRows& g, const A* x, const A* dy, A* sums, int64_t sum
   const int64_t step = g.step, cols = g.cols;
   for (int64_t row = 0; row < g.rows; row++) {
     const A* p = x + g.row_pixel[row] * g.pitch;
-#pragma GCC unroll 1
+#pragma GCC unroll kStepsARound
     for (int64_t q = 0; q < cols; q++) {
       add_outer_product(acc, p, dy);
       p += step;
@@ -73,7 +73,7 @@ void tile_in_place(const PixelsInPlace<A>& g, const A* x, const A* dy, A* sums, 
     for (int j = 0; j < NV; j++) acc[i][j] = Vec<A>{};
   const int64_t x_pitch = g.x_pitch, dy_pitch = g.dy_pitch;
   const A *a0 = g.ahead[0], *a1 = g.ahead[1];
-#pragma GCC unroll 1
+#pragma GCC unroll kStepsARound
   for (int64_t q = g.count; q > 0; q--) {
     __builtin_prefetch(a0, 0, 2);
     __builtin_prefetch(a1, 0, 2);

@@ -33,11 +33,7 @@ template <int Rows, int NV> FC_INLINE void product_tile(const Products& t, std::
   for (std::int64_t left = t.channels; left > 0; left -= t.sum) {
     Sums<A, Rows, NV> acc;
     each_register<Rows, NV>([&](int g, int i, int j) __attribute__((always_inline)) { acc[g][i][j] = Vec<A>{}; });
-#if defined(__AVX512F__)
-#pragma GCC unroll 1
-#else
-#pragma GCC unroll 2
-#endif
+#pragma GCC unroll kStepsARound
     for (std::int64_t k = min_of(left, t.sum); k > 0; k--) {
       tile_step<A, Rows, NV>(acc, p, q, step, u);
       p++;
