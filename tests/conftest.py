@@ -71,8 +71,11 @@ CPU_BACKENDS = tuple(name for name in BACKENDS if name.startswith("cpu:"))
 
 # Layers that are large so that processor threads share them: the simulator would take seconds and learn nothing more.
 FOR_THREADS = re.compile(r"test_bits_do_not_depend_on_threads.*\[cuda:simt-(resnet50|googlenet|mobilenetv2)-")
-# Images of many bands of rows, which the kernels of the processor have alone.
-FOR_BANDS = re.compile(r"test_exact\[(reference|cuda:simt)-(many bands|one row a band)")
+# Images of many bands of rows, or blocks of pixels, which the kernels of the processor have alone.
+FOR_BANDS = re.compile(
+    r"test_exact\[(reference|cuda:simt)-(many bands|one row a band)"
+    r"|test_weight_gradient_is_exact\[cuda:simt-large_of_several_blocks_1x1"
+)
 # On a GPU indices outside the plane are left out, not looked for beforehand; and the large layers as above.
 NOT_ON_GPU = re.compile(r"test_max_unpool_index_outside\[cuda\]|" + FOR_THREADS.pattern.replace("cuda:simt", "cuda"))
 

@@ -76,7 +76,7 @@ def test_a_run_writes_all_rows_as_json(fast, tmp_path, capsys):
     assert "lenet-conv2" in printed and "14 rows" in printed
 
 
-def test_a_run_of_several_batches_and_precisions(fast, kernel_backend, tmp_path, capsys):
+def test_a_run_of_several_batches_and_precisions(fast, cpu_backend, tmp_path, capsys):
     """What depends on neither is measured once, and every combination has its own goals."""
     file = tmp_path / "result.json"
     options = [
