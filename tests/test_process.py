@@ -414,16 +414,17 @@ def test_denormal_values_pass_where_nothing_is_summed(backend):
 
 
 def test_import_is_cheap():
-    """At most 50 ms over NumPy: processor time, so that a busy machine does not count, and of this thread, as those of
-    NumPy's BLAS spin meanwhile; the median of five."""
+    """Over NumPy less than NumPy itself takes (50 ms of 100 here): a slow machine is slow for both. Processor time, so that
+    a busy one does not count, and of this thread, as those of NumPy's BLAS spin meanwhile; the median of five."""
     source = """
     import json, time
-    import numpy
     start = time.thread_time()
+    import numpy
+    middle = time.thread_time()
     import fastconv
-    print(json.dumps(time.thread_time() - start))
+    print(json.dumps((time.thread_time() - middle) / (middle - start)))
     """
-    assert statistics.median(printed(source) for _ in range(5)) <= 0.05
+    assert statistics.median(printed(source) for _ in range(5)) < 1
 
 
 def test_import_brings_only_numpy():
