@@ -414,8 +414,8 @@ def test_denormal_values_pass_where_nothing_is_summed(backend):
 
 
 def test_import_is_cheap():
-    """Over NumPy less than NumPy itself takes (50 ms of 100 here): a slow machine is slow for both. Processor time, so that
-    a busy one does not count, and of this thread, as those of NumPy's BLAS spin meanwhile; the median of five."""
+    """Less than NumPy itself takes, 50 ms of 100: a slow machine is slow for both. Processor time, so that a
+    busy one does not count, and of this thread, as those of NumPy's BLAS spin meanwhile; the median of five."""
     source = """
     import json, time
     start = time.thread_time()
