@@ -28,7 +28,7 @@ from .config import (
 )
 from .joining import cat, flatten, stack
 from .random import get_rng_state, manual_seed, set_rng_state
-from .tape import enable_grad, is_grad_enabled, no_grad, set_grad_enabled
+from .tape import enable_grad, inference_mode, is_grad_enabled, no_grad, set_grad_enabled
 
 # `tensor` is both a submodule and a function: importing it here, last, makes the function the package's attribute.
 from .tensor import Parameter, Tensor, tensor
@@ -96,6 +96,7 @@ __all__ = [
     "get_num_threads",
     "get_rng_state",
     "images",
+    "inference_mode",
     "is_grad_enabled",
     "load",
     "log_softmax",

@@ -82,6 +82,23 @@ def enable_grad(function: Callable[..., Any] | None = None) -> Any:
     return _context(True, "enable_grad", function)
 
 
+def inference_mode(mode: Any = True) -> Any:
+    """As :func:`no_grad`, under another name of torch's: nothing that is computed inside differs from what is computed
+    there. With `mode` False as :func:`enable_grad`.
+
+    Examples
+    --------
+    >>> import fastconv as fc
+    >>> w = fc.tensor([1.0, 2.0], requires_grad=True)
+    >>> with fc.inference_mode():
+    ...     (w * 2).requires_grad
+    False
+    """
+    if isinstance(mode, bool):
+        return _grad_mode(not mode)
+    return _context(False, "inference_mode", mode)
+
+
 class set_grad_enabled:  # lower case, for it is called like a function
     """Record from now on, or not, in this thread; the end of a ``with`` block takes that back.
 

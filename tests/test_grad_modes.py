@@ -24,6 +24,28 @@ def test_grad_modes_as_decorators_with_and_without_parentheses():
         fc.no_grad(True)
 
 
+def test_inference_mode():
+    @fc.inference_mode
+    def plain():
+        return fc.is_grad_enabled()
+
+    @fc.inference_mode()
+    def called():
+        return fc.is_grad_enabled()
+
+    @fc.inference_mode(False)
+    def recording():
+        return fc.is_grad_enabled()
+
+    assert not plain() and not called() and recording() and fc.is_grad_enabled()
+    with fc.inference_mode():
+        assert not fc.is_grad_enabled() and recording()
+        with fc.inference_mode(mode=False):
+            assert fc.is_grad_enabled()
+    with pytest.raises(TypeError, match="inference_mode takes a function to decorate, or nothing, got int"):
+        fc.inference_mode(1)
+
+
 def test_setting_the_mode_by_a_value():
     assert fc.is_grad_enabled()
     for value in (False, True, 0, 1):

@@ -78,6 +78,34 @@ def test_norms_that_are_not_finite(torch):
         _compare(ours, theirs)
 
 
+@pytest.mark.parametrize("norm_type", [1.0, 2, float("inf")])
+def test_the_two_halves_of_clipping_by_norm(torch, norm_type):
+    ours, theirs = _parameters(torch)
+    expected = torch.nn.utils.get_total_norm([q.grad for q in theirs[:-1]], norm_type)
+    total = nn.utils.get_total_norm((p.grad for p in ours[:-1]), norm_type)
+    assert total == pytest.approx(float(expected), rel=1e-12)
+    assert nn.utils.get_total_norm(ours[0], norm_type) == nn.utils.get_total_norm([], norm_type) == 0
+    nn.utils.clip_grads_with_norm_(ours, 0.5, 3 * total)
+    torch.nn.utils.clip_grads_with_norm_(theirs, 0.5, 3 * expected)
+    _compare(ours, theirs)
+    before = [p.grad.copy() for p in ours[:-1]]
+    nn.utils.clip_grads_with_norm_(ours, 0.5, 0.25)
+    assert all((p.grad == old).all() for p, old in zip(ours, before, strict=False))
+
+
+def test_bad_norms():
+    with pytest.raises(ValueError, match="norm_type must be positive, got 0"):
+        nn.utils.get_total_norm([], 0)
+    with pytest.raises(ValueError, match="must be finite, got inf"):
+        nn.utils.get_total_norm([np.full(2, np.inf)], error_if_nonfinite=True)
+    with pytest.raises(TypeError, match="tensors must hold arrays or Tensors, got str"):
+        nn.utils.get_total_norm(["1"])
+    with pytest.raises(ValueError, match=r"total_norm must not be negative, got -1\.0"):
+        nn.utils.clip_grads_with_norm_([], 1.0, -1.0)
+    with pytest.raises(ValueError, match="max_norm must not be negative"):
+        nn.utils.clip_grads_with_norm_([], -1.0, 1.0)
+
+
 @pytest.mark.parametrize(
     "arguments, error, word",
     [

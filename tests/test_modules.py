@@ -365,6 +365,26 @@ def test_lookup_by_dotted_names():
             call()
 
 
+def test_setting_a_module_by_its_dotted_name(torch):
+    for library in (nn, torch.nn):
+        net = library.Sequential(library.Linear(2, 3), library.Sequential(library.BatchNorm1d(3), library.ReLU()))
+        net.set_submodule("1.1", library.Identity(), strict=True)
+        net.set_submodule("1.extra", library.Tanh())
+        net.set_submodule("0", library.Flatten())
+        assert [type(child).__name__ for child in net.modules()] == [
+            *("Sequential", "Flatten", "Sequential", "BatchNorm1d", "Identity", "Tanh"),
+        ]
+        for error, arguments in (
+            (ValueError, ("", library.ReLU())),
+            (ValueError, ("1.1", "relu")),
+            (AttributeError, ("5.x", library.ReLU())),
+            (AttributeError, ("1.other", library.ReLU(), True)),
+        ):
+            with pytest.raises(error):
+                net.set_submodule(*arguments)
+        assert len(list(net.modules())) == 6
+
+
 def test_hooks_before_the_forward_change_its_inputs():
     layer = nn.ReLU()
     seen = []

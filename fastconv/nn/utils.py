@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from fastconv.devices import array_module, as_array, is_writable, thaw
+from fastconv.devices import array_module, as_array, is_array, is_writable, thaw
 from fastconv.joining import cat
 from fastconv.nn.modules.arguments import number
 from fastconv.nn.modules.module import Module
@@ -21,8 +21,10 @@ from fastconv.tensor import Tensor
 __all__ = [
     "clip_grad_norm_",
     "clip_grad_value_",
+    "clip_grads_with_norm_",
     "fuse_conv_bn_eval",
     "fuse_linear_bn_eval",
+    "get_total_norm",
     "norm_relu",
     "parameters_to_vector",
     "remove_spectral_norm",
@@ -43,6 +45,11 @@ def _tensors(parameters: Tensor | Iterable[Tensor]) -> list[Tensor]:
 
 def _with_gradients(parameters: Tensor | Iterable[Tensor]) -> list[tuple[Tensor, np.ndarray]]:
     return [(entry, entry.grad) for entry in _tensors(parameters) if entry.grad is not None]
+
+
+def _check_limit(name: str, value: float) -> None:
+    if not number(name, value) >= 0:
+        raise ValueError(f"{name} must not be negative, got {value}")
 
 
 def clip_grad_norm_(
@@ -87,12 +94,45 @@ def clip_grad_norm_(
     >>> weight.grad.round(3)
     array([0.6, 0.8], dtype=float32)
     """
-    if not number("max_norm", max_norm) >= 0:
-        raise ValueError(f"max_norm must not be negative, got {max_norm}")
+    _check_limit("max_norm", max_norm)
+    entries = _tensors(parameters)
+    total = get_total_norm([entry.grad for entry in entries if entry.grad is not None], norm_type, error_if_nonfinite)
+    clip_grads_with_norm_(entries, max_norm, total)
+    return total
+
+
+def get_total_norm(tensors: Any, norm_type: float = 2.0, error_if_nonfinite: bool = False) -> float:
+    """The norm of all tensors as one vector, which `clip_grad_norm_` takes. As torch.nn.utils.get_total_norm.
+
+    Parameters
+    ----------
+    tensors : iterable of array or Tensor, or one of them
+        Of any shapes and dtypes; accumulated in float64. Of none, the norm is 0.
+    norm_type : float
+        Positive; ``inf`` takes the largest absolute value.
+    error_if_nonfinite : bool
+        Whether a norm that is NaN or infinite is an error.
+
+    Raises
+    ------
+    ValueError
+        A number out of its range; a norm that is not finite, with `error_if_nonfinite`.
+    TypeError
+        An argument of the wrong kind.
+
+    Examples
+    --------
+    >>> import numpy as np, fastconv.nn as nn
+    >>> nn.utils.get_total_norm([np.array([3.0]), np.array([[4.0]])])
+    5.0
+    """
     if not number("norm_type", norm_type) > 0:
         raise ValueError(f"norm_type must be positive, got {norm_type}")
-    clipped = _with_gradients(parameters)
-    sizes = [np.abs(as_array(gradient, np.float64)) for _, gradient in clipped]
+    entries = [tensors] if isinstance(tensors, Tensor) or is_array(tensors) else list(tensors)
+    for entry in entries:
+        if not isinstance(entry, Tensor) and not is_array(entry):
+            raise TypeError(f"tensors must hold arrays or Tensors, got {type(entry).__name__}")
+    sizes = [np.abs(as_array(entry, np.float64)) for entry in entries]
     if math.isinf(norm_type):
         total = float(np.max([float(size.max()) for size in sizes if size.size], initial=0))
     else:
@@ -101,12 +141,47 @@ def clip_grad_norm_(
             total = float(array_module(sums[0]).stack(sums).sum() ** (1 / norm_type)) if sums else 0.0
     if error_if_nonfinite and not math.isfinite(total):
         raise ValueError(f"the gradients' norm must be finite, got {total}")
-    # torch's constant keeps the quotient finite for gradients that are all zero.
-    factor = max_norm / (total + 1e-6)
-    if not factor >= 1:
-        for entry, gradient in clipped:
-            _write(entry, gradient * factor)
     return total
+
+
+def clip_grads_with_norm_(parameters: Tensor | Iterable[Tensor], max_norm: float, total_norm: float) -> None:
+    """Scale the gradients as `clip_grad_norm_` does, with a norm that is known: of the gradients of all processes, say.
+
+    As torch.nn.utils.clip_grads_with_norm_.
+
+    Parameters
+    ----------
+    parameters : iterable of Tensor, or one Tensor
+        Their ``grad`` is changed in place; those without one are passed over.
+    max_norm : float
+        Not negative.
+    total_norm : float
+        The norm that is to become `max_norm` where it is larger. NaN makes all gradients NaN, infinity makes them zero.
+
+    Raises
+    ------
+    ValueError
+        A negative number.
+    TypeError
+        An argument of the wrong kind.
+
+    Examples
+    --------
+    >>> import numpy as np, fastconv.nn as nn
+    >>> weight = nn.Parameter(np.zeros(2, np.float32))
+    >>> weight.grad = np.array([3.0, 4.0], np.float32)
+    >>> nn.utils.clip_grads_with_norm_([weight], 1.0, total_norm=10.0)
+    >>> weight.grad.round(3)
+    array([0.3, 0.4], dtype=float32)
+    """
+    _check_limit("max_norm", max_norm)
+    if number("total_norm", total_norm) < 0:
+        raise ValueError(f"total_norm must not be negative, got {total_norm}")
+    # torch's constant keeps the quotient finite for gradients that are all zero.
+    factor = max_norm / (total_norm + 1e-6)
+    if not factor >= 1:
+        for entry, gradient in _with_gradients(parameters):
+            _write(entry, gradient * factor)
 
 
 def clip_grad_value_(parameters: Tensor | Iterable[Tensor], clip_value: float) -> None:
@@ -135,8 +210,7 @@ def clip_grad_value_(parameters: Tensor | Iterable[Tensor], clip_value: float) -
     >>> weight.grad
     array([ 1. , -0.5], dtype=float32)
     """
-    if not number("clip_value", clip_value) >= 0:
-        raise ValueError(f"clip_value must not be negative, got {clip_value}")
+    _check_limit("clip_value", clip_value)
     for entry, gradient in _with_gradients(parameters):
         _write(entry, np.clip(gradient, -clip_value, clip_value))
 

@@ -219,6 +219,22 @@ class Module(Hooked):
             module = module._modules[name]
         return module
 
+    def set_submodule(self, target: str, module: Module, strict: bool = False) -> None:
+        """Put `module` where `target`, a dotted name, stands; with `strict` only in the place of another one.
+
+        AttributeError where a module on the way, with `strict` the last one, too, is missing; ValueError for no module.
+        """
+        path, _, name = target.rpartition(".")
+        if not name or not isinstance(module, Module):
+            raise ValueError(f"set_submodule takes a name and a Module, got {target!r} and {type(module).__name__}")
+        parent = self.get_submodule(path)
+        if strict and parent._modules.get(name) is None:
+            raise AttributeError(f"{type(self).__name__} has no module {target!r}")
+        if name in parent._modules:
+            parent._modules[name] = module
+        else:
+            parent.add_module(name, module)
+
     def _get_entry(self, kind: str, word: str, target: str) -> Any:
         path, _, name = target.rpartition(".")
         value = getattr(self.get_submodule(path), kind).get(name)
