@@ -3,9 +3,9 @@
 // The register tiles of gemm.h, but their sums are short: so many channels are added up from zero, and then to the sums of
 // those before them, which rounds less (winograd_sum in tuning.h). A tile goes from one such sum to the next with nothing
 // in between, and what fills no tile is a smaller one. As runs of the direct kernel's tiles, a call for every sum, with
-// the last tile computed as a whole, they took up to twice the time; layers are now faster by (Zen 3, 8 images, 1 and 2
-// threads) 1.42 and 1.23, 64 -> 64 channels at 56x56, sums of 16; 1.30 and 1.29, 128 -> 128 at 28x28, of 32; 1.17 and 1.22,
-// 256 -> 256 at 14x14, 1.16 and 1.04, 512 -> 512 at 28x28, of 64; twenty layers of well-known networks 1.25 and 1.22.
+// the last tile computed as a whole, they took longer: layers are now faster by (Zen 3, AVX2, 8 images, 1 and 2 threads)
+// 1.25 and 1.25, 64 -> 64 channels at 56x56, sums of 16; 1.32 and 1.35, 128 -> 128 at 28x28, of 32; 1.05 and 1.16,
+// 256 -> 256 at 14x14, and 1.31 and 1.14, 512 -> 512 at 28x28, of 64; 29 layers of well-known networks 1.23 and 1.22.
 #pragma once
 #include "gemm.h"
 
