@@ -66,8 +66,13 @@ void pack_row_first(const T* src, int64_t width, int64_t channel_stride, int64_t
     for (int64_t w = 0; w < pixels; w += lanes) {
       const int64_t wn = min_of(lanes, pixels - w);
       Vec<A> r[lanes];
-      for (int i = 0; i < lanes; i++)
-        r[i] = i < cn ? load_pixels<step>(src + (c + i) * channel_stride + w * step, wn, values - w * step) : Vec<A>{};
+      const auto row = [&](int64_t i) __attribute__((always_inline)) { return src + (c + i) * channel_stride + w * step; };
+      // The next rows: so many planes are more than hardware prefetches. Zen 5, 1 and 2 threads: 128 -> 128 channels at 112x112
+      // 1.05 and 1.02 times as fast, 512 -> 512 at 28x28 1.07 and 1.05, with stride 2 128 -> 128 at 56x56 1.09 and 1.05.
+      if (step == 1 && width > lanes)
+#pragma GCC unroll 16
+        for (int i = 0; i < lanes; i++) __builtin_prefetch(row(min_of(i, cn - 1)) + width, 0, 2);
+      for (int i = 0; i < lanes; i++) r[i] = i < cn ? load_pixels<step>(row(i), wn, values - w * step) : Vec<A>{};
       transpose<A>(r);
       A* d = dst + w * pitch + c;
       if (cn == lanes)

@@ -131,25 +131,38 @@ __attribute__((noinline)) void pack_pixels(const T* src, int64_t src_pitch, cons
 }
 
 // The same from planes: value i of a pixel lies at src + i * plane, pixels `src_step` apart. m <= kTileRows or two
-// registers.
+// registers. Four lines of each plane ahead are asked for, as so many planes are more than hardware prefetches: 1x1, Zen 5,
+// 8 images, 1 and 2 threads, 256 -> 64 channels at 56x56 1.26 and 1.2 times as fast, 96 -> 24 at 112x112 1.6 and 1.46, twenty
+// layers 1.1 and 1.08; rows and whole squares without a test for each, 1.03 more.
 template <class T>
 __attribute__((noinline)) void pack_planes(const T* src, int64_t plane, int64_t src_step, const T* end,
                                            int64_t pixels, int64_t m, int64_t dst_pitch, Accumulator<T>* dst) {
   typedef Accumulator<T> A;
   constexpr int L = kLanes<A>, kParts = kTileRows > 2 * L ? (kTileRows + L - 1) / L : 2;
   const int64_t parts = ceil_div(m, L);
+  const bool apart = parts == 1 || dst_pitch >= kParts * L;  // registers of a pixel need not be stored together
+  // A register of values that is not full repeats the last one: what spills over is overwritten anyway.
+  const T* rows[kParts * L];
+  for (int64_t i = 0; i < kParts * L; i++) rows[i] = src + min_of(i, m - 1) * plane;
   for (int64_t j = 0; j < pixels; j += L) {
     const int64_t n = min_of(L, pixels - j);
     Vec<A> r[kParts][L];
-    if (src_step == 1 && end - (src + (m - 1) * plane + j) >= L) {
+    if (src_step == 1 && end - (rows[kParts * L - 1] + j) >= L) {
 #pragma GCC unroll 3
       for (int part = 0; part < kParts; part++) {
         if (part >= parts) break;
-        // A register of values that is not full repeats the last one: what spills over is overwritten anyway.
 #pragma GCC unroll 16
-        for (int i = 0; i < L; i++) r[part][i] = load(src + min_of(part * L + i, m - 1) * plane + j);
+        for (int i = 0; i < L; i++) {
+          const T* row = rows[part * L + i] + j;
+          __builtin_prefetch(row + 4 * L);
+          r[part][i] = load(row);
+        }
         transpose<A>(r[part]);
+        if (n == L && apart)
+#pragma GCC unroll 16
+          for (int i = 0; i < L; i++) store(dst + (j + i) * dst_pitch + part * L, r[part][i]);
       }
+      if (n == L && apart) continue;
     } else {
       A lane[L][kParts * L] = {};
       for (int64_t i = 0; i < n; i++)
