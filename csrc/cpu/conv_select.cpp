@@ -155,7 +155,8 @@ const char* against_amx(const ConvShape& s, ConvOp op) {
   const int64_t pixels = op == ConvOp::forward ? s.out_space() : s.in_space();
   if (columns <= kAmxColumns && pixels <= kAmxFewPixels && !against_tiles(s, op, 2))
     return "a small image would be copied for one panel of output channels";
-  if (s.dtype == DType::f32 && !against_tiles(s, op, 4)) return "Winograd F(4x4) on the FMA units is faster";
+  if (pixels >= kDotBesideWinograd && (!against_tiles(s, op, 4) || !against_tiles(s, op, 3)))
+    return "Winograd's larger tiles on the FMA units are faster";
   return nullptr;
 }
 #else
