@@ -95,12 +95,13 @@ FC_INLINE bool amx_computes(const ConvShape& s, ConvOp op) {
 
 // Rows of tiles: AMX computes all of theirs in any case. Dot products take as many as leave the fewest behind a row of
 // pixels; the last tile begins early rather than end there.
-FC_INLINE int64_t tile_rows_for([[maybe_unused]] int64_t cols) {
+FC_INLINE int64_t tile_rows_for([[maybe_unused]] int64_t cols, [[maybe_unused]] bool narrow) {
 #if defined(FC_DOTS)
-  if (cols <= kDotRows) return cols;
-  int64_t best = kDotRows;
+  const int64_t most = narrow ? kNarrowDotRows : kDotRows;
+  if (cols <= most) return cols;
+  int64_t best = most;
   // A tile costs half a row more than its rows.
-  for (int64_t r = kDotRows - 1; r >= kDotRows / 2; r--)
+  for (int64_t r = most - 1; r >= most / 2; r--)
     if (ceil_div(cols, r) * (2 * r + 1) < ceil_div(cols, best) * (2 * best + 1)) best = r;
   return best;
 #else
@@ -141,8 +142,8 @@ FC_INLINE AmxBlocking amx_blocking(const TapProblem& p, int parts, int threads) 
   while (b.cols > 2 * kAmxRows && too_large()) b.cols = max_of(2 * kAmxRows, round_up((b.cols + 1) / 2, 2 * kAmxRows));
   if (b.cols > kAmxRows && amx_block_bytes(p, parts, b.rows, b.cols) > 2 * kAmxScratchBytes) b.cols = kAmxRows;
   b.row_pixels = wide.span(b.cols, b.wide_unit);
-  b.tile_rows = tile_rows_for(b.cols);
-  b.flat = b.tile_rows == kAmxRows && b.wide_unit == 1 && b.high_unit == 1 &&
+  b.tile_rows = tile_rows_for(b.cols, p.columns <= kAmxRows);
+  b.flat = !kAnyTile && b.wide_unit == 1 && b.high_unit == 1 &&
            (p.same_type ? 100 : 104) * b.rows * ceil_div(b.cols, kAmxRows) >
                (p.same_type ? 110 : 108) * flat_groups(b.rows, b.cols, b.row_pixels);
   b.row_positions = b.flat ? b.row_pixels : round_up(b.cols, b.tile_rows);
