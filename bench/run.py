@@ -125,14 +125,15 @@ def row(task: Task, settings: Settings) -> Row:
 
 
 def ceilings(threads: int, dtype: np.dtype, torch: Torch | None, effort: Effort) -> dict[str, float] | None:
-    """FMA peak (as matrix products reach it) and copy bandwidth with this number of threads, measured now.
+    """FMA peak and copy bandwidth with this number of threads, measured now.
 
     Where convolutions take bfloat16 products also what these, as many as dtype and precision take, come to: "amx", or
     "bf16" for those of vector registers.
 
-    NumPy's are those of all cores. Both are lower limits of the hardware, so the higher measurement counts. None where
+    NumPy's are those of all cores. All are lower limits of the hardware, so the highest measurement counts. None where
     neither NumPy nor torch measures with this number.
     """
+    native = backend.native() if backend.get_backend() != "reference" else None
     wide = "float64" if dtype == np.float64 else "float32"
     found: list[roofline.Ceilings] = []
     if threads == (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()):
@@ -147,9 +148,9 @@ def ceilings(threads: int, dtype: np.dtype, torch: Torch | None, effort: Effort)
         found.append(roofline.Ceilings(2 * 1024**3 / best["peak"], 2 * 4 * (24 << 20) / best["copy"]))
     if not found:
         return None
-    limits = {"flops": max(c.flops for c in found), "bandwidth": max(c.bandwidth for c in found)}
+    ours = native.fma_peak(wide == "float64") if native is not None else 0.0
+    limits = {"flops": max(ours, *(c.flops for c in found)), "bandwidth": max(c.bandwidth for c in found)}
     products = 1 if dtype.name == "bfloat16" else {"highest": 6, "high": 3, "medium": 1}[config.get_float32_precision()]
-    native = backend.native() if backend.get_backend() != "reference" else None
     tiles = native.tile_peak() if native is not None and dtype.name in ("float32", "bfloat16") else 0
     if native is None or not tiles:
         return limits

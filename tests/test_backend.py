@@ -197,5 +197,10 @@ def test_manual_seed():
         generator(np.random.RandomState(0))
 
 
+def test_peak_of_multiply_adds_is_measured(kernel_backend):
+    for wide in (False, True):
+        assert 1e8 < kernel_backend.fma_peak(wide) < 1e14
+
+
 def test_tile_peak_is_measured_where_there_are_tiles(kernel_backend):
     assert (kernel_backend.tile_peak() > 0) == (kernel_backend.isa() in ("amx", "avx512_bf16"))

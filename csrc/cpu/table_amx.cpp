@@ -1,8 +1,7 @@
 // The tables of processors with AMX, or with AVX512_BF16 alone: convolutions of their own, every other op is the AVX-512
 // table's.
-#include <time.h>
-
 #include "../ops.h"
+#include "peak.h"
 #include "tiles.h"
 
 namespace fastconv::cpu {
@@ -10,6 +9,7 @@ namespace fastconv::cpu {
 #define FC_DECLARE_OP(name, args) void name args;
 namespace avx512 {
 FC_OPS(FC_DECLARE_OP)
+double fma_peak(int threads, bool wide);
 }
 
 namespace FC_ISA {
@@ -22,12 +22,6 @@ void conv_plan(const ConvShape&, ConvOp, int threads, ConvPlan*);
 namespace {
 
 #if !defined(FC_AMX_EMULATED)
-double seconds() {
-  timespec t;
-  clock_gettime(CLOCK_MONOTONIC, &t);
-  return double(t.tv_sec) + 1e-9 * double(t.tv_nsec);
-}
-
 // The products of so many rounds of 4 x 16 x 16 sums over a block of the reduction, whose operands stay in registers or L1.
 void multiply(const std::uint16_t* values, std::int64_t rounds) {
   const TileScope scope;
@@ -38,7 +32,7 @@ void multiply(const std::uint16_t* values, std::int64_t rounds) {
   const TileColumns columns{values, offsets, 0, kAmxDepth, 2 * kAmxDepth};
   for (std::int64_t i = 0; i < rounds; i += 16) {
     dot_sums<kDotRows, 2>(nullptr, rows, 0, 0, columns, 64, sums, 2 * kAmxRows);
-    __asm__ __volatile__("" : : "r"(sums) : "memory");  // somebody might read them
+    used(sums);
   }
 #else
   tile_load<4>(values, 64);
@@ -61,28 +55,21 @@ void multiply(const std::uint16_t* values, std::int64_t rounds) {
 // Of numbers drawn at random: with zeros the processor needs less power, and the clock of one with AMX is a quarter higher.
 double tile_peak(int threads) {
   constexpr std::int64_t rounds = 1 << 15;
-  double best = 0;
-  for (int repeat = 0; repeat < 8; repeat++) {
-    const double start = seconds();
-    parallel_for(threads, threads, [&](std::int64_t, int) {
-      alignas(64) std::uint16_t values[2 * kAmxValues];
-      std::uint32_t state = 1;
-      for (std::uint16_t& v : values) {
-        state = state * 1664525u + 1013904223u;
-        v = std::uint16_t(0x3f00u | (state >> 16 & 0x807fu));  // 0.5 to 1, of either sign
-      }
-      multiply(values, rounds);
-    });
-    const double rate = double(threads) * double(rounds) * 4 * 2 * kAmxRows * kAmxRows * kAmxDepth / (seconds() - start);
-    best = rate > best ? rate : best;
-  }
-  return best;
+  return best_rate(threads, double(rounds) * 4 * 2 * kAmxRows * kAmxRows * kAmxDepth, [] {
+    alignas(64) std::uint16_t values[2 * kAmxValues];
+    std::uint32_t state = 1;
+    for (std::uint16_t& v : values) {
+      state = state * 1664525u + 1013904223u;
+      v = std::uint16_t(0x3f00u | (state >> 16 & 0x807fu));  // 0.5 to 1, of either sign
+    }
+    multiply(values, rounds);
+  });
 }
 #endif
 
 constexpr Ops with_amx() {
 #define FC_TABLE_ENTRY(name, args) avx512::name,
-  Ops ops = {"", FC_OPS(FC_TABLE_ENTRY)};
+  Ops ops = {"", FC_OPS(FC_TABLE_ENTRY) avx512::fma_peak};
 #if defined(FC_AMX_EMULATED)
   ops.isa = "amx-emulated";
 #else
