@@ -37,6 +37,7 @@ template <class A> struct PackedTiles {
   const A* source;      // pixels that the first tile copies to the panels while it computes; null: they are there
   const char* ahead;    // pixels that are brought into the cache meanwhile, those of the next strip; null: none
   int64_t ahead_step;   // bytes between their rows
+  bool cold;            // the weights may not be in the cache: tiles that ask for no pixels ask for them
   int64_t steps;
   A* result;            // first row of the first tile; must have room for whole rows
   int64_t stride;       // between rows, and between those of the source
@@ -74,12 +75,17 @@ template <class A, int Rows, int NV> __attribute__((noinline)) void packed_tiles
       };
       each_sum([&](Vec<A>& v, int, A*) __attribute__((always_inline)) { v = Vec<A>{}; });
       if (t.accumulate) each_sum([&](Vec<A>& v, int, A* to) __attribute__((always_inline)) { v = load(to); });
-      const char* const ahead = t.ahead && n < lines ? t.ahead + (q * lines + n) * 64 + 63 : nullptr;
+      const char* ahead = t.cold ? reinterpret_cast<const char*>(a + kWeightsAhead * Rows) : nullptr;
+      int64_t ahead_step = Rows * int64_t(sizeof(A));
+      if (t.ahead && n < lines) {
+        ahead = t.ahead + (q * lines + n) * 64 + 63;
+        ahead_step = t.ahead_step;
+      }
       if (n == 0 && t.source) {
         const A* from = t.source + q * width;
 #pragma GCC unroll 1
         for (int64_t k = 0; k < t.steps; k++, a += Rows, from += t.stride) {
-          if (ahead) __builtin_prefetch(ahead + k * t.ahead_step, 0, 2);
+          if (ahead) __builtin_prefetch(ahead + k * ahead_step);
 #pragma GCC unroll 2
           for (int j = 0; j < NV; j++) store(b + k * width + j * lanes, load(from + j * lanes));
           add_outer_product(acc, a, from);
@@ -87,7 +93,7 @@ template <class A, int Rows, int NV> __attribute__((noinline)) void packed_tiles
       } else {
 #pragma GCC unroll 1
         for (int64_t k = 0; k < t.steps; k++, a += Rows) {
-          if (ahead) __builtin_prefetch(ahead + k * t.ahead_step, 0, 2);
+          if (ahead) __builtin_prefetch(ahead + k * ahead_step);
           add_outer_product(acc, a, b + k * width);
         }
       }
@@ -177,7 +183,7 @@ template <class T> struct PointwiseCall {
   // Panels of an image from pixel p0 on; the last one may end early, and is then alone.
   struct Strip {
     int64_t image, p0, panels, valid;
-    bool last;  // of the task
+    bool first, last;  // of the task
   };
 
   void copy_panels(const Strip& s, const T* source, int64_t steps, A* panel) const {
@@ -214,6 +220,7 @@ template <class T> struct PointwiseCall {
           if (!final || !s.last)
             first.ahead = reinterpret_cast<const char*>(final ? xs + s.panels * width : source + steps * pixels);
           first.ahead_step = pixels * int64_t(sizeof(A));
+          first.cold = s.first;
           first.result = ys + pass.t0 * b.rows * pixels;
           first.stride = pixels;
           first.fetch = c0 == 0;
@@ -285,7 +292,7 @@ void solve_pointwise_first(const TapProblem& p, const T* x, const T* weights, co
         for (int64_t at = p0, next; at < p1; at = next) {
           const int64_t count = max_of(1, min_of(b.strip, (p1 - at) / Call::width));
           next = min_of(at + count * Call::width, p1);
-          call.compute({group, t0, t1, packed}, {task / runs, at, count, next - at, next == p1}, reinterpret_cast<A*>(own),
+          call.compute({group, t0, t1, packed}, {task / runs, at, count, next - at, at == p0, next == p1}, reinterpret_cast<A*>(own),
                        reinterpret_cast<A*>(own + b.panel_bytes));
         }
       });

@@ -72,12 +72,22 @@ struct RowSteps {
   explicit RowSteps(std::int64_t row) : one(row), three(3 * row), four(4 * row), five(5 * row) {}
 };
 
+// Steps of the reduction by which weights are asked for before they are read: where they come from memory, as those of a
+// network's layers do, and few tiles read them, hardware's streams are not far enough ahead. One image, weights from memory,
+// Zen 5, 1 and 2 threads: 512 -> 2048 at 7x7 1.3 and 1.35 times as fast, 256 -> 1024 at 14x14 1.1, Winograd 256 -> 256 at 14x14
+// 1.8 and 1.64, 128 -> 128 at 28x28 1.45 and 1.36, 512 -> 512 at 14x14 1.5; 8 images 1.0, Winograd 1.03. 16 steps 0.89 and 0.95
+// of the speed, 32 0.98 and 0.97.
+constexpr int kWeightsAhead = 64;
+
 // One step of the reduction: row i of the first group reads p[i * row], of the second q[i * row], the weights are NV registers.
 template <class A, int Rows, int NV>
 FC_INLINE void tile_step(Sums<A, Rows, NV>& acc, const A* p, const A* q, const RowSteps& row, const A* weights) {
   Vec<A> w[NV];
 #pragma GCC unroll 2
-  for (int j = 0; j < NV; j++) w[j] = load(weights + j * kLanes<A>);
+  for (int j = 0; j < NV; j++) {
+    if (j * kLanes<A> * int(sizeof(A)) % 64 == 0) __builtin_prefetch(weights + (kWeightsAhead * NV + j) * kLanes<A>);
+    w[j] = load(weights + j * kLanes<A>);
+  }
 #define FC_TILE_ROW(g, i, address)          \
   if constexpr (i < Rows) {                 \
     const Vec<A> a = broadcast(*(address)); \
