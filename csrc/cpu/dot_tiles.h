@@ -14,6 +14,9 @@ namespace fastconv::cpu::FC_ISA {
 namespace {
 
 constexpr int kDotRows = 8, kNarrowDotRows = 16;
+// By so many pairs weights are asked for before they are read, as in gemm.h: one image, weights from memory, Zen 5, 1 and 2
+// threads, 512 -> 2048 at 7x7 1.25 and 1.31 times as fast, 3x3 512 -> 512 at 7x7 1.32 and 1.30, 8 images 1.0.
+constexpr int kPairsAhead = 64;
 
 // Nothing to configure.
 struct TileScope {
@@ -57,7 +60,10 @@ __attribute__((noinline)) void dot_sums(const float* start, const AnyRows& a, in
     for (; pairs > 0; pairs--, p += 2, q += 2, w += kAmxDepth) {
       Words pair[NV];
 #pragma GCC unroll 2
-      for (int j = 0; j < NV; j++) pair[j] = *reinterpret_cast<const LooseWords*>(w + j * second);
+      for (int j = 0; j < NV; j++) {
+        __builtin_prefetch(w + j * second + kPairsAhead * kAmxDepth);
+        pair[j] = *reinterpret_cast<const LooseWords*>(w + j * second);
+      }
 #pragma GCC unroll 16
       for (int i = 0; i < Rows; i++) {
         uint32_t value;
