@@ -51,6 +51,8 @@ class Absorbed(Identity):
         "relu": for a function that forward calls, no layer.
     """
 
+    _only_takes = True
+
     def __init__(self, absorbed: str, activation: Module | None = None, operator: str | None = None) -> None:
         super().__init__()
         self.absorbed, self.operator = absorbed, operator

@@ -9,6 +9,7 @@ from typing import Any, Self
 from fastconv.nn.modules.arguments import size
 from fastconv.nn.modules.module import Module, format_module, indent
 from fastconv.nn.modules.norm_relu import LEADERS, fuses, norm_relu, pools_first
+from fastconv.nn.modules.pending import Held
 
 __all__ = ["ModuleDict", "ModuleList", "Sequential"]
 
@@ -207,6 +208,9 @@ class Sequential(_Numbered):
         while i < len(modules):
             module = modules[i]
             i += 1
+            if type(input) is Held and input.passes(module):
+                input = input.taken_by(module)
+                continue
             following = modules[i] if type(module) in LEADERS and i < len(modules) else None
             if following is not None and fuses(module, following):
                 input = norm_relu(module, following, input)

@@ -141,15 +141,22 @@ class _Conv(_ConvBase):
             y = limited(y, self._limits)
         return Held(y, self._takers) if self._takers else y
 
+    def _arrays(self) -> tuple[Any, Any]:
+        """Weight and bias as arrays, without the search that follows a lookup that fails, where they are parameters."""
+        weight, bias = self._parameters.get("weight"), self._parameters.get("bias")
+        if weight is None or (bias is None and "bias" not in self._parameters):
+            return operands(None, self.weight, self.bias)
+        return weight.data, None if bias is None else bias.data
+
     def _convolved(self, x: np.ndarray, add: np.ndarray | None, limits: tuple[float, float] | None) -> np.ndarray:
-        weight, bias = operands(x, self.weight, self.bias)
+        weight, bias = self._arrays()
         x, padding = self._padded(x)
         options = self.stride, padding, self.dilation, self.groups, self._nd
         return backend.ops.conv_forward(x, weight, bias, *options, add, *(limits or (-math.inf, math.inf)))
 
     def _stage(self, limits: tuple[float, float] | None) -> tuple[Any, ...]:
         """Of a chain of convolutions; its borders are zeros."""
-        weight, bias = operands(None, self.weight, self.bias)
+        weight, bias = self._arrays()
         return weight, bias, self.stride, self.padding, self.dilation, self.groups, *(limits or (-math.inf, math.inf))
 
     def _output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -60,6 +60,7 @@ class Module(Hooked):
 
     training: bool
     _users_forward = False
+    _only_takes = False  # whether forward does no more than take what was held for it (pending.py)
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
