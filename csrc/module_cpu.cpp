@@ -118,7 +118,10 @@ PYBIND11_MODULE(FC_MODULE, m, pybind11::mod_gil_not_used()) {
   m.def("get_float32_precision", [] { return std::string(kPrecisionNames[int(float32_precision())]); });
   m.def("set_conv_algorithm", set_algorithm, py::arg("name"));
   m.def("get_conv_algorithm", [] { return std::string(kConvAlgorithmNames[int(conv_algorithm())]); });
-  m.def("fma_peak", [](bool wide) { return cpu::active().fma_peak(thread_count(), wide); }, py::arg("wide"));
+  m.def("fma_peak", [](bool wide) {
+    const auto measure = cpu::active().fma_peak;
+    return measure ? measure(thread_count(), wide) : 0.0;
+  }, py::arg("wide"));
   m.def("tile_peak", [] {
     const auto measure = cpu::active().tile_peak;
     return measure ? measure(thread_count()) : 0.0;

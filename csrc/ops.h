@@ -108,9 +108,9 @@ struct Ops {
 #define FC_OP_FIELD(name, args) void(*name) args;
   FC_OPS(FC_OP_FIELD)
 #undef FC_OP_FIELD
-  // Operations a second, measured: of fused multiply-adds of float or (wide) double, a tile of sums with operands in L1, and
-  // of the processor's tiles of bfloat16 on data, null where there are none.
-  double (*fma_peak)(int threads, bool wide);
+  // Operations a second, measured: of fused multiply-adds of float or (wide) double, a tile of sums with operands in L1, null
+  // for a GPU; and of the processor's tiles of bfloat16 on data, null where there are none.
+  double (*fma_peak)(int threads, bool wide) = nullptr;
   double (*tile_peak)(int threads) = nullptr;
 };
 
