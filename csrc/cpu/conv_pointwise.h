@@ -292,8 +292,8 @@ void solve_pointwise_first(const TapProblem& p, const T* x, const T* weights, co
         for (int64_t at = p0, next; at < p1; at = next) {
           const int64_t count = max_of(1, min_of(b.strip, (p1 - at) / Call::width));
           next = min_of(at + count * Call::width, p1);
-          call.compute({group, t0, t1, packed}, {task / runs, at, count, next - at, at == p0, next == p1}, reinterpret_cast<A*>(own),
-                       reinterpret_cast<A*>(own + b.panel_bytes));
+          call.compute({group, t0, t1, packed}, {task / runs, at, count, next - at, at == p0, next == p1},
+                       reinterpret_cast<A*>(own), reinterpret_cast<A*>(own + b.panel_bytes));
         }
       });
     }

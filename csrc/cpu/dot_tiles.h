@@ -3,9 +3,10 @@
 //
 // VDPBF16PS adds to 16 sums the products of 16 pairs, one after the other, rounded to nearest even; denormals are zero,
 // both ways, whatever MXCSR says. A tile of 8 rows x 2 registers keeps its units busy (Zen 4: 235 GFLOP/s of 235 on one
-// core with the panel in L2, as do 4 to 14 rows). One register, of up to 16 columns, takes 16 rows: a sum waits 6 cycles for
-// the next product, of which a core begins two a cycle (Zen 5, against 8 rows, 1 and 2 threads: 5x5 32 -> 16 at 28x28 1.5
-// and 1.4, its weight gradient 1.3 and 1.28; 64 -> 12 at 56x56 1.3, 3x3 16 -> 16 1.25 and 1.14, 1x1 96 -> 16 at 28x28 1.29, 1.23).
+// core with the panel in L2, as do 4 to 14 rows). One register, of up to 16 columns, takes 16 rows: a sum waits 6 cycles
+// for the next product, of which a core begins two a cycle (Zen 5, against 8 rows, 1 and 2 threads: 5x5 32 -> 16 at 28x28
+// 1.5 and 1.4, the weight gradient of 16 -> 32 1.3 and 1.28; 3x3 64 -> 12 at 56x56 1.3, 16 -> 16 1.25 and 1.14, 1x1 96 -> 16
+// at 28x28 1.29 and 1.23).
 #pragma once
 #include "parallel.h"
 #include "tile_operands.h"

@@ -145,12 +145,12 @@ constexpr std::int64_t kAmxWeightChannels = 16, kAmxPointwiseWeightChannels = 64
 // (9 neighbours): 306 / 126, 1 -> 32 (3): 58 / 76, 1 -> 6, 5x5: 23 / 46. 3x3 with 128 -> 32 at 7x7: 180 / 241 by Winograd
 // on the FMA units, elsewhere 0.93 to 1.1 times as fast as it. Its weight gradient: 291 / 398 to 384 / 403 and 375 / 355.
 constexpr std::int64_t kDotLeastColumns = 8, kDotLeastRun = 8;
-// Fewest pixels of an image for Winograd's larger tiles before them. bfloat16 arrays on Zen 5 (peak 1080, FMA 530), 8 images,
-// channels-last, 2 threads, as a multiple of their speed, forward and input gradient. F(4x4): 128 -> 128 at 28x28 1.30 and 1.62,
-// 256 -> 256 at 56x56 1.49 and 1.77, at 14x14 1.08 and 1.24, 512 -> 512 at 28x28 1.30 and 1.46, at 14x14 1.17 and 1.02; at 7x7
-// 512 -> 512 1.04 and 0.97, one image 0.87 and 0.86, 192 -> 384 1.04 and 0.92. F(3x3): 64 -> 64 at 56x56 1.20 and 1.19, at 14x14
-// 1.09 and 1.08, 48 -> 48 at 28x28 1.24 and 1.23, 32 -> 32 at 112x112 0.98 and 0.94, at 56x56 1.01 and 1.10. F(2x2): 0.7 to 1.05,
-// of 5x5 filters 0.65 to 0.9 and 0.8 to 1.04.
+// Fewest pixels of an image for Winograd's larger tiles before them. bfloat16 arrays on Zen 5 (peak 1080, FMA 530), 8
+// images, channels-last, 2 threads, as a multiple of their speed, forward and input gradient. F(4x4): 128 -> 128 at
+// 28x28 1.30 and 1.62, 256 -> 256 at 56x56 1.49 and 1.77, at 14x14 1.08 and 1.24, 512 -> 512 at 28x28 1.30 and 1.46, at
+// 14x14 1.17 and 1.02; at 7x7 512 -> 512 1.04 and 0.97, one image 0.87 and 0.86, 192 -> 384 1.04 and 0.92. F(3x3): 64
+// -> 64 at 56x56 1.20 and 1.19, at 14x14 1.09 and 1.08, 48 -> 48 at 28x28 1.24 and 1.23, 32 -> 32 at 112x112 0.98 and
+// 0.94, at 56x56 1.01 and 1.10. F(2x2): 0.7 to 1.05, of 5x5 filters 0.65 to 0.9 and 0.8 to 1.04.
 constexpr std::int64_t kDotBesideWinograd = 196;
 #endif
 #endif
