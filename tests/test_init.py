@@ -133,6 +133,10 @@ def test_targets_are_filled_in_place():
         (lambda: nn.init.kaiming_normal_(np.empty((2, 2)), nonlinearity="step"), ValueError, "nonlinearity"),
         (lambda: nn.init.uniform_(np.empty(3), 2, 1), ValueError, "a must"),
         (lambda: nn.init.normal_(np.empty(3), 0, -1), ValueError, "std"),
+        (lambda: nn.init.sparse_(np.empty(3), 0.1), ValueError, "two dimensions"),
+        (lambda: nn.init.sparse_(np.empty((3, 3)), 1.5), ValueError, "sparsity must be between 0 and 1, got 1.5"),
+        (lambda: nn.init.sparse_(np.empty((3, 3)), "0.1"), TypeError, "sparsity"),
+        (lambda: nn.init.sparse_(np.empty((3, 3)), 0.1, -1), ValueError, "std"),
         (lambda: nn.init.zeros_(np.broadcast_to(1.0, 3)), ValueError, "read-only"),
         (lambda: nn.init.zeros_(np.empty(3, int)), TypeError, "int64"),
         (lambda: nn.init.zeros_([1.0]), TypeError, "list"),
@@ -153,6 +157,27 @@ def test_orthogonal(shape):
     again = nn.init.orthogonal_(np.empty(shape, np.float32), 2.0, np.random.default_rng(3)).reshape(w.shape)
     np.testing.assert_array_equal(again, w)
     assert abs(nn.init.orthogonal_(np.empty((200, 200)), generator=np.random.default_rng(4)).mean()) < 0.01
+
+
+@pytest.mark.parametrize("shape", [(10, 6), (7, 1), (1, 5), (0, 3)])
+@pytest.mark.parametrize("sparsity", [0, 0.1, 0.5, 1.0])
+def test_sparse_has_torchs_number_of_zeros_in_each_column(torch, shape, sparsity):
+    expected = (torch.nn.init.sparse_(torch.empty(shape), sparsity).numpy() == 0).sum(axis=0)
+    w = nn.init.sparse_(np.full(shape, 7, np.float32), sparsity, 2.0, np.random.default_rng(6))
+    np.testing.assert_array_equal((w == 0).sum(axis=0), expected)
+
+
+def test_sparse_draws_its_zeros_anywhere():
+    w = nn.init.sparse_(np.empty((400, 300)), 0.25, 2.0, np.random.default_rng(7))
+    zeros = (w == 0).sum(axis=1)
+    assert zeros.min() > 40 and zeros.max() < 110
+    assert 1.9 < w[w != 0].std() < 2.1
+    fc.manual_seed(8)
+    first = nn.init.sparse_(np.empty((5, 5)), 0.5)
+    fc.manual_seed(8)
+    np.testing.assert_array_equal(nn.init.sparse_(np.empty((5, 5)), 0.5), first)
+    with nn.init.skip_init():
+        assert (nn.init.sparse_(np.full((3, 3), 7.0), 0.5) == 7).all()
 
 
 @pytest.mark.parametrize("shape, groups", [((4, 4, 3), 1), ((6, 3, 3, 3), 1), ((3, 5, 2, 4), 1), ((6, 2, 3, 3, 3), 3)])

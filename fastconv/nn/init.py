@@ -31,6 +31,7 @@ __all__ = [
     "ones_",
     "orthogonal_",
     "skip_init",
+    "sparse_",
     "trunc_normal_",
     "uniform_",
     "xavier_normal_",
@@ -466,4 +467,45 @@ def orthogonal_(tensor: Target, gain: float = 1, generator: np.random.Generator 
     q, r = np.linalg.qr(sample)
     q *= np.where(np.diag(r) < 0, -1, 1)  # uniform among all such matrices
     array[...] = (gain * (q if rows >= columns else q.T)).reshape(array.shape)
+    return tensor
+
+
+def sparse_(tensor: Target, sparsity: float, std: float = 0.01, generator: np.random.Generator | None = None) -> Target:
+    """Draw from the normal distribution of mean 0, and set the same share of every column to zero (Martens 2010).
+
+    Parameters
+    ----------
+    tensor : Parameter, Tensor or array
+        Two dimensions.
+    sparsity : float
+        The share, between 0 and 1; rounded up to whole elements.
+    std : float
+        Standard deviation, not negative.
+    generator : numpy.random.Generator, optional
+
+    Raises
+    ------
+    ValueError
+        Not two dimensions, a number out of its range, or the target is read-only.
+    TypeError
+        The target is not floating, or no number is given.
+
+    Examples
+    --------
+    >>> import numpy as np, fastconv.nn as nn
+    >>> w = nn.init.sparse_(np.empty((10, 4)), 0.25, generator=np.random.default_rng(0))
+    >>> (w == 0).sum(axis=0)
+    array([3, 3, 3, 3])
+    """
+    array = _array(tensor)
+    if array.ndim != 2:
+        raise ValueError(f"tensor must have two dimensions, got shape {array.shape}")
+    if not 0 <= number("sparsity", sparsity) <= 1:
+        raise ValueError(f"sparsity must be between 0 and 1, got {sparsity}")
+    draw = default_generator(generator)
+    normal_(tensor, 0.0, std, draw)
+    if _skipping.get() or not array.size:
+        return tensor
+    order = draw.random(array.shape).argsort(axis=0)  # of each column, a permutation of its rows
+    array[order < math.ceil(sparsity * array.shape[0])] = 0
     return tensor
