@@ -36,7 +36,6 @@ template <class A> struct PackedTiles {
   int64_t panels;
   const A* source;      // pixels that the first tile copies to the panels while it computes; null: they are there
   const char* ahead;    // pixels that are brought into the cache meanwhile, those of the next strip; null: none
-  int64_t ahead_step;   // bytes between their rows
   bool cold;            // the weights may not be in the cache: tiles that ask for no pixels ask for them
   int64_t steps;
   A* result;            // first row of the first tile; must have room for whole rows
@@ -79,7 +78,7 @@ template <class A, int Rows, int NV> __attribute__((noinline)) void packed_tiles
       int64_t ahead_step = Rows * int64_t(sizeof(A));
       if (t.ahead && n < lines) {
         ahead = t.ahead + (q * lines + n) * 64 + 63;
-        ahead_step = t.ahead_step;
+        ahead_step = t.stride * int64_t(sizeof(A));
       }
       if (n == 0 && t.source) {
         const A* from = t.source + q * width;
@@ -219,7 +218,6 @@ template <class T> struct PointwiseCall {
           first.source = source;
           if (!final || !s.last)
             first.ahead = reinterpret_cast<const char*>(final ? xs + s.panels * width : source + steps * pixels);
-          first.ahead_step = pixels * int64_t(sizeof(A));
           first.cold = s.first;
           first.result = ys + pass.t0 * b.rows * pixels;
           first.stride = pixels;

@@ -503,9 +503,10 @@ def sparse_(tensor: Target, sparsity: float, std: float = 0.01, generator: np.ra
     if not 0 <= number("sparsity", sparsity) <= 1:
         raise ValueError(f"sparsity must be between 0 and 1, got {sparsity}")
     draw = default_generator(generator)
-    normal_(tensor, 0.0, std, draw)
+    sample: np.ndarray = normal_(np.empty(array.shape, _sampling_dtype(array)), 0.0, std, draw)
     if _skipping.get() or not array.size:
         return tensor
     order = draw.random(array.shape).argsort(axis=0)  # of each column, a permutation of its rows
-    array[order < math.ceil(sparsity * array.shape[0])] = 0
+    sample[order < math.ceil(sparsity * array.shape[0])] = 0
+    write(array, sample)
     return tensor

@@ -8,7 +8,7 @@ from typing import Any, Self
 
 from fastconv.nn.modules.arguments import size
 from fastconv.nn.modules.module import Module, format_module, indent
-from fastconv.nn.modules.norm_relu import LEADERS, fuses, norm_relu, pools_first
+from fastconv.nn.modules.norm_relu import LEADERS, fuses, is_untouched, norm_relu, pools_first
 from fastconv.nn.modules.pending import Held
 
 __all__ = ["ModuleDict", "ModuleList", "Sequential"]
@@ -208,8 +208,8 @@ class Sequential(_Numbered):
         while i < len(modules):
             module = modules[i]
             i += 1
-            if type(input) is Held and input.passes(module):
-                input = input.taken_by(module)
+            if type(input) is Held and module is input.takers[0] and module._only_takes and is_untouched(module):
+                input = input.taken_by(module)  # what calling it would do
                 continue
             following = modules[i] if type(module) in LEADERS and i < len(modules) else None
             if following is not None and fuses(module, following):

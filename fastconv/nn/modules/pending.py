@@ -90,14 +90,6 @@ class Held(Deferred):
             self.refuse()
         return Held(self.value, self.takers[1:]) if len(self.takers) > 1 else self.value
 
-    def passes(self, layer: Module) -> bool:
-        """Whether calling `layer` would be no more than `taken_by`: it is the next taker, and nobody looks at it."""
-        return (
-            layer is self.takers[0]
-            and layer._only_takes
-            and not (layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks)
-        )
-
     def applied(self, operator: str, *others: Any) -> Any:
         """What `operator` gives, if the next taker stands for that in a forward that uses no layer for it."""
         taker = self.takers[0]
